@@ -1,0 +1,38 @@
+"""Large Population Models as Pyro and ChiRho programs: write a society once, then simulate it, fit it, or ask what if.
+
+>>> import lpmppl as lpm
+>>> people = lpm.nyc.population(1_000)
+>>> run = lpm.run(lpm.nyc.seirm(people), days=10, seed=0)
+>>> run["prior_predictive"]["infections"].dims
+('chain', 'draw', 'day', 'borough', 'age')
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lpmppl import report as report
+    from lpmppl.inference.run import create as create
+    from lpmppl.inference.run import run as run
+    from lpmppl.models import nyc as nyc
+
+__version__ = "0.1.0"
+
+_VERBS = {"run": "lpmppl.inference.run", "create": "lpmppl.inference.run"}
+_MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
+
+__all__ = ["create", "nyc", "report", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb or module when it is first asked for, so that `import lpmppl` stays light."""
+    if name in _VERBS:
+        value = getattr(importlib.import_module(_VERBS[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'lpmppl' has no attribute '{name}'")
+    globals()[name] = value
+    return value

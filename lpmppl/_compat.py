@@ -1,0 +1,103 @@
+"""Every semi-private part of Pyro, ChiRho and torch that the package leans on, in one place.
+
+Each name here has a test in `tests/test_compat.py` that fails when the upstream part moves, or when a repair is no longer needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import chirho.dynamical.internals.backends.torchdiffeq as _chirho_ode
+import torch
+import torchdiffeq
+from chirho.dynamical.internals.solver import Interruption, Solver, get_new_interruptions, simulate_point
+from chirho.indexed.internals import add_indices
+from chirho.indexed.ops import IndexSet, get_index_plates
+from pyro.poutine.block_messenger import BlockMessenger
+from pyro.poutine.broadcast_messenger import BroadcastMessenger
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK, effectful
+from pyro.poutine.trace_messenger import TraceMessenger
+
+__all__ = [
+    "BlockMessenger",
+    "CondIndepStackFrame",
+    "ConditionMessenger",
+    "IndexSet",
+    "Interruption",
+    "Messenger",
+    "Solver",
+    "TraceMessenger",
+    "add_indices",
+    "broadcast_to_plates",
+    "chirho_repair_in_force",
+    "effectful",
+    "get_index_plates",
+    "get_new_interruptions",
+    "handler_stack",
+    "repair_chirho",
+    "simulate_point",
+    "storage_uses",
+]
+
+Message = dict[str, Any]
+
+
+def _batched_odeint(
+    func: Callable[..., tuple[torch.Tensor, ...]],
+    y0: tuple[torch.Tensor, ...],
+    t: torch.Tensor,
+    *,
+    event_fn: Callable[..., torch.Tensor] | None = None,
+    **odeint_kwargs: Any,
+) -> Any:
+    """Solve a batch of ODEs with time on the last dimension of the result."""
+    derivative = func(t.unsqueeze(0) if t.ndim == 0 else t[..., 0], y0)
+    batch = torch.broadcast_shapes(*(d.shape for d in derivative))
+    start = tuple(y.expand(batch) for y in y0)
+    event = None
+    if event_fn is None:
+        path = torchdiffeq.odeint(func, start, t, **odeint_kwargs)
+    else:
+        event, path = torchdiffeq.odeint_event(func, start, t, event_fn=event_fn, **odeint_kwargs)
+    return _chirho_ode.OdeintResult(tuple(y.movedim(0, -1) for y in path), event)
+
+
+def chirho_repair_needed() -> bool:
+    """Say whether ChiRho's own solver still fails on the installed torch (it builds a `torch.Size` from a non-integer)."""
+    solve = getattr(_chirho_ode, "_lpmppl_original", _chirho_ode._batched_odeint)
+    try:
+        solve(lambda _, y: y, (torch.ones(1),), torch.tensor([0.0, 1.0]))
+    except TypeError:
+        return True
+    return False
+
+
+def chirho_repair_in_force() -> bool:
+    """Say whether `TorchDiffEq` runs through the repaired solver step."""
+    return _chirho_ode._batched_odeint is _batched_odeint
+
+
+def repair_chirho() -> None:
+    """Put the repaired solver step into ChiRho, once."""
+    if not chirho_repair_in_force():
+        _chirho_ode._lpmppl_original = _chirho_ode._batched_odeint
+        _chirho_ode._batched_odeint = _batched_odeint
+
+
+def storage_uses(storage: torch.UntypedStorage) -> int:
+    """Count the tensors and handles that share a storage, this handle included."""
+    return int(torch._C._storage_Use_Count(storage._cdata))  # type: ignore[attr-defined]
+
+
+def handler_stack() -> Iterable[Messenger]:
+    """Give the active handlers, outermost first."""
+    return tuple(_PYRO_STACK)
+
+
+def broadcast_to_plates(msg: Message) -> None:
+    """Expand a sample site's distribution to the sizes of its plates, as `pyro.plate` does."""
+    BroadcastMessenger._pyro_sample(msg)  # type: ignore[arg-type]

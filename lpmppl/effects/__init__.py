@@ -1,0 +1,1 @@
+"""The language: ops say what can happen, handlers say what it means."""

@@ -1,0 +1,159 @@
+"""The distributions of a society's events: hazard-driven exposures, and the part of a step that is left after one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+from lpmppl.effects.fields import Field, accumulate, dense, row_of, shape_of
+from lpmppl.effects.internals.segments import empty
+from lpmppl.errors import InputError
+
+__all__ = ["Exposure", "Left"]
+
+
+class Exposure(dist.TorchDistribution):
+    r"""Whether an event driven by a hazard happens to an agent in this step.
+
+    The cumulative hazard is in the state and accrues only while at risk: :math:`\Lambda' = \Lambda + \mathbb 1_{risk}\, h\, \Delta t`. The
+    event has probability :math:`1 - e^{-(\Lambda' - \Lambda)}`: eq. 8 of *Large Population Models* with
+    :math:`h = \beta S_i n_i^{-1} \sum_j I_j`. Under `ExogenousNoise` it happens in the step in which the agent's one Exp(1) resistance R falls in
+    :math:`(\Lambda, \Lambda']` (Sellke, J. Appl. Probab. 20, 1983).
+
+    Args:
+        before: cumulative hazard so far, shape (…, N); in float64 it doesn't lose the small days of a large city.
+        hazard: hazard per unit of time, a field, a number or a tensor broadcastable to (…, N).
+        at_risk: Boolean, shape (…, N).
+        episode: which of the agent's episodes at risk this is, a number or integers of shape (…, N); an event that can happen again
+            zeroes `before` and advances `episode` when the agent returns to risk.
+        dt: the length of the step, in the unit of time of the hazard.
+    Raises:
+        InputError: where `at_risk` isn't Boolean, or the shapes don't broadcast.
+    """
+
+    arg_constraints = {"before": constraints.real, "after": constraints.real}
+    support = constraints.boolean
+
+    def __init__(
+        self,
+        before: Tensor,
+        hazard: Tensor | Field | float,
+        at_risk: Tensor,
+        episode: Tensor | int = 0,
+        dt: Tensor | float = 1.0,
+        *,
+        _shape: torch.Size | None = None,
+    ) -> None:
+        if at_risk.dtype != torch.bool:
+            raise InputError(f"an Exposure's at_risk must be Boolean, but {at_risk.dtype} of shape {tuple(at_risk.shape)} was given")
+        self.before, self.hazard, self.at_risk, self.episode, self.dt = before, hazard, at_risk, episode, dt
+        self._after: Tensor | None = None
+        try:
+            shape = torch.broadcast_shapes(before.shape, shape_of(hazard), at_risk.shape)
+        except RuntimeError as e:
+            raise InputError(
+                f"an Exposure's before {tuple(before.shape)}, hazard {tuple(shape_of(hazard))} and at_risk {tuple(at_risk.shape)} don't "
+                "broadcast; agents are on the last dimension of each"
+            ) from e
+        super().__init__(shape if _shape is None else _shape, validate_args=False)
+
+    @property
+    def after(self) -> Tensor:
+        """The cumulative hazard at the end of the step, shape (…, N); computed once."""
+        if self._after is None:
+            hazard = self.hazard
+            whole = isinstance(hazard, Field) and (hazard.needs_gradient or self.before.requires_grad)
+            self._after = accumulate(self.before, hazard.agents() if whole else hazard, self.at_risk, self.dt)
+        return self._after
+
+    def meet(self, resistance: Tensor) -> Tensor:
+        """Say to whom the event happens in this step: Boolean of shape (…, N), true where `resistance` lies in (before, after].
+
+        Where the hazard is a field, the cumulative hazard is computed in the same pass.
+        """
+        hazard = self.hazard
+        if self._after is not None or not isinstance(hazard, Field) or hazard.needs_gradient or self.before.requires_grad:
+            return (self.after > resistance) & (self.before <= resistance) & self.at_risk
+        shape = torch.broadcast_shapes(self.batch_shape, resistance.shape)
+        event = empty(shape, torch.bool, self.before.device)
+        lead = tuple(shape[:-1])
+
+        def visit(row: tuple[int, ...], agents: slice, before: Tensor, after: Tensor) -> None:
+            r = resistance[row_of(lead, resistance, row)][agents]
+            torch.gt(after, r, out=event[row][agents]).logical_and_(before <= r)
+
+        before = self.before.expand(*lead, -1) if len(lead) > len(self.before.shape) - 1 else self.before
+        self._after = accumulate(before, hazard, self.at_risk, self.dt, visit)
+        return event
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Exposure:
+        new = Exposure(self.before, self.hazard, self.at_risk, self.episode, self.dt, _shape=torch.Size(batch_shape))
+        new._after = self._after
+        return new
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        p = -torch.expm1((self.before - self.after).detach())
+        return self.at_risk & (torch.rand(shape, device=self.before.device) < p)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        h = self.after - self.before
+        happened = value > 0
+        possible = happened & (h > 0)
+        safe = torch.where(possible, h, torch.ones_like(h))
+        out = torch.where(happened, torch.log(-torch.expm1(-safe)), -h)
+        impossible = happened & ~(self.at_risk & (h > 0))
+        out = torch.where(impossible, torch.full_like(out, -torch.inf), out)
+        return out.expand(self.batch_shape)
+
+
+class Left(dist.TorchDistribution):
+    r"""The fraction of the step still left after an event: one minus a truncated exponential, and zero where nothing happened.
+
+    With :math:`h = \Lambda' - \Lambda` the density on (0, 1) is :math:`h e^{-h(1 - x)} / (1 - e^{-h})`; under `ExogenousNoise` the value is
+    :math:`1 - (R - \Lambda)/(\Lambda' - \Lambda)`.
+
+    Args:
+        exposure: the exposure that the event comes from.
+        event: Boolean, shape (…, N).
+    """
+
+    arg_constraints = {"before": constraints.real, "after": constraints.real}
+    support = constraints.unit_interval
+
+    def __init__(self, exposure: Exposure, event: Tensor, *, _shape: torch.Size | None = None) -> None:
+        self.exposure, self.event = exposure, event
+        shape = torch.broadcast_shapes(exposure.batch_shape, event.shape)
+        super().__init__(shape if _shape is None else _shape, validate_args=False)
+
+    @property
+    def before(self) -> Tensor:
+        return self.exposure.before
+
+    @property
+    def after(self) -> Tensor:
+        return self.exposure.after
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Left:
+        return Left(self.exposure, self.event, _shape=torch.Size(batch_shape))
+
+    @staticmethod
+    def quantile(h: Tensor, u: Tensor) -> Tensor:
+        """The inverse CDF at `u` for a step's hazard `h`, both of one shape."""
+        h = h.clamp(min=1e-30)
+        return (1 + torch.log1p(u * torch.expm1(-h)) / h).clamp(0.0, 1.0)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        h = (self.after - self.before).detach()
+        x = self.quantile(h, torch.rand(shape, device=h.device, dtype=h.dtype))
+        return torch.where(self.event, x, 0.0).float()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        h = (self.after - self.before).clamp(min=1e-30)
+        density = torch.log(h) - h * (1 - dense(value)) - torch.log(-torch.expm1(-h))
+        return torch.where(self.event, density, torch.zeros_like(density)).expand(self.batch_shape)

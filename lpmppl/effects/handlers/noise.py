@@ -1,0 +1,122 @@
+"""Agents' chance as exogenous noise: a function of (seed, draw, site, step, agent, episode), the same in every world."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from torch import Tensor
+
+from lpmppl._compat import Message, Messenger
+from lpmppl.effects.distributions import Exposure, Left
+from lpmppl.effects.fields import Cohort
+from lpmppl.effects.internals.streams import exponential, stream, uniform
+from lpmppl.errors import InputError
+
+__all__ = ["ExogenousNoise"]
+
+
+class ExogenousNoise(Messenger):
+    """Give agents' sample sites their values by exogenous noise, so that worlds, shards and parties share every person's chance.
+
+    Each agent has one Exp(1) resistance per hazard site and episode, and meets every world with it; other sites are the inverse CDF of
+    a counter-based uniform. Sites outside an agents' plate, structural parameters, are left alone.
+
+    Args:
+        seed: the seed of the noise.
+        draw: which draw of the noise this is, a number, or integers of shape (D, 1) with draws on dimension −2.
+        hide: keep agents' sites from the handlers outside, so that traces hold no agent-level noise.
+    Raises:
+        InputError: at a site whose distribution has no inverse CDF, or a hazard site outside the agents' plate.
+    """
+
+    def __init__(self, seed: int, draw: int | Tensor = 0, hide: bool = True) -> None:
+        super().__init__()
+        self.seed, self.draw, self.hide = seed, draw, hide
+        self._first: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+
+    def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0) -> Tensor:
+        """The agents' Exp(1) resistance to a hazard site's events, float32 of shape (n,), (D, n) or that of `episode`."""
+        key = stream(self.seed, site)
+        if isinstance(episode, Tensor):
+            first, again = self.resistance(site, ids), Cohort.of(episode > 0, ids)
+            if isinstance(self.draw, Tensor):
+                return torch.where(episode > 0, exponential(ids, key, self.draw, episode), first)
+            return again.write(first, exponential(ids[again.agent], key, self.draw, again.read(episode))) if len(again) else first
+        if episode:
+            return exponential(ids, key, self.draw, episode)
+        # A pure function of its arguments, kept because every step asks for it; the ids are kept too, so that their address stays theirs.
+        known = (key, ids.data_ptr(), ids.shape[0])
+        if known not in self._first:
+            self._first[known] = (exponential(ids, key, self.draw, 0), ids)
+        return self._first[known][0]
+
+    def _pyro_sample(self, msg: Message) -> None:
+        fn, infer = msg["fn"], msg["infer"] or {}
+        ids = infer.get("agents")
+        if msg["done"] or msg["value"] is not None:
+            return
+        if ids is None:
+            if isinstance(fn, Exposure | Left):
+                raise InputError(
+                    f"site '{msg['name']}' is driven by a hazard but stands outside the agents' plate; sample it in `with population.plate():`"
+                )
+            return
+        site = infer.get("site", msg["name"])
+        if isinstance(fn, Exposure):
+            msg["value"] = fn.meet(self.resistance(site, ids, fn.episode))
+        elif isinstance(fn, Left):
+            msg["value"] = self._left(site, ids, fn, infer)
+        elif isinstance(fn, dist.Delta):
+            return
+        else:
+            msg["value"] = _quantile(msg["name"], fn, self._uniform(site, ids, infer))
+        msg["done"] = True
+        msg["stop"] = self.hide
+
+    def _uniform(self, site: str, ids: Tensor, infer: Message) -> Tensor:
+        episode = infer.get("episode")
+        if episode is None:
+            return uniform(ids, stream(self.seed, site), self.draw, infer.get("step", 0))
+        return uniform(ids, stream(self.seed, f"{site}/episode"), self.draw, episode)
+
+    def _left(self, site: str, ids: Tensor, fn: Left, infer: Message) -> Tensor:
+        happened = Cohort.of(fn.event, ids)
+        resistance = self.resistance(site.removesuffix(".left"), ids, fn.exposure.episode)
+        before, after, r = (happened.read(x) for x in (fn.before, fn.after, resistance))
+        h = after - before
+        left = (after - r) / torch.where(h > 0, h, 1.0)
+        # An event that data forced has no resistance in this step: its time within the step is drawn.
+        forced = ~((after > r) & (before <= r))
+        if bool(forced.any()):
+            chance = uniform(ids[happened.agent], stream(self.seed, site), infer.get("step", 0))
+            left = torch.where(forced, Left.quantile(h.detach(), chance), left)
+        sparse = happened.carrying(left.float())
+        return sparse if self.hide else sparse.dense()  # type: ignore[return-value]
+
+
+def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
+    """The value of a distribution at the quantile `u`, expanded to its batch shape."""
+    while isinstance(fn, MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    if fn.event_shape:
+        raise InputError(f"site '{name}': {type(fn).__name__} has event shape {tuple(fn.event_shape)}; under ExogenousNoise give each part a site")
+    if isinstance(fn, dist.Bernoulli):
+        return (u < fn.probs).to(fn.probs.dtype)
+    if isinstance(fn, dist.Categorical):
+        below = fn.probs.cumsum(-1)[..., :-1]
+        return (u.unsqueeze(-1) >= below).sum(-1)
+    try:
+        value = fn.icdf(u)
+    except NotImplementedError as e:
+        raise InputError(
+            f"site '{name}': {type(fn).__name__} has no inverse CDF in torch, which ExogenousNoise needs; use one that has, such as LogNormal or Weibull"
+        ) from e
+    return value.to(torch.get_default_dtype() if not value.is_floating_point() else _dtype(fn, value))
+
+
+def _dtype(fn: dist.TorchDistribution, value: Tensor) -> torch.dtype:
+    """The dtype in which the distribution itself would sample: that of its parameters."""
+    parameters = [getattr(fn, name, None) for name in fn.arg_constraints]
+    kinds = {p.dtype for p in parameters if isinstance(p, Tensor) and p.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 else value.dtype

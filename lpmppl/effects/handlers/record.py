@@ -1,0 +1,67 @@
+"""The day-by-day series of every tally, per world and per draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from lpmppl._compat import Message, Messenger
+
+__all__ = ["Record", "Series"]
+
+
+class Series:
+    """One tally day by day.
+
+    Attributes:
+        days: the time of each entry, in days.
+        values: float64 or int64 of shape (T, …, G), leading dimensions those of worlds and draws.
+        dims: the labels of the strata, by dimension; their product is G.
+        stock: whether it counts people who are in a state (a running total) rather than what happened in the step.
+    """
+
+    def __init__(self) -> None:
+        self.days: list[float] = []
+        self.entries: list[torch.Tensor] = []
+        self.dims: Mapping[str, Sequence[str]] = {}
+        self.stock = False
+        self.quantum = 1.0
+
+    @property
+    def values(self) -> np.ndarray:
+        shape = torch.broadcast_shapes(*(e.shape for e in self.entries))
+        whole = torch.stack([e.expand(shape) for e in self.entries]).cpu().numpy()
+        return whole if self.quantum == 1.0 else whole * self.quantum
+
+
+class Record(Messenger):
+    """Keep what `tally` counts: `series[name]`, in the order of days; worlds that part later share the days before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.series: dict[str, Series] = {}
+
+    def _pyro_post_tally(self, msg: Message) -> None:
+        name, _, by, onto, quantum = msg["args"]
+        entry = self.series.setdefault(name.rpartition("/")[2], Series())
+        entry.dims, entry.stock, entry.quantum = getattr(by, "dims", {}), onto is not None, quantum
+        entry.days.append(float(name[2:].partition("/")[0]) if name.startswith("t=") else 0.0)
+        entry.entries.append(msg["value"].detach())
+
+    def _pyro_snapshot(self, msg: Message) -> None:
+        """Put the series so far into a checkpoint."""
+        for name, entry in self.series.items():
+            shape = torch.broadcast_shapes(*(e.shape for e in entry.entries))
+            msg["value"][f"record/{name}/entries"] = torch.stack([e.expand(shape) for e in entry.entries])
+            msg["value"][f"record/{name}/days"] = torch.tensor(entry.days, dtype=torch.float64)
+
+    def _pyro_restore(self, msg: Message) -> None:
+        """Take the series up again from a checkpoint; strata come with the next tally."""
+        (saved,) = msg["args"]
+        for key, entries in saved.items():
+            if key.startswith("record/") and key.endswith("/entries"):
+                name = key.split("/")[1]
+                series = self.series[name] = Series()
+                series.entries, series.days = list(entries), saved[f"record/{name}/days"].tolist()

@@ -1,0 +1,1 @@
+"""What ops and handlers share, and no model sees."""

@@ -1,0 +1,17 @@
+"""The wall between the society's solver and an ODE solver inside one of its steps."""
+
+from __future__ import annotations
+
+from lpmppl._compat import Message, Messenger
+
+__all__ = ["solver_wall"]
+
+_SOLVER_OPS = ("simulate", "simulate_point", "simulate_trajectory", "simulate_to_interruption", "get_new_interruptions", "check_dynamics")
+
+
+class solver_wall(Messenger):
+    """Hide the outer solver and its interruptions: ChiRho's solvers overwrite one another, and shallow interruptions are used up."""
+
+    def _process_message(self, msg: Message) -> None:
+        if msg["type"] in _SOLVER_OPS:
+            msg["stop"] = True

@@ -1,0 +1,273 @@
+"""What can happen in a society: the ops that models are written in, each a signature with a default meaning.
+
+`simulate` is ChiRho's and `pyro.sample` is Pyro's; the rest is here. Handlers in `lpmppl.effects.handlers` give them other meanings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pyro
+import torch
+from chirho.dynamical.handlers.solver import TorchDiffEq
+from chirho.dynamical.handlers.trajectory import LogTrajectory
+from chirho.dynamical.ops import simulate
+from torch import Tensor
+
+from lpmppl._compat import Messenger, Solver, effectful, repair_chirho
+from lpmppl.effects.distributions import Exposure, Left
+from lpmppl.effects.fields import Cohort, Field, Network, Sparse, dense
+from lpmppl.effects.internals.ring import check_bound, quantise, width
+from lpmppl.effects.internals.walls import solver_wall
+from lpmppl.errors import InputError, LpmError, nearest
+from lpmppl.typing import Dynamics, State
+
+__all__ = ["aggregate", "decide", "evolve", "happens", "ring_sum", "running", "simulate", "substep", "tally"]
+
+REDUCTIONS = ("sum", "mean", "max", "any")
+Message = Tensor | Sparse | Cohort
+
+
+def _message(message: Message) -> Tensor | Sparse:
+    return message.carrying(1) if isinstance(message, Cohort) else message
+
+
+@effectful(type="ring_sum")
+def ring_sum(integers: Tensor | Sparse, network: Network | None, onto: Tensor | None = None) -> Tensor:
+    """Add integer messages up over a network: the one op that sharding and secret sharing handle.
+
+    Args:
+        integers: int32 or int64 messages of shape (…, N), dense or sparse.
+        network: where they add up; None for the whole population.
+        onto: a running total of shape (…, G) to add to.
+    Returns:
+        the totals, shape (…, G), with G = 1 for the whole population.
+    """
+    if network is not None:
+        return network.total(integers, onto)
+    if isinstance(integers, Sparse):
+        cohort = integers.cohort
+        total = integers.value.new_zeros(cohort.shape[:-1].numel()).index_add_(0, cohort.row, integers.value)
+        total = total.reshape(*cohort.shape[:-1], 1)
+    else:
+        total = integers.sum(-1, keepdim=True, dtype=integers.dtype)
+    return total if onto is None else onto + total
+
+
+def running(total: Tensor, network: Network, reduce: str = "mean", weight: Tensor | float = 1.0) -> Field:
+    """Read a running integer total of the state back as a field of messages.
+
+    Args:
+        total: integers of shape (…, G), as `aggregate(…, onto=…).total` leaves them.
+        network: the network it belongs to.
+        reduce: "sum" or "mean".
+        weight: a number, or a factor of each group of shape (G,).
+    """
+    share = network.share(reduce)
+    scale = share * weight if isinstance(weight, Tensor) else share
+    return (network.field(total * scale) * (network.quantum * (1.0 if isinstance(weight, Tensor) else weight))).with_total(total)
+
+
+def aggregate(message: Message, network: Network, onto: Tensor | None = None, reduce: str = "mean") -> Field:
+    r"""What reaches each agent from its neighbours: :math:`\bigoplus_{j \in N(i)} m_{ij}`, eq. 1 of *Large Population Models*.
+
+    Messages are added as fixed-point integers, so that the sum has no order: shards and worlds agree bit for bit, and a running total
+    never drifts.
+
+    Args:
+        message: what each agent sends, shape (…, N): numbers or Booleans, a sparse value, or a cohort (one each).
+        network: who reaches whom.
+        onto: a running integer total in the state, to which a *change* of messages is added; the new one is the result's `.total`.
+        reduce: "sum", "mean" over the n neighbours (an empty neighbourhood gives 0), "max" or "any".
+    Returns:
+        a field over agents, read as a tensor of shape (…, N).
+    Raises:
+        InputError: for a message of another number of agents, beyond the network's bound, that isn't finite, or that would need a
+            tangent where none can be carried.
+    """
+    return _aggregate(_message(message), network, onto, reduce)
+
+
+@effectful(type="aggregate")
+def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, reduce: str) -> Field:
+    if reduce not in REDUCTIONS:
+        raise InputError(nearest("reduction", reduce, REDUCTIONS))
+    if message.shape[-1] != network.agents:
+        raise InputError(
+            f"network '{network.name}' has {network.agents} agents, but a message of shape {tuple(message.shape)} was given; "
+            "agents are on the last dimension"
+        )
+    value = message.value if isinstance(message, Sparse) else message
+    tangent = value.requires_grad or torch.autograd.forward_ad.unpack_dual(value).tangent is not None
+    if tangent and (onto is not None or reduce in ("max", "any")):
+        what = "a running total" if onto is not None else f"reduce='{reduce}'"
+        raise InputError(f"network '{network.name}': {what} carries no derivative; detach the message, or send it whole with sum or mean")
+    dtype = onto.dtype if onto is not None else width(network.name, network.quantum, network.bound, network.reach)
+    whole = quantise(value, network.quantum, dtype)
+    check_bound(network.name, value, network.bound)
+    integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
+    if reduce == "max":
+        if onto is not None:
+            raise InputError(f"network '{network.name}': a maximum has no running total; send the whole message without onto")
+        return network.field(network.largest(dense(integers)) * (network.quantum * network.share("sum")))
+    total = ring_sum(integers, network, onto)
+    if reduce == "any":
+        return network.field((total != 0).float() * network.share("sum")).with_total(total)
+    result = running(total, network, reduce)
+    if not tangent:
+        return result
+    # Integers carry no tangent: a sum that is zero in value runs beside them and does.
+    ghost = dense(message)
+    ghost = network.total(ghost - ghost.detach()) * network.share(reduce)
+    return network.field(result.leaves[0].values + ghost).with_total(total)
+
+
+def tally(
+    name: str,
+    value: Message,
+    by: Network | None = None,
+    onto: Tensor | None = None,
+    quantum: float | None = None,
+    bound: float = 1.0,
+) -> Tensor:
+    """Count something over the population, for the world to see: :math:`x_t = h(s(t))`, eq. 3 of *Large Population Models*.
+
+    Args:
+        name: the tally's name in results.
+        value: what each agent contributes, shape (…, N): Booleans, numbers, a sparse value, or a cohort (one each).
+        by: the strata, such as `population.strata("borough", "age")`; None for one total.
+        onto: a running integer total to which `value` is a change (numbers of people now in a state, rather than new ones today).
+        quantum: the fixed-point unit; by default 1 for Booleans and integers and 2⁻¹⁶ otherwise.
+        bound: the largest absolute contribution of one agent where it isn't an integer.
+    Returns:
+        int64 totals of shape (…, G) in units of the quantum: what `onto` takes the next day.
+    Raises:
+        InputError: for a value beyond the bound, that isn't finite, or of another number of agents than the strata.
+    """
+    message = _message(value)
+    x = message.value if isinstance(message, Sparse) else message
+    exact = not x.is_floating_point()
+    unit = quantum if quantum is not None else 1.0 if exact else 2.0**-16
+    if by is not None and message.shape[-1] != by.agents:
+        raise InputError(
+            f"tally '{name}': {tuple(message.shape)} was given for strata of {by.agents} agents; agents are on the last dimension"
+        )
+    if not exact:
+        width(name, unit, bound, by.reach if by is not None else message.shape[-1])
+        check_bound(name, x, bound)
+    if x.dtype == torch.bool and isinstance(message, Tensor):
+        message, x = (few := Cohort.of(message)).carrying(1), few.where.new_ones(len(few))
+    whole = quantise(x, unit, torch.int64)
+    integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
+    return _tally(name, integers, by, onto, unit)
+
+
+@effectful(type="tally")
+def _tally(name: str, integers: Tensor | Sparse, by: Network | None, onto: Tensor | None, quantum: float) -> Tensor:
+    return ring_sum(integers, by, onto)
+
+
+def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
+    """Let a hazard-driven event happen or not: two sites, the Boolean event and `name.left`, the fraction of the step left after it.
+
+    Nobody should act on others sooner than one step after their own event; then, with `left` as the first step's weight, the model converges
+    at second order as steps are split.
+
+    Args:
+        name: the site's name.
+        exposure: the hazard, with the agents at risk.
+    Returns:
+        the event, Boolean of shape (…, N), and the fraction left in [0, 1), zero where nothing happened, of the same shape.
+    """
+    event = pyro.sample(name, exposure)
+    return event, pyro.sample(f"{name}.left", Left(exposure, event))
+
+
+@effectful(type="substep")
+def _substep(name: str, fn: Callable[[State], State], state: State, reads: Sequence[str] | None, writes: Sequence[str] | None) -> State:
+    return {**state, **fn(state)}
+
+
+def substep(
+    name: str,
+    fn: Callable[[State], State],
+    state: State,
+    reads: Sequence[str] | None = None,
+    writes: Sequence[str] | None = None,
+) -> State:
+    """Apply one substep Φ to the state: what `Verified`, attribution and switching-off handle.
+
+    Args:
+        name: the substep's name.
+        fn: the state to the values it changes, by name.
+        state: the state of the society.
+        reads, writes: the keys it declares to read and to write, or None where it declares nothing.
+    Returns:
+        the state with the changes in it.
+    """
+    return _substep(name, fn, state, reads, writes)
+
+
+def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mapping[str, Any] | None = None) -> Tensor:
+    """The probabilities with which each archetype chooses among the options: ℓ of eqs. 4–5 of *Large Population Models*.
+
+    Args:
+        name: the decision's name.
+        archetypes: attribute codes of the archetypes, integers of shape (K, attributes), or (K,).
+        options: what can be chosen, A names.
+        context: what the archetypes observe, by name.
+    Returns:
+        probabilities of shape (K, A); agents choose by `pyro.sample` of a Categorical with their archetype's row (eq. 6).
+    Raises:
+        LpmError: where no behaviour is in force.
+    """
+    return _decide(name, archetypes, tuple(options), context or {})
+
+
+@effectful(type="decide")
+def _decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mapping[str, Any]) -> Tensor:
+    raise LpmError(
+        f"decision '{name}' among {', '.join(options)}: no behaviour is in force; wrap the run in one, such as Tabulated({{'{name}': …}})"
+    )
+
+
+def evolve(
+    name: str,
+    ode: Dynamics,
+    state: State,
+    times: Tensor,
+    solver: Solver[Tensor] | None = None,
+    interruptions: Sequence[Messenger] = (),
+) -> State:
+    """Run an ODE inside a step: ChiRho's `simulate` under `TorchDiffEq`, walled off from the society's own solver and policies.
+
+    Args:
+        name: the site's name.
+        ode: the state to its time derivatives, by name.
+        state: the start, tensors of any one batch shape (…, K), such as one entry per archetype.
+        times: strictly increasing times to report, shape (T,), in the ODE's unit; the first is the start.
+        solver: the ODE solver; `TorchDiffEq()` by default (dopri5; `method="rk4"` has a forward mode).
+        interruptions: ChiRho handlers that act inside the ODE, such as `StaticIntervention` for a treatment.
+    Returns:
+        the trajectory by name, shape (…, K, T).
+    Raises:
+        InputError: where times aren't strictly increasing, or fewer than two.
+    """
+    if times.dim() != 1 or times.shape[0] < 2 or not bool((times[1:] > times[:-1]).all()):
+        raise InputError(f"evolve '{name}': times must be two or more strictly increasing numbers, but {times.tolist()} was given")
+    return _evolve(name, ode, state, times, solver, tuple(interruptions))
+
+
+@effectful(type="evolve")
+def _evolve(
+    name: str, ode: Dynamics, state: State, times: Tensor, solver: Solver[Tensor] | None, interruptions: Sequence[Messenger]
+) -> State:
+    repair_chirho()
+    with solver_wall(), solver or TorchDiffEq(), ExitStack() as inside:
+        for handler in interruptions:
+            inside.enter_context(handler)
+        with LogTrajectory(times) as log:
+            simulate(ode, dict(state), times[0], times[-1])
+    return dict(log.trajectory)

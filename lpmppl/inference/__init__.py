@@ -1,0 +1,1 @@
+"""The questions one asks of a society."""

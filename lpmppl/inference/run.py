@@ -1,0 +1,194 @@
+"""Run a model: the first question, what happens?"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, date, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import xarray as xr
+from chirho.dynamical.handlers.interruption import StaticIntervention
+
+from lpmppl.effects.handlers.noise import ExogenousNoise
+from lpmppl.effects.handlers.record import Record
+from lpmppl.effects.handlers.time import DiscreteTime
+from lpmppl.effects.ops import simulate
+from lpmppl.errors import InputError, nearest
+from lpmppl.inference.results import tree_of
+from lpmppl.models.model import Model
+
+__all__ = ["Simulation", "create", "run"]
+
+Act = tuple[str, float, int]
+STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
+
+
+def run(
+    model: Model,
+    days: int = 90,
+    seed: int = 0,
+    *,
+    set: Mapping[str, float] | None = None,
+    interventions: Sequence[Act] = (),
+    draws: int | None = None,
+    start: str = "",
+    progress: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 30,
+    resume: str | Path | None = None,
+) -> xr.DataTree:
+    """Simulate a model day by day, and give its tallies with the parameters behind them.
+
+    Handlers around the call, such as ChiRho's `MultiWorldCounterfactual` with `StaticIntervention`, act on the run.
+
+    Args:
+        model: the society.
+        days: how many days, 1 or more.
+        seed: the seed of the agents' chance, and of the priors where parameters are drawn.
+        set: values of parameters, by name; the others have their defaults, or are drawn.
+        interventions: `(name, value, day)`: from that day on, a part of the environment has that value.
+        draws: how many times to draw parameters from their priors and the agents' chance anew; None for one run at the defaults.
+        start: the ISO date of day 0, for the results.
+        progress: show a progress bar on stderr.
+        checkpoint: a file to write the run to every `checkpoint_every` days, for a single run.
+        checkpoint_every: days between checkpoints.
+        resume: a checkpoint to go on from; the result is that of the uninterrupted run.
+    Returns:
+        a DataTree with the groups `prior` (parameters; chain, draw), `prior_predictive` (tallies; chain, draw, worlds, day and strata)
+        and `constant_data` (residents by stratum), which ArviZ reads.
+    Raises:
+        InputError: for a name, value, day or file that can't be used; the nearest valid name is said.
+    """
+    fixed, acts = _checked(model, days, seed, set or {}, interventions, draws, start)
+    path = Path(resume or checkpoint) if resume or checkpoint else None
+    if path is not None and (draws or 1) > 1:
+        raise InputError(f"a checkpoint is of one run, but draws={draws} was given; leave one of them out")
+    parameters = _thetas(model, fixed, draws, seed)
+    tag = json.dumps([model.name, model.population.size, seed, days, fixed, acts], sort_keys=True)
+    records: list[Record] = []
+    began = time.perf_counter()
+    with torch.no_grad(), _bar(progress, days * len(parameters)) as tick:
+        for draw, values in enumerate(parameters):
+            theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
+            solver = DiscreteTime(
+                progress=None if tick is None else lambda done, _, before=draw * days: tick(before + done),  # type: ignore[misc]
+                checkpoint=path,
+                every=checkpoint_every,
+                resume=resume is not None,
+                tag=tag,
+            )
+            with ExitStack() as stack:
+                records.append(stack.enter_context(Record()))
+                stack.enter_context(solver)
+                stack.enter_context(ExogenousNoise(seed, draw))
+                for name, value, day in acts:
+                    stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
+                simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
+    seconds = time.perf_counter() - began
+    attrs = {
+        "agents": model.population.size,
+        "days": days,
+        "seed": seed,
+        "model": model.name,
+        "population": model.population.name,
+        "population_provenance": str(model.population.dataset.attrs.get("provenance", "{}")),
+        "start": start,
+        "seconds": seconds,
+        "device": str(model.population.device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "lpmppl_version": _version("lpmppl"),
+        "versions": json.dumps({name: _version(name) for name in STACK}),
+        "parameters": json.dumps(parameters[0] if draws is None else fixed),
+        "interventions": json.dumps(acts),
+    }
+    return tree_of(model, parameters, records, days, attrs)
+
+
+def _checked(
+    model: Model, days: int, seed: int, fixed: Mapping[str, float], acts: Sequence[Act], draws: int | None, start: str
+) -> tuple[dict[str, float], list[list[str | float | int]]]:
+    """Check what a user gave, and name what can't be used."""
+    for what, value, least in (("days", days, 1), ("seed", seed, 0), ("draws", 1 if draws is None else draws, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{what}={value!r} was given; give a whole number, {least} or more")
+    if start:
+        try:
+            date.fromisoformat(start)
+        except ValueError as e:
+            raise InputError(f"start='{start}' is no date; write it as 2020-03-01") from e
+    for name, value in fixed.items():
+        if name not in model.parameters:
+            raise InputError(nearest("parameter", name, model.parameters))
+        prior = model.parameters[name].prior
+        if not math.isfinite(value) or not bool(prior.support.check(torch.tensor(float(value)))):  # type: ignore[attr-defined]
+            raise InputError(f"parameter {name}={value} can't be: it must be a finite number in {prior.support}")
+    for name, value, day in acts:
+        if name not in model.environment:
+            raise InputError(nearest("part of the environment", name, model.environment))
+        if not math.isfinite(value):
+            raise InputError(f"the intervention {name}={value}@{day} has no finite value")
+        if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day < days:
+            raise InputError(f"the intervention {name}={value:g}@{day} lies outside the run: give a day from 0 to {days - 1}")
+    return {n: float(v) for n, v in fixed.items()}, [[n, float(v), d] for n, v, d in acts]
+
+
+def _thetas(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int) -> list[dict[str, float]]:
+    """The parameters of every draw; the global random state is as it was afterwards."""
+    if draws is None:
+        return [{n: fixed.get(n, p.default) for n, p in model.parameters.items()}]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        sampled = {n: p.prior.sample((draws,)).tolist() for n, p in model.parameters.items()}
+    return [{n: fixed.get(n, sampled[n][d]) for n in model.parameters} for d in range(draws)]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@contextmanager
+def _bar(show: bool, total: int) -> Iterator[Callable[[int], None] | None]:
+    """A progress bar in days on stderr."""
+    if not show:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("days"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+class Simulation:
+    """A model with its people, ready to run: the front for those who come from AgentTorch (Fig. 5 of *Large Population Models*)."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.result: xr.DataTree | None = None
+
+    def execute(self, days: int = 90, seed: int = 0, **options: object) -> xr.DataTree:
+        """Run it, as `run(model, days, seed, …)` does, and keep the result in `.result`."""
+        self.result = run(self.model, days, seed, **options)  # type: ignore[arg-type]
+        return self.result
+
+
+def create(model: Callable[..., Model], population: object, **options: object) -> Simulation:
+    """Bring a model and its people together.
+
+    Args:
+        model: what makes a model of a population, such as `lpmppl.nyc.seirm`.
+        population: the people.
+        options: what else the model takes.
+    """
+    return Simulation(model(population, **options))

@@ -1,0 +1,1 @@
+"""The science: populations, networks, substeps and whole models."""

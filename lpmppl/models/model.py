@@ -1,0 +1,74 @@
+"""A whole model: its people, its parameters, its start and its day."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+from lpmppl.effects.ops import simulate
+from lpmppl.models.population import Population
+from lpmppl.typing import Dynamics, State, Theta
+
+__all__ = ["Model", "Parameter"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A structural parameter: a sample site outside the agents' plate.
+
+    Args:
+        prior: its distribution before any data.
+        default: the value a run uses unless it is set or drawn.
+        units: its unit, such as "per day".
+        source: where the default comes from.
+    """
+
+    prior: dist.TorchDistribution
+    default: float
+    units: str
+    source: str
+
+
+class Model(ABC):
+    """A society as a Pyro program: calling it samples its parameters and simulates under the solver in force.
+
+    Attributes:
+        name: the model's name.
+        parameters: every sample site outside the agents' plate, by name.
+        environment: the state keys that policies may change, with their values at the start.
+        tallies: the names of what the model counts.
+        population: the people.
+    """
+
+    name: ClassVar[str]
+    parameters: Mapping[str, Parameter]
+    environment: Mapping[str, float]
+    tallies: tuple[str, ...]
+    population: Population
+
+    @abstractmethod
+    def initial(self, theta: Theta) -> State:
+        """The state at day 0."""
+
+    @abstractmethod
+    def day(self, theta: Theta) -> Dynamics:
+        """The dynamics of one step."""
+
+    def sample_parameters(self) -> dict[str, torch.Tensor]:
+        """Sample every parameter from its prior, as sites of the surrounding Pyro program."""
+        return {name: pyro.sample(name, p.prior) for name, p in self.parameters.items()}
+
+    def defaults(self) -> dict[str, torch.Tensor]:
+        """Every parameter at its default."""
+        return {name: torch.tensor(p.default) for name, p in self.parameters.items()}
+
+    def __call__(self, days: float, start: float = 0.0) -> State:
+        """Sample the parameters and simulate from day `start` for `days` days; returns the last state."""
+        theta = self.sample_parameters()
+        return simulate(self.day(theta), self.initial(theta), torch.tensor(float(start)), torch.tensor(float(start + days)))

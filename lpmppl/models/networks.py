@@ -1,0 +1,193 @@
+"""Who meets whom: group membership and edge lists, both behind the same `aggregate`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lpmppl.effects.fields import Field, Sparse
+from lpmppl.effects.internals.segments import copy
+from lpmppl.errors import InputError
+
+__all__ = ["Edges", "Groups"]
+
+
+def _check_members(name: str, index: Tensor, count: int, what: str) -> None:
+    if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        raise InputError(
+            f"network '{name}': {what} must be integers of shape (n,), but {index.dtype} of shape {tuple(index.shape)} was given"
+        )
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= count):
+        raise InputError(
+            f"network '{name}': {what} must lie in 0 … {count - 1}, but {int(index.min())} … {int(index.max())} was given"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Membership: every member of a group reaches every member, itself included, so that n_i is the size of i's group.
+
+    Args:
+        name: the network's name, for errors and results.
+        index: the group of each agent, integers of shape (N,).
+        count: the number G of groups.
+        nowhere: a group whose members meet nobody (agents without a workplace), or None.
+        quantum: the fixed-point unit of a message.
+        bound: the largest absolute message.
+        dims: where the groups are strata of a tally, the labels of each dimension (their product is G).
+    Raises:
+        InputError: where the membership isn't integers in 0 … G − 1.
+    """
+
+    name: str
+    index: Tensor
+    count: int
+    nowhere: int | None = None
+    quantum: float = 2.0**-16
+    bound: float = 1.0
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_members(self.name, self.index, self.count, "group numbers")
+        if self.dims and math.prod(len(labels) for labels in self.dims.values()) != self.count:
+            raise InputError(f"network '{self.name}': the labels of {dict(self.dims)} don't make {self.count} groups")
+        if self.index.dtype not in (torch.int32, torch.int64):
+            object.__setattr__(self, "index", self.index.int())
+
+    @property
+    def agents(self) -> int:
+        return self.index.shape[0]
+
+    @cached_property
+    def size(self) -> Tensor:
+        """The number of members of each group, shape (G,), zero for the group `nowhere`."""
+        size = torch.bincount(self.index, minlength=self.count)
+        if self.nowhere is not None:
+            size[self.nowhere] = 0
+        return size
+
+    @cached_property
+    def reach(self) -> int:
+        return int(self.size.max()) if self.count else 0
+
+    def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:
+        lead = integers.shape[:-1] if onto is None else torch.broadcast_shapes(onto.shape[:-1], integers.shape[:-1])
+        shape = (*lead, self.count)
+        if onto is None:
+            out = torch.zeros(shape, dtype=integers.dtype, device=self.index.device)
+        else:
+            out = copy(onto, shape)
+        if isinstance(integers, Sparse):
+            cohort = integers.cohort.expand(lead)
+            value = integers.value if cohort is integers.cohort else cohort.read(integers)
+            group = self.index.index_select(0, cohort.agent)
+            place = group if len(shape) == 1 else group + cohort.row * self.count
+            out.view(-1).index_add_(0, place, value.to(out.dtype))
+        elif math.prod(lead) == 1 and onto is None:
+            out.view(-1).index_add_(0, self.index, integers.reshape(-1))
+        else:
+            out.index_add_(-1, self.index, integers.to(out.dtype).expand(*lead, self.agents))
+        return out
+
+    def largest(self, integers: Tensor) -> Tensor:
+        shape = (*integers.shape[:-1], self.count)
+        index = self.index.long().expand(integers.shape)
+        out = torch.zeros(shape, dtype=integers.dtype, device=self.index.device)
+        return out.scatter_reduce(-1, index, integers, "amax", include_self=False)
+
+    @cached_property
+    def _shares(self) -> dict[str, Tensor]:
+        size = self.size.float()
+        inside = torch.ones_like(size)
+        if self.nowhere is not None:
+            inside[self.nowhere] = 0.0
+        return {"sum": inside, "mean": torch.where(size > 0, 1.0 / size.clamp(min=1.0), 0.0)}
+
+    def share(self, reduce: str) -> Tensor:
+        return self._shares[reduce]
+
+    def field(self, values: Tensor) -> Field:
+        return Field.on(values, self.index)
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """An edge list: agent `source[e]` reaches agent `target[e]`, so that n_i is the number of edges into i.
+
+    Args:
+        name: the network's name, for errors and results.
+        source: the agent that sends, integers of shape (E,).
+        target: the agent that receives, integers of shape (E,).
+        agents: the number N of agents.
+        quantum: the fixed-point unit of a message.
+        bound: the largest absolute message.
+    Raises:
+        InputError: where source and target aren't integers in 0 … N − 1 of one length.
+    """
+
+    name: str
+    source: Tensor
+    target: Tensor
+    agents: int
+    quantum: float = 2.0**-16
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_members(self.name, self.source, self.agents, "sources")
+        _check_members(self.name, self.target, self.agents, "targets")
+        if self.source.shape != self.target.shape:
+            raise InputError(
+                f"network '{self.name}': {self.source.shape[0]} sources but {self.target.shape[0]} targets; give one of each per edge"
+            )
+        order = torch.sort(self.source, stable=True).indices
+        object.__setattr__(self, "source", self.source[order].long())
+        object.__setattr__(self, "target", self.target[order].long())
+
+    @cached_property
+    def _pointer(self) -> Tensor:
+        degree = torch.bincount(self.source, minlength=self.agents)
+        return torch.cat((degree.new_zeros(1), degree.cumsum(0)))
+
+    @cached_property
+    def degree(self) -> Tensor:
+        """The number n_i of edges into each agent, shape (N,)."""
+        return torch.bincount(self.target, minlength=self.agents)
+
+    @cached_property
+    def reach(self) -> int:
+        return int(self.degree.max()) if self.agents else 0
+
+    def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:
+        lead = integers.shape[:-1] if onto is None else torch.broadcast_shapes(onto.shape[:-1], integers.shape[:-1])
+        shape = (*lead, self.agents)
+        out = torch.zeros(shape, dtype=integers.dtype, device=self.target.device) if onto is None else copy(onto, shape)
+        if isinstance(integers, Sparse):
+            cohort = integers.cohort.expand(lead)
+            value = integers.value if cohort is integers.cohort else cohort.read(integers)
+            first = self._pointer.index_select(0, cohort.agent)
+            degree = self._pointer.index_select(0, cohort.agent + 1) - first
+            start = torch.repeat_interleave(first - (degree.cumsum(0) - degree), degree)
+            edge = start + torch.arange(start.shape[0], device=start.device)
+            place = self.target.index_select(0, edge) + torch.repeat_interleave(cohort.row * self.agents, degree)
+            out.view(-1).index_add_(0, place, torch.repeat_interleave(value.to(out.dtype), degree))
+        else:
+            sent = integers.to(out.dtype).index_select(-1, self.source)
+            out.index_add_(-1, self.target, sent.expand(*lead, sent.shape[-1]))
+        return out
+
+    def largest(self, integers: Tensor) -> Tensor:
+        sent = integers.index_select(-1, self.source)
+        out = torch.zeros_like(integers)
+        return out.scatter_reduce(-1, self.target.expand(sent.shape), sent, "amax", include_self=False)
+
+    def share(self, reduce: str) -> Tensor:
+        degree = self.degree.float()
+        return torch.ones_like(degree) if reduce == "sum" else torch.where(degree > 0, 1.0 / degree.clamp(min=1.0), 0.0)
+
+    def field(self, values: Tensor) -> Field:
+        return Field.on(values)

@@ -1,0 +1,61 @@
+"""New York City: its people, and its epidemics."""
+
+from __future__ import annotations
+
+import torch
+
+from lpmppl.errors import InputError
+from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
+from lpmppl.models.transmission import Layer
+
+__all__ = ["CONTACTS", "population", "seirm", "sir"]
+
+CONTACTS = {"household": 4.11, "workplace": 8.07, "school": 11.41, "community": 2.79}
+"""Contacts per day and person in each setting, of those who take part in it: Mistry et al., Nature Communications 12 (2021), 323."""
+
+STRATA = {"borough": "borough", "age": "age_band"}
+
+
+def population(agents: int = 8_400_000, seed: int = 0, device: str = "cpu") -> Population:
+    """The synthetic people of New York, built once and then cached.
+
+    Args:
+        agents: how many; fewer than the city has are a proportional sample of whole households.
+        seed: the seed of the synthesis.
+        device: where its tensors live.
+    Raises:
+        InputError: for a number of agents below 1,000 or beyond 100 million.
+    """
+    from lpmppl.data import cache
+
+    return Population(cache.population(agents, seed), device)
+
+
+def seirm(people: Population) -> SEIRM:
+    """SEIRM over households, workplaces with schools, and neighbourhoods, tallied by borough and age.
+
+    Args:
+        people: `population()`, or one that `Population.open` read.
+    """
+    _require(people, "household", "workplace", "neighbourhood", "workplace_kind", "borough", "age_band")
+    kinds = people.labels("workplace_kind")
+    per_kind = torch.tensor([CONTACTS.get(kind, 0.0) for kind in kinds], device=people.device)
+    layers = (
+        Layer(people.network("household"), CONTACTS["household"]),
+        Layer(people.network("workplace", nowhere=0), per_kind[people["workplace_kind"].long()]),
+        Layer(people.network("neighbourhood"), CONTACTS["community"]),
+    )
+    return SEIRM(people, layers, by=STRATA)
+
+
+def sir(people: Population) -> SIR:
+    """SIR over households and neighbourhoods, tallied by borough and age."""
+    _require(people, "household", "neighbourhood", "borough", "age_band")
+    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=STRATA)
+
+
+def _require(people: Population, *names: str) -> None:
+    if missing := [n for n in names if n not in people.dataset]:
+        raise InputError(f"the population '{people.name}' lacks {', '.join(missing)}, which this model needs; build one with `lpmppl population nyc`")

@@ -1,0 +1,144 @@
+"""The people: an xarray dataset over agents, read as tensors, with their plate, networks and strata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lpmppl.effects.fields import Cohort
+from lpmppl.effects.plates import AgentPlate
+from lpmppl.errors import InputError, nearest
+from lpmppl.models.networks import Groups
+
+__all__ = ["Population"]
+
+
+class Population:
+    """A population of agents.
+
+    Args:
+        dataset: variables over the dimension `agent` (and over groups, such as `household`), codes with their `labels` in attrs, provenance in
+            the dataset's attrs; a coordinate `agent` holds global ids where they aren't 0 … N − 1.
+        device: where its tensors live.
+    Raises:
+        InputError: for a dataset without agents, or with ids that repeat or lie outside 0 … 2³² − 1.
+
+    >>> people = Population(xr.Dataset({"household": ("agent", np.array([0, 0, 1], dtype="int32"))}))
+    >>> people.size, people["household"].tolist(), people.network("household").size.tolist()
+    (3, [0, 0, 1], [2, 1])
+    """
+
+    def __init__(self, dataset: xr.Dataset, device: str | torch.device = "cpu") -> None:
+        if dataset.sizes.get("agent", 0) < 1:
+            raise InputError(f"a population needs a dimension 'agent' of one or more, but the dataset has {dict(dataset.sizes)}")
+        self.dataset = dataset
+        self.device = torch.device(device)
+        self._tensors: dict[str, Tensor] = {}
+        self._groups: dict[tuple[object, ...], Groups] = {}
+
+    @classmethod
+    def of(cls, variables: Mapping[str, object], **attrs: str) -> Population:
+        """Make a population of per-agent arrays by name."""
+        return cls(xr.Dataset({k: ("agent", np.asarray(v)) for k, v in variables.items()}, attrs=attrs))
+
+    @classmethod
+    def open(cls, path: str | Path, device: str | torch.device = "cpu") -> Population:
+        """Read a population that `save` wrote; InputError for one that is truncated or foreign."""
+        from lpmppl.data import store
+
+        return cls(store.load(Path(path)), device)
+
+    def save(self, path: str | Path) -> None:
+        """Write the population to a Zarr folder that isn't there yet, whole or not at all."""
+        from lpmppl.data import store
+
+        store.save(self.dataset, Path(path))
+
+    def to(self, device: str | torch.device) -> Population:
+        """The same people with their tensors on a device."""
+        return self if torch.device(device) == self.device else Population(self.dataset, device)
+
+    @property
+    def name(self) -> str:
+        return str(self.dataset.attrs.get("title", "population"))
+
+    @property
+    def size(self) -> int:
+        """The number N of agents."""
+        return int(self.dataset.sizes["agent"])
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """Global ids of the agents, shape (N,): noise is keyed by them."""
+        if "agent" not in self.dataset.coords:
+            return torch.arange(self.size, dtype=torch.int32 if self.size < 2**31 else torch.int64, device=self.device)
+        ids = torch.from_numpy(self.dataset["agent"].to_numpy().astype(np.int64))
+        if int(ids.min()) < 0 or int(ids.max()) >= 2**32 or ids.unique().shape != ids.shape:
+            raise InputError("agents' ids must be distinct and lie in 0 … 2³² − 1")
+        return ids.to(self.device)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A variable as a tensor, shape (N,) or that of its group dimension."""
+        if name not in self._tensors:
+            if name not in self.dataset:
+                raise InputError(nearest("variable of the population", name, [str(v) for v in self.dataset.data_vars]))
+            values = self.dataset[name].to_numpy()
+            writable = values if values.flags.writeable and values.flags.c_contiguous else values.copy()
+            self._tensors[name] = torch.from_numpy(writable).to(self.device)
+        return self._tensors[name]
+
+    def labels(self, name: str) -> list[str]:
+        """The labels of a coded variable; its distinct codes where it has none."""
+        labels = self.dataset[name].attrs.get("labels")
+        if labels is None:
+            return [str(c) for c in range(int(self[name].max()) + 1)]
+        return [str(label) for label in labels]
+
+    def plate(self, *, episode: Tensor | int | None = None) -> AgentPlate:
+        """The agents' plate: sample sites in it have shape (…, N).
+
+        With `episode` an agent's chance belongs to that episode of its life, whatever day it is drawn on; without, to the step.
+        """
+        return AgentPlate("agents", self.ids, episode)
+
+    def cohort(self, mask: Tensor) -> Cohort:
+        """The agents at whom a Boolean mask of shape (…, N) is true."""
+        return Cohort.of(mask, self.ids)
+
+    def network(self, name: str, nowhere: int | None = None, **fixed_point: float) -> Groups:
+        """The membership network of a grouping variable, such as "household"; `nowhere` is the group whose members meet nobody."""
+        key = (name, nowhere, *sorted(fixed_point.items()))
+        if key not in self._groups:
+            index = self[name]
+            count = int(self.dataset.sizes.get(name, int(index.max()) + 1))
+            self._groups[key] = Groups(name, index, count, nowhere, **fixed_point)
+        return self._groups[key]
+
+    def everyone(self) -> Groups:
+        """The network in which every agent reaches every agent: one group, well mixed."""
+        if ("everyone",) not in self._groups:
+            self._groups["everyone",] = Groups("everyone", torch.zeros(self.size, dtype=torch.int32, device=self.device), 1)
+        return self._groups["everyone",]
+
+    def strata(self, **dims: str) -> Groups:
+        """The strata of a tally: the product of coded variables, each under the name of its dimension in results.
+
+        >>> people = Population.of({"borough": [0, 1, 1], "age_band": [2, 0, 2]})
+        >>> people.strata(borough="borough", age="age_band").count
+        6
+        """
+        key = ("strata", *dims.items())
+        if key not in self._groups:
+            code = torch.zeros(self.size, dtype=torch.int32, device=self.device)
+            labels = {dim: self.labels(variable) for dim, variable in dims.items()}
+            for dim, variable in dims.items():
+                code.mul_(len(labels[dim])).add_(self[variable])
+            count = int(np.prod([len(v) for v in labels.values()]))
+            self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels)
+        return self._groups[key]

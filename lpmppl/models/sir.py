@@ -1,0 +1,84 @@
+"""Susceptible, infectious, recovered: the reading lesson."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.fields import Network
+from lpmppl.effects.ops import aggregate, happens, tally
+from lpmppl.models.model import Model, Parameter
+from lpmppl.models.population import Population
+from lpmppl.typing import Dynamics, State, Theta
+
+__all__ = ["SIR"]
+
+
+class SIR(Model):
+    r"""An epidemic of people who are infectious at once and for an exponential time.
+
+    Infection follows eq. 8 of *Large Population Models*, :math:`p = 1 - e^{-\beta \Delta t\, n_i^{-1} \sum_j I_j}`, summed over the networks; recovery
+    has the constant hazard :math:`\gamma`.
+
+    Args:
+        population: the people.
+        networks: who meets whom; each contributes the mean over its neighbours.
+        by: the dimensions of the tallies and the variables they come from, such as `{"borough": "borough"}`.
+    """
+
+    name = "sir"
+
+    def __init__(self, population: Population, networks: Sequence[Network], by: Mapping[str, str] | None = None) -> None:
+        self.population, self.networks = population, tuple(networks)
+        self.by = population.strata(**by) if by else None
+        self.parameters = {
+            "beta": Parameter(dist.LogNormal(-1.2, 0.3), 0.3, "transmitting contacts per day and network", "prior; R0 of 2–3 with two networks"),
+            "gamma": Parameter(dist.LogNormal(-2.0, 0.2), 0.125, "recoveries per day", "infectious for 8 days: Wölfel et al., Nature 581, 2020"),
+            "initial_infected": Parameter(dist.Beta(1.0, 999.0), 0.001, "share of the population", "chosen: one in a thousand"),
+        }
+        self.environment = {"transmission": 1.0}
+        self.tallies = ("infections", "infectious", "recoveries")
+
+    def initial(self, theta: Theta) -> State:
+        with self.population.plate():
+            infectious = pyro.sample("initial_infection", dist.Bernoulli(theta["initial_infected"])).bool()
+        hazard = torch.zeros(self.population.size, dtype=torch.float64, device=self.population.device)
+        return {
+            "susceptible": ~infectious,
+            "infectious": infectious,
+            "share": torch.ones(1),
+            "exposure": hazard,
+            "illness": hazard,
+            "transmission": torch.ones(1),
+        }
+
+    def day(self, theta: Theta) -> Dynamics:
+        beta, gamma = theta["beta"], theta["gamma"]
+
+        def step(s: State) -> State:
+            # Who was infected yesterday sheds only for the share of that step that was left: the first step's message.
+            message = s["infectious"] * s["share"]
+            force = sum(aggregate(message, network) for network in self.networks) * (beta * s["transmission"])
+            infection = Exposure(s["exposure"], force, at_risk=s["susceptible"], dt=s["dt"])
+            recovery = Exposure(s["illness"], gamma, at_risk=s["infectious"], dt=s["dt"])
+            with self.population.plate():
+                recovered, _ = happens("recovery", recovery)
+                infected, left = happens("infection", infection)
+            infectious = (s["infectious"] & ~recovered) | infected
+            tally("infections", infected, by=self.by)
+            tally("recoveries", recovered, by=self.by)
+            tally("infectious", infectious, by=self.by)
+            return {
+                **s,
+                "exposure": infection.after,
+                "illness": recovery.after,
+                "share": torch.where(infected, left, 1.0),
+                "susceptible": s["susceptible"] & ~infected,
+                "infectious": infectious,
+            }
+
+        return step
