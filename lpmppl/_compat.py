@@ -5,7 +5,7 @@ Each name here has a test in `tests/test_compat.py` that fails when the upstream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import chirho.dynamical.internals.backends.torchdiffeq as _chirho_ode
@@ -93,7 +93,7 @@ def storage_uses(storage: torch.UntypedStorage) -> int:
     return int(torch._C._storage_Use_Count(storage._cdata))  # type: ignore[attr-defined]
 
 
-def handler_stack() -> Iterable[Messenger]:
+def handler_stack() -> tuple[Messenger, ...]:
     """Give the active handlers, outermost first."""
     return tuple(_PYRO_STACK)
 

@@ -325,6 +325,21 @@ class Field:
     def __rsub__(self, other: Any) -> Any:
         return dense(other) - self.agents()
 
+    def __lt__(self, other: Any) -> Tensor:
+        return self.agents() < dense(other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return self.agents() <= dense(other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self.agents() > dense(other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self.agents() >= dense(other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.agents()[index]
+
     def with_total(self, total: Tensor) -> Field:
         return replace(self, total=total)
 

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
 
-from lpmppl._compat import Message, Messenger
+from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Cohort
 from lpmppl.effects.internals.streams import exponential, stream, uniform
@@ -92,7 +92,13 @@ class ExogenousNoise(Messenger):
             chance = uniform(ids[happened.agent], stream(self.seed, site), infer.get("step", 0))
             left = torch.where(forced, Left.quantile(h.detach(), chance), left)
         sparse = happened.carrying(left.float())
-        return sparse if self.hide else sparse.dense()  # type: ignore[return-value]
+        return sparse if self.hide and not self._watched() else sparse.dense()  # type: ignore[return-value]
+
+    def _watched(self) -> bool:
+        """Say whether a handler inside looks at sampled values, and so needs them to be tensors."""
+        stack = handler_stack()
+        inside = stack[stack.index(self) + 1 :]
+        return any(hasattr(handler, "_pyro_post_sample") for handler in inside)
 
 
 def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Record(Messenger):
         entry.days.append(float(name[2:].partition("/")[0]) if name.startswith("t=") else 0.0)
         entry.entries.append(msg["value"].detach())
 
-    def _pyro_snapshot(self, msg: Message) -> None:
+    def _pyro_post_snapshot(self, msg: Message) -> None:
         """Put the series so far into a checkpoint."""
         for name, entry in self.series.items():
             shape = torch.broadcast_shapes(*(e.shape for e in entry.entries))

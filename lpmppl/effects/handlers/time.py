@@ -115,10 +115,12 @@ class DiscreteTime(Solver[Tensor]):
         return n
 
     def _run(self, dynamics: Dynamics, state: dict[str, Tensor], first: int, last: int) -> State:
-        begin, applied, splits = first, [], {}
+        begin = first
+        applied: list[tuple[int, int]] = []
+        splits: dict[str, list[str]] = {}
         if self.resume and self.checkpoint is not None and self.checkpoint.exists():
             first, state, applied, splits = self._restored(state)
-        static, dynamic = self._interruptions(begin, first, last, set(applied))
+        static, dynamic = self._interruptions(first, last, set(applied))
         for k, _ in dynamic:
             state.setdefault(f"event/{k}", torch.zeros(1, dtype=torch.bool))
         now = first
@@ -127,7 +129,7 @@ class DiscreteTime(Solver[Tensor]):
                 with policy(f"t={n * self.dt:g}" if key == 0 else f"t={n * self.dt:g}/{key}"):
                     dynamics, changed = interruption.callback(dynamics, state)
                 state = {**state, **changed}
-                applied.append([n, key])
+                applied.append((n, key))
             dynamics, state = self._events(dynamics, state, dynamic, now, splits)
             if now >= last:
                 return state
@@ -142,10 +144,9 @@ class DiscreteTime(Solver[Tensor]):
                 self._save(state, now, applied, splits)
 
     def _interruptions(
-        self, begin: int, first: int, last: int, applied: set[tuple[int, int]] | list[Any]
+        self, first: int, last: int, applied: set[tuple[int, int]]
     ) -> tuple[list[tuple[int, int, Interruption[Tensor]]], list[tuple[int, Interruption[Tensor]]]]:
         """Sort the active interruptions into static ones (key, step, …), in order of time, and dynamic ones (number, …)."""
-        done = {tuple(a) for a in applied}
         static: list[tuple[int, int, Interruption[Tensor]]] = []
         dynamic: list[tuple[int, Interruption[Tensor]]] = []
         seen: dict[int, int] = {}
@@ -154,7 +155,7 @@ class DiscreteTime(Solver[Tensor]):
             if isinstance(predicate, StaticEvent):
                 n = self._steps(predicate.time, "time of an intervention")
                 key = seen[n] = seen.get(n, -1) + 1
-                if n < first and (n, key) not in done:
+                if n < first and (n, key) not in applied:
                     raise InputError(
                         f"an intervention at day {n * self.dt:g} lies before the start at day {first * self.dt:g}; start earlier or move it"
                     )
@@ -228,13 +229,13 @@ class DiscreteTime(Solver[Tensor]):
             state = {k: v for k, v in new.items() if k not in _CLOCK}
             yield n + 1, state
 
-    def _save(self, state: State, now: int, applied: list[Any], splits: Mapping[str, list[str]]) -> None:
+    def _save(self, state: State, now: int, applied: list[tuple[int, int]], splits: Mapping[str, list[str]]) -> None:
         assert self.checkpoint is not None
         plates = [[name, frame.size] for name, frame in get_index_plates().items()]
         meta = {"tag": self.tag, "step": now, "dt": self.dt, "applied": applied, "splits": splits, "plates": plates}
         checkpoints.save(self.checkpoint, {**_snapshot(), **{f"state/{k}": v for k, v in state.items()}}, meta)
 
-    def _restored(self, state: State) -> tuple[int, dict[str, Tensor], list[Any], dict[str, list[str]]]:
+    def _restored(self, state: State) -> tuple[int, dict[str, Tensor], list[tuple[int, int]], dict[str, list[str]]]:
         assert self.checkpoint is not None
         saved, meta = checkpoints.load(self.checkpoint)
         if meta["tag"] != self.tag or meta["dt"] != self.dt:
@@ -246,5 +247,5 @@ class DiscreteTime(Solver[Tensor]):
             add_indices(IndexSet(**{name: set(range(size))}))
         _restore(saved)
         device = next(iter(state.values())).device
-        return meta["step"], {k: v.to(device) for k, v in old.items()}, meta["applied"], meta["splits"]
+        return meta["step"], {k: v.to(device) for k, v in old.items()}, [(n, key) for n, key in meta["applied"]], meta["splits"]
 

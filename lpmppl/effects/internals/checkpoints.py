@@ -41,7 +41,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: for a file that is damaged or isn't a checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
             if meta.get("format") != _FORMAT:
                 raise InputError(f"{path} is not a checkpoint of this version ({meta.get('format')!r}); run again without resuming")

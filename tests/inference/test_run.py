@@ -1,0 +1,130 @@
+"""`run`: the tree it gives, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import arviz as az
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import lpmppl as lpm
+from lpmppl.errors import InputError
+from lpmppl.inference.run import run
+from tests.laws.conftest import policy, seirm_in_layers, sir_on_a_graph, worlds
+
+
+SEEDED = {"initial_infected": 0.02}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return seirm_in_layers()
+
+
+def test_the_tree_holds_parameters_tallies_and_residents(model):
+    tree = run(model, days=20, seed=3, set={"initial_infected": 0.05})
+    assert set(tree.children) == {"prior", "prior_predictive", "constant_data"}
+    assert tree["prior"]["initial_infected"].item() == 0.05
+    assert tree["prior"]["beta"].item() == model.parameters["beta"].default
+    infections = tree["prior_predictive"]["infections"]
+    assert infections.dims == ("chain", "draw", "day", "borough", "age")
+    assert infections.sizes["day"] == 20
+    assert infections.sum() > 0
+    assert {k: v.attrs["kind"] for k, v in tree["prior_predictive"].items()} == {"infections": "flow", "deaths": "flow", "infectious": "stock"}
+    assert int(tree["constant_data"]["people"].sum()) == model.population.size
+    assert tree.attrs["seed"] == 3
+
+
+def test_it_goes_to_netcdf_and_into_arviz(model, tmp_path):
+    tree = run(model, days=5)
+    tree.to_netcdf(tmp_path / "r.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "r.nc", engine="h5netcdf") as again:
+        xr.testing.assert_equal(again["prior_predictive"].load().dataset, tree["prior_predictive"].dataset)
+    data = az.InferenceData.from_datatree(tree)
+    assert data.prior_predictive["infections"].shape == tree["prior_predictive"]["infections"].shape
+
+
+def test_the_seed_decides_and_nothing_else(model):
+    one, two, other = (run(model, days=30, seed=s, set=SEEDED)["prior_predictive"] for s in (0, 0, 1))
+    assert one.dataset.identical(two.dataset)
+    assert not one.dataset.equals(other.dataset)
+
+
+def test_draws_differ_in_parameters_and_in_chance(model):
+    state = torch.get_rng_state()
+    tree = run(model, days=25, draws=3, set={"beta": 0.1, **SEEDED})
+    assert torch.equal(state, torch.get_rng_state())
+    assert tree["prior"]["beta"].values.tolist() == [[0.1] * 3]
+    assert len(set(tree["prior"]["latent_mean"].values.ravel())) == 3
+    totals = tree["prior_predictive"]["infections"].sum(("day", "borough", "age")).values.ravel()
+    assert len(set(totals)) == 3
+
+
+def test_an_intervention_lowers_transmission_and_a_null_one_changes_nothing(model):
+    strong = {"beta": 0.1, "initial_infected": 0.02}
+    base = run(model, days=40, set=strong)["prior_predictive"]["infections"]
+    null = run(model, days=40, set=strong, interventions=[("transmission", 1.0, 10)])["prior_predictive"]["infections"]
+    less = run(model, days=40, set=strong, interventions=[("transmission", 0.1, 10)])["prior_predictive"]["infections"]
+    assert null.equals(base)
+    assert less.sum() < base.sum()
+    assert less.isel(day=slice(0, 10)).equals(base.isel(day=slice(0, 10)))
+
+
+def test_worlds_around_a_run_become_a_dimension(model):
+    with worlds(), policy(10, 0.1):
+        tree = run(model, days=30, set={"beta": 0.1, **SEEDED})
+    infections = tree["prior_predictive"]["infections"]
+    assert infections.dims == ("chain", "draw", "t=10", "day", "borough", "age")
+    for k, acts in enumerate(([], [("transmission", 0.1, 10)])):
+        single = run(model, days=30, set={"beta": 0.1, **SEEDED}, interventions=acts)["prior_predictive"]["infections"]
+        np.testing.assert_array_equal(infections.isel({"t=10": k}), single)
+
+
+def test_a_model_without_strata(model):
+    infections = run(sir_on_a_graph(), days=5)["prior_predictive"]["infections"]
+    assert infections.dims == ("chain", "draw", "day")
+
+
+def test_resumed_it_is_the_same(model, tmp_path):
+    whole = run(model, days=30, seed=2, set={"beta": 0.1, **SEEDED})
+    run(model, days=30, seed=2, set={"beta": 0.1, **SEEDED}, checkpoint=tmp_path / "c.npz", checkpoint_every=7)
+    again = run(model, days=30, seed=2, set={"beta": 0.1, **SEEDED}, resume=tmp_path / "c.npz")
+    assert again["prior_predictive"].dataset.identical(whole["prior_predictive"].dataset)
+    with pytest.raises(InputError, match="another run"):
+        run(model, days=30, seed=2, set={"beta": 0.2, **SEEDED}, resume=tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"days": 0}, "days=0"),
+        ({"days": 2.5}, "days=2.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"draws": 0}, "draws=0"),
+        ({"set": {"betta": 1.0}}, "did you mean 'beta'"),
+        ({"set": {"beta": math.nan}}, "beta=nan"),
+        ({"set": {"beta": -1.0}}, "beta=-1"),
+        ({"interventions": [("transmision", 0.3, 5)]}, "did you mean 'transmission'"),
+        ({"interventions": [("beta", 0.3, 5)]}, "unknown part of the environment 'beta'"),
+        ({"interventions": [("transmission", math.inf, 5)]}, "no finite value"),
+        ({"interventions": [("transmission", 0.3, 20)]}, "outside the run"),
+        ({"interventions": [("transmission", 0.3, -1)]}, "outside the run"),
+        ({"start": "1 March"}, "no date"),
+        ({"draws": 2, "checkpoint": "c.npz"}, "leave one of them out"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(model, options, said):
+    with pytest.raises(InputError) as e:
+        run(model, **{"days": 20, **options})
+    assert said in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_the_front_for_those_who_come_from_agenttorch(model):
+    simulation = lpm.create(model=lambda population: model, population=model.population)
+    tree = simulation.execute(days=5, seed=1)
+    assert tree["prior_predictive"].dataset.identical(run(model, 5, 1)["prior_predictive"].dataset)
+    assert simulation.result is tree

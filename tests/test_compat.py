@@ -1,0 +1,53 @@
+"""Each semi-private part that the package leans on: these fail when it moves, or when a repair is no longer needed."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from chirho.dynamical.handlers.solver import TorchDiffEq
+from chirho.dynamical.ops import simulate
+
+from lpmppl import _compat
+
+
+def test_the_repair_of_chirho_is_still_needed():
+    assert _compat.chirho_repair_needed(), "ChiRho's own solver works on this torch: delete repair_chirho and what calls it"
+
+
+def test_the_repair_makes_torchdiffeq_right():
+    _compat.repair_chirho()
+    assert _compat.chirho_repair_in_force()
+    with TorchDiffEq():
+        end = simulate(lambda s: {"x": -s["x"]}, {"x": torch.tensor([1.0, 2.0])}, torch.tensor(0.0), torch.tensor(1.0))
+    torch.testing.assert_close(end["x"], torch.exp(torch.tensor(-1.0)) * torch.tensor([1.0, 2.0]))
+
+
+def test_storage_uses_counts_who_shares_a_buffer():
+    x = torch.empty(10)
+    storage = x.untyped_storage()
+    held = _compat.storage_uses(storage)
+    view = x[3:]
+    assert _compat.storage_uses(storage) == held + 1
+    del view, x
+    assert _compat.storage_uses(storage) == 1
+
+
+def test_broadcast_to_plates_expands_as_a_pyro_plate_does():
+    with pyro.plate("n", 3):
+        expected = pyro.poutine.trace(lambda: pyro.sample("x", dist.Normal(0.0, 1.0))).get_trace().nodes["x"]
+    frame = _compat.CondIndepStackFrame(name="n", dim=-1, size=3, counter=0)
+    msg = {**expected, "fn": dist.Normal(0.0, 1.0), "cond_indep_stack": (frame,), "value": None, "is_observed": False, "done": False}
+    _compat.broadcast_to_plates(msg)
+    assert msg["fn"].batch_shape == (3,)
+
+
+def test_the_handler_stack_lists_handlers_outermost_first():
+    with _compat.Messenger() as a, _compat.Messenger() as b:
+        assert _compat.handler_stack()[-2:] == (a, b)
+
+
+@pytest.mark.parametrize("name", [n for n in _compat.__all__ if n[0].isupper()])
+def test_every_borrowed_class_is_still_one(name):
+    assert isinstance(getattr(_compat, name), type)
