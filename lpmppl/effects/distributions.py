@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -51,7 +52,7 @@ class Exposure(dist.TorchDistribution):
         if at_risk.dtype != torch.bool:
             raise InputError(f"an Exposure's at_risk must be Boolean, but {at_risk.dtype} of shape {tuple(at_risk.shape)} was given")
         self.before, self.hazard, self.at_risk, self.episode, self.dt = before, hazard, at_risk, episode, dt
-        self._after: Tensor | None = None
+        self._memo: dict[str, Tensor] = {}
         try:
             shape = torch.broadcast_shapes(before.shape, shape_of(hazard), at_risk.shape)
         except RuntimeError as e:
@@ -64,11 +65,11 @@ class Exposure(dist.TorchDistribution):
     @property
     def after(self) -> Tensor:
         """The cumulative hazard at the end of the step, shape (…, N); computed once."""
-        if self._after is None:
+        if "after" not in self._memo:
             hazard = self.hazard
             whole = isinstance(hazard, Field) and (hazard.needs_gradient or self.before.requires_grad)
-            self._after = accumulate(self.before, hazard.agents() if whole else hazard, self.at_risk, self.dt)
-        return self._after
+            self._memo["after"] = accumulate(self.before, hazard.agents() if whole else hazard, self.at_risk, self.dt)
+        return self._memo["after"]
 
     def meet(self, resistance: Tensor) -> Tensor:
         """Say to whom the event happens in this step: Boolean of shape (…, N), true where `resistance` lies in (before, after].
@@ -76,23 +77,30 @@ class Exposure(dist.TorchDistribution):
         Where the hazard is a field, the cumulative hazard is computed in the same pass.
         """
         hazard = self.hazard
-        if self._after is not None or not isinstance(hazard, Field) or hazard.needs_gradient or self.before.requires_grad:
+        if "after" in self._memo or not isinstance(hazard, Field) or hazard.needs_gradient or self.before.requires_grad:
             return (self.after > resistance) & (self.before <= resistance) & self.at_risk
         shape = torch.broadcast_shapes(self.batch_shape, resistance.shape)
         event = empty(shape, torch.bool, self.before.device)
         lead = tuple(shape[:-1])
 
-        def visit(row: tuple[int, ...], agents: slice, before: Tensor, after: Tensor) -> None:
-            r = resistance[row_of(lead, resistance, row)][agents]
-            torch.gt(after, r, out=event[row][agents]).logical_and_(before <= r)
+        def visit(row: tuple[int, ...]) -> Callable[[slice, Tensor, Tensor], None]:
+            r, here = resistance[row_of(lead, resistance, row)], event[row]
+
+            def look(agents: slice, before: Tensor, after: Tensor) -> None:
+                happened = torch.gt(after, r[agents], out=here[agents])
+                if happened.any():
+                    happened.logical_and_(before <= r[agents])
+
+            return look
 
         before = self.before.expand(*lead, -1) if len(lead) > len(self.before.shape) - 1 else self.before
-        self._after = accumulate(before, hazard, self.at_risk, self.dt, visit)
+        self._memo["after"] = accumulate(before, hazard, self.at_risk, self.dt, visit)
         return event
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Exposure:
         new = Exposure(self.before, self.hazard, self.at_risk, self.episode, self.dt, _shape=torch.Size(batch_shape))
-        new._after = self._after
+        # A plate expands the site's distribution; the model's own and the site's are one exposure, accumulated once.
+        new._memo = self._memo
         return new
 
     def sample(self, sample_shape: Any = ()) -> Tensor:

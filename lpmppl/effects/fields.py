@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,6 +108,14 @@ class Cohort:
         out.view(-1).index_put_((cohort.where,), new)
         return out
 
+    def overwrite(self, x: Tensor, value: Tensor | float) -> Tensor:
+        """Like `write`, for a tensor that is the caller's own: it is changed in place where that can be."""
+        new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+        if x.shape != self.shape or not x.is_contiguous() or x.requires_grad or new.requires_grad:
+            return self.write(x, value)
+        x.view(-1).index_put_((self.where,), new)
+        return x
+
     def carrying(self, value: Tensor | float) -> Sparse:
         """Make the per-agent value that is `value` (a scalar or shape (k,)) at the members and zero elsewhere."""
         v = torch.as_tensor(value, device=self.where.device)
@@ -188,44 +197,60 @@ class Network(Protocol):
         """Give the factor of each place that makes the reduction of a sum, in units of messages."""
         ...
 
-    def field(self, values: Tensor) -> Field:
-        """Turn values on the network's places into a field that agents can read."""
+    def field(self, values: Tensor, share: Tensor | None = None) -> Field:
+        """Turn values on the network's places, times a share of each, into a field that agents can read."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class _Leaf:
-    """Values on groups with the membership that reads them back, or per-agent values where there is none, times a scalar."""
+    """Values on groups with the membership that reads them back, or per-agent values where there is none, times a scalar.
+
+    Where a share is given, the values are the base times it, which is left undone until someone reads them.
+    """
 
     base: Tensor
     index: Tensor | None
+    share: Tensor | None = None
     scale: Tensor | float = 1.0
-
-    @cached_property
-    def values(self) -> Tensor:
-        return self.base if isinstance(self.scale, float) and self.scale == 1.0 else self.base * self.scale
 
     @property
     def shape(self) -> Shape:
         lead = torch.broadcast_shapes(self.base.shape[:-1], shape_of(self.scale)[:-1])
         return (*lead, self.base.shape[-1] if self.index is None else self.index.shape[0])
 
+    @property
+    def values(self) -> Tensor:
+        """The values on the groups, before the scalar: shape (…, G)."""
+        return self.base if self.share is None else self.base * self.share
+
     def scaled(self, factor: Tensor | float) -> _Leaf:
-        return _Leaf(self.base, self.index, self.scale * factor)
+        return replace(self, scale=self.scale * factor)
 
     def agents(self) -> Tensor:
-        return self.values if self.index is None else self.values.index_select(-1, self.index)
+        values = self.values if self.index is None else self.values.index_select(-1, self.index)
+        return values if isinstance(self.scale, float) and self.scale == 1.0 else values * self.scale
 
     def read(self, cohort: Cohort) -> Tensor:
+        scale = cohort.read(self.scale) if isinstance(self.scale, Tensor) else self.scale
         if self.index is None:
-            return cohort.read(self.values)
+            return cohort.read(self.values) * scale
+        group = self.index.index_select(0, cohort.agent).long()
         shape = torch.Size((*cohort.shape[:-1], self.base.shape[-1]))
-        place = self.index.index_select(0, cohort.agent).long() + cohort.row * shape[-1]
-        return _at(self.values, shape, place)
+        values = _at(self.base, shape, group + cohort.row * shape[-1])
+        return (values if self.share is None else values * self.share[group]) * scale
 
-    def block(self, lead: Shape, row: Shape, agents: slice, out: Tensor) -> Tensor:
-        values = self.values[row_of(lead, self.values, row)]
-        return values[agents] if self.index is None else torch.index_select(values, 0, self.index[agents], out=out)
+    def at(self, lead: Shape, row: Shape) -> _Leaf:
+        """The leaf in one row of the leading dimensions, its values worked out and its scalar a number."""
+        scale = self.scale
+        if isinstance(scale, Tensor):
+            scale = float(scale[row_of(lead, scale, row)] if scale.dim() else scale)
+        base = self.base[row_of(lead, self.base, row)]
+        return _Leaf(base if self.share is None else base * self.share, self.index, None, scale)
+
+    def block(self, agents: slice, out: Tensor) -> Tensor:
+        """The values before the scalar, of some agents; `out` is for working in."""
+        return self.base[agents] if self.index is None else torch.index_select(self.base, 0, self.index[agents], out=out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,9 +267,15 @@ class Field:
     """The integer total behind a field that `aggregate` made: what a running total in the state goes on from."""
 
     @classmethod
-    def on(cls, values: Tensor, index: Tensor | None = None) -> Field:
-        """Make the field of values on groups, shape (…, G), that agents read by their group `index`, shape (N,); or of per-agent values."""
-        return cls((_Leaf(values, index),))
+    def on(cls, values: Tensor, index: Tensor | None = None, share: Tensor | None = None) -> Field:
+        """Make a field of values on groups.
+
+        Args:
+            values: shape (…, G), or per-agent values of shape (…, N) where there is no index.
+            index: the group of each agent, shape (N,).
+            share: a factor of each group, shape (G,), applied when the field is read.
+        """
+        return cls((_Leaf(values, index, share),))
 
     @property
     def shape(self) -> torch.Size:
@@ -274,15 +305,18 @@ class Field:
             out = out * cohort.read(factor)
         return out
 
-    def fill(self, lead: Shape, row: Shape, agents: slice, out: Tensor, spare: Tensor) -> Tensor:
-        """Evaluate some agents of one row of the leading dimensions into `out`, with `spare` of the same size to work in."""
-        first = self.leaves[0].block(lead, row, agents, out)
-        if first is not out:
-            out.copy_(first)
-        for leaf in self.leaves[1:]:
-            out.add_(leaf.block(lead, row, agents, spare))
+    def at(self, lead: Shape, row: Shape) -> Field:
+        """The field in one row of the leading dimensions."""
+        return Field(tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(f[row_of(lead, f, row)] for f in self.factors))
+
+    def fill(self, agents: slice, out: Tensor, spare: Tensor) -> Tensor:
+        """Evaluate some agents of a field without leading dimensions into `out`, with `spare` of the same size to work in."""
+        first, *rest = self.leaves
+        torch.mul(first.block(agents, out), first.scale, out=out)
+        for leaf in rest:
+            out.add_(leaf.block(agents, spare), alpha=leaf.scale)  # type: ignore[arg-type]
         for factor in self.factors:
-            out.mul_(factor[row_of(lead, factor, row)][agents])
+            out.mul_(factor[agents])
         return out
 
     def __mul__(self, other: Any) -> Any:
@@ -367,11 +401,11 @@ def shape_of(x: Tensor | Field | Sparse | float) -> torch.Size:
     return torch.Size() if isinstance(x, int | float) else x.shape
 
 
-Visit = Callable[[Shape, slice, Tensor, Tensor], None]
-"""Called for each block of a pass with the row, the slice of agents, and the cumulative hazard before and after."""
+Look = Callable[[slice, Tensor, Tensor], None]
+"""Called for each block of a pass with the slice of agents, and their cumulative hazard before and after."""
 
 
-def accumulate(before: Tensor, hazard: Tensor | Field | float, at_risk: Tensor, dt: Tensor | float, visit: Visit | None = None) -> Tensor:
+def accumulate(before: Tensor, hazard: Tensor | Field | float, at_risk: Tensor, dt: Tensor | float, visit: Callable[[Shape], Look] | None = None) -> Tensor:
     """Add a step's hazard to the cumulative hazard of the agents at risk, in one blocked pass where the hazard is a field.
 
     Args:
@@ -379,7 +413,7 @@ def accumulate(before: Tensor, hazard: Tensor | Field | float, at_risk: Tensor, 
         hazard: hazard per unit of time, a field, a number or a tensor broadcastable to (…, N).
         at_risk: Boolean, shape (…, N).
         dt: the length of the step, a number or a tensor whose last dimension is 1.
-        visit: something to do with each block while it is in cache.
+        visit: makes, for a row of the leading dimensions, what is to be done with each of its blocks while it is in cache.
     Returns:
         `before + at_risk · hazard · dt`, in the dtype of `before`, shape broadcast of all.
     """
@@ -390,20 +424,23 @@ def accumulate(before: Tensor, hazard: Tensor | Field | float, at_risk: Tensor, 
     lead, n = tuple(shape[:-1]), shape[-1]
     out = empty(shape, before.dtype, before.device)
     for row in rows(lead):
-        b, risk, target = before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)], out[row]
-        blocked(n, lambda: _pass(hazard, lead, row, b, risk, target, visit))  # noqa: B023
+        was, risk = before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
+        look = None if visit is None else visit(row)
+        blocked(n, functools.partial(_pass, hazard.at(lead, row), was, risk, out[row], look))
     return out
 
 
-def _pass(hazard: Field, lead: Shape, row: Shape, before: Tensor, risk: Tensor, after: Tensor, visit: Visit | None) -> Callable[[slice], None]:
-    spare = torch.empty((2, BLOCK), dtype=torch.result_type(hazard.leaves[0].values, hazard.leaves[-1].values), device=before.device)
+def _pass(hazard: Field, before: Tensor, risk: Tensor, after: Tensor, look: Look | None) -> Callable[[slice], None]:
+    spare = torch.empty((2, BLOCK), device=before.device)
 
     def do(block: slice) -> None:
-        step = hazard.fill(lead, row, block, spare[0, : block.stop - block.start], spare[1, : block.stop - block.start])
+        size = block.stop - block.start
+        step = hazard.fill(block, spare[0, :size], spare[1, :size])
         step.mul_(risk[block])
-        torch.add(before[block], step, out=after[block])
-        if visit is not None:
-            visit(row, block, before[block], after[block])
+        was, now = before[block], after[block]
+        torch.add(was, step, out=now)
+        if look is not None:
+            look(block, was, now)
 
     return do
 

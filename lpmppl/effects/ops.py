@@ -65,9 +65,12 @@ def running(total: Tensor, network: Network, reduce: str = "mean", weight: Tenso
         reduce: "sum" or "mean".
         weight: a number, or a factor of each group of shape (G,).
     """
-    share = network.share(reduce)
-    scale = share * weight if isinstance(weight, Tensor) else share
-    return (network.field(total * scale) * (network.quantum * (1.0 if isinstance(weight, Tensor) else weight))).with_total(total)
+    share, unit = network.share(reduce), network.quantum
+    if isinstance(weight, Tensor):
+        share = share * weight
+    else:
+        unit *= weight
+    return (network.field(total, share) * unit).with_total(total)
 
 
 def aggregate(message: Message, network: Network, onto: Tensor | None = None, reduce: str = "mean") -> Field:
@@ -111,17 +114,16 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
     if reduce == "max":
         if onto is not None:
             raise InputError(f"network '{network.name}': a maximum has no running total; send the whole message without onto")
-        return network.field(network.largest(dense(integers)) * (network.quantum * network.share("sum")))
+        return network.field(network.largest(dense(integers)), network.share("sum")) * network.quantum
     total = ring_sum(integers, network, onto)
     if reduce == "any":
-        return network.field((total != 0).float() * network.share("sum")).with_total(total)
-    result = running(total, network, reduce)
+        return network.field((total != 0).float(), network.share("sum")).with_total(total)
     if not tangent:
-        return result
+        return running(total, network, reduce)
     # Integers carry no tangent: a sum that is zero in value runs beside them and does.
     ghost = dense(message)
-    ghost = network.total(ghost - ghost.detach()) * network.share(reduce)
-    return network.field(result.leaves[0].values + ghost).with_total(total)
+    ghost = network.total(ghost - ghost.detach())
+    return (network.field(total * network.quantum + ghost, network.share(reduce))).with_total(total)
 
 
 def tally(

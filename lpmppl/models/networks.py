@@ -111,8 +111,8 @@ class Groups:
     def share(self, reduce: str) -> Tensor:
         return self._shares[reduce]
 
-    def field(self, values: Tensor) -> Field:
-        return Field.on(values, self.index)
+    def field(self, values: Tensor, share: Tensor | None = None) -> Field:
+        return Field.on(values, self.index, share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,5 +189,5 @@ class Edges:
         degree = self.degree.float()
         return torch.ones_like(degree) if reduce == "sum" else torch.where(degree > 0, 1.0 / degree.clamp(min=1.0), 0.0)
 
-    def field(self, values: Tensor) -> Field:
-        return Field.on(values)
+    def field(self, values: Tensor, share: Tensor | None = None) -> Field:
+        return Field.on(values, None, share)

@@ -106,7 +106,7 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
         next_stage[begins], next_at[begins] = Stage.INFECTIOUS, at[begins] + period
         next_stage[ends] = torch.where(fatal, Stage.DYING, Stage.RECOVERED).to(was.dtype)
         next_at[ends] = torch.where(fatal, at[ends] + delay, math.inf)
-        return _Turn(turning, at, was, turning.write(stage, next_stage), turning.write(due, next_at))
+        return _Turn(turning, at, was, turning.overwrite(stage, next_stage), turning.overwrite(due, next_at))
 
     def change(s: State, turn: _Turn) -> State:
         t, dt = float(s["t"]), float(s["dt"])
