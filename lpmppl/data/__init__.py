@@ -1,0 +1,1 @@
+"""Synthetic populations: the tables they are raked to, how they are built, saved and cached."""
