@@ -1,6 +1,7 @@
 """Every semi-private part of Pyro, ChiRho and torch that the package leans on, in one place.
 
-Each name here has a test in `tests/test_compat.py` that fails when the upstream part moves, or when a repair is no longer needed.
+Each name here has a test in `tests/test_compat.py` that fails when the upstream part moves, or when a repair is no
+longer needed.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _batched_odeint(
 
 
 def chirho_repair_needed() -> bool:
-    """Say whether ChiRho's own solver still fails on the installed torch (it builds a `torch.Size` from a non-integer)."""
+    """Say whether ChiRho's own solver still fails on the installed torch."""
     solve = getattr(_chirho_ode, "_lpmppl_original", _chirho_ode._batched_odeint)
     try:
         solve(lambda _, y: y, (torch.ones(1),), torch.tensor([0.0, 1.0]))
@@ -90,7 +91,7 @@ def repair_chirho() -> None:
 
 def storage_uses(storage: torch.UntypedStorage) -> int:
     """Count the tensors and handles that share a storage, this handle included."""
-    return int(torch._C._storage_Use_Count(storage._cdata))  # type: ignore[attr-defined]
+    return int(torch._C._storage_Use_Count(storage._cdata))
 
 
 def handler_stack() -> tuple[Messenger, ...]:

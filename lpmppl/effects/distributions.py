@@ -20,17 +20,17 @@ __all__ = ["Exposure", "Left"]
 class Exposure(dist.TorchDistribution):
     r"""Whether an event driven by a hazard happens to an agent in this step.
 
-    The cumulative hazard is in the state and accrues only while at risk: :math:`\Lambda' = \Lambda + \mathbb 1_{risk}\, h\, \Delta t`. The
-    event has probability :math:`1 - e^{-(\Lambda' - \Lambda)}`: eq. 8 of *Large Population Models* with
-    :math:`h = \beta S_i n_i^{-1} \sum_j I_j`. Under `ExogenousNoise` it happens in the step in which the agent's one Exp(1) resistance R falls in
-    :math:`(\Lambda, \Lambda']` (Sellke, J. Appl. Probab. 20, 1983).
+    The cumulative hazard is in the state and accrues only while at risk: :math:`\Lambda' = \Lambda + \mathbb
+    1_{risk}\, h\, \Delta t`. The event has probability :math:`1 - e^{-(\Lambda' - \Lambda)}`: eq. 8 of *Large
+    Population Models* with :math:`h = \beta S_i n_i^{-1} \sum_j I_j`. Under `ExogenousNoise` it happens in the step in
+    which the agent's one Exp(1) resistance R falls in :math:`(\Lambda, \Lambda']` (Sellke, J. Appl. Probab. 20, 1983).
 
     Args:
         before: cumulative hazard so far, shape (…, N); in float64 it doesn't lose the small days of a large city.
         hazard: hazard per unit of time, a field, a number or a tensor broadcastable to (…, N).
         at_risk: Boolean, shape (…, N).
-        episode: which of the agent's episodes at risk this is, a number or integers of shape (…, N); an event that can happen again
-            zeroes `before` and advances `episode` when the agent returns to risk.
+        episode: which of the agent's episodes at risk this is, a number or integers of shape (…, N); an event that can
+            happen again zeroes `before` and advances `episode` when the agent returns to risk.
         dt: the length of the step, in the unit of time of the hazard.
     Raises:
         InputError: where `at_risk` isn't Boolean, or the shapes don't broadcast.
@@ -50,14 +50,17 @@ class Exposure(dist.TorchDistribution):
         _shape: torch.Size | None = None,
     ) -> None:
         if at_risk.dtype != torch.bool:
-            raise InputError(f"an Exposure's at_risk must be Boolean, but {at_risk.dtype} of shape {tuple(at_risk.shape)} was given")
+            raise InputError(
+                f"an Exposure's at_risk must be Boolean, but {at_risk.dtype} of shape {tuple(at_risk.shape)} was given"
+            )
         self.before, self.hazard, self.at_risk, self.episode, self.dt = before, hazard, at_risk, episode, dt
         self._memo: dict[str, Tensor] = {}
         try:
             shape = torch.broadcast_shapes(before.shape, shape_of(hazard), at_risk.shape)
         except RuntimeError as e:
             raise InputError(
-                f"an Exposure's before {tuple(before.shape)}, hazard {tuple(shape_of(hazard))} and at_risk {tuple(at_risk.shape)} don't "
+                f"an Exposure's before {tuple(before.shape)}, hazard {tuple(shape_of(hazard))} and at_risk "
+                f"{tuple(at_risk.shape)} don't "
                 "broadcast; agents are on the last dimension of each"
             ) from e
         super().__init__(shape if _shape is None else _shape, validate_args=False)
@@ -67,12 +70,13 @@ class Exposure(dist.TorchDistribution):
         """The cumulative hazard at the end of the step, shape (…, N); computed once."""
         if "after" not in self._memo:
             hazard = self.hazard
-            whole = isinstance(hazard, Field) and (hazard.needs_gradient or self.before.requires_grad)
-            self._memo["after"] = accumulate(self.before, hazard.agents() if whole else hazard, self.at_risk, self.dt)
+            if isinstance(hazard, Field) and (hazard.needs_gradient or self.before.requires_grad):
+                hazard = hazard.agents()
+            self._memo["after"] = accumulate(self.before, hazard, self.at_risk, self.dt)
         return self._memo["after"]
 
     def meet(self, resistance: Tensor) -> Tensor:
-        """Say to whom the event happens in this step: Boolean of shape (…, N), true where `resistance` lies in (before, after].
+        """Say to whom the event happens in this step, where `resistance` lies in (before, after]; shape (…, N).
 
         Where the hazard is a field, the cumulative hazard is computed in the same pass.
         """
@@ -120,10 +124,10 @@ class Exposure(dist.TorchDistribution):
 
 
 class Left(dist.TorchDistribution):
-    r"""The fraction of the step still left after an event: one minus a truncated exponential, and zero where nothing happened.
+    r"""The fraction of the step left after an event, zero where nothing happened: 1 minus a truncated exponential.
 
-    With :math:`h = \Lambda' - \Lambda` the density on (0, 1) is :math:`h e^{-h(1 - x)} / (1 - e^{-h})`; under `ExogenousNoise` the value is
-    :math:`1 - (R - \Lambda)/(\Lambda' - \Lambda)`.
+    With :math:`h = \Lambda' - \Lambda` the density on (0, 1) is :math:`h e^{-h(1 - x)} / (1 - e^{-h})`; under
+    `ExogenousNoise` the value is :math:`1 - (R - \Lambda)/(\Lambda' - \Lambda)`.
 
     Args:
         exposure: the exposure that the event comes from.

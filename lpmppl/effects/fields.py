@@ -45,19 +45,19 @@ class Cohort:
     ids: Tensor | None = None
 
     @classmethod
-    def of(cls, mask: Tensor, ids: Tensor | None = None) -> Cohort:
-        """Gather the agents at whom a Boolean mask of shape (…, N) is true.
+    def of(cls, x: Tensor, ids: Tensor | None = None, holds: Callable[[Tensor], Tensor] | None = None) -> Cohort:
+        """Gather the agents at whom a Boolean mask of shape (…, N) is true, or at whom a predicate holds of `x`.
 
         Raises:
             InputError: where the mask isn't Boolean, or not over the agents that the ids name.
         """
-        if mask.dtype != torch.bool or (ids is not None and mask.shape[-1] != ids.shape[0]):
+        if (holds is None and x.dtype != torch.bool) or (ids is not None and x.shape[-1] != ids.shape[0]):
             agents = "the" if ids is None else f"the {ids.shape[0]}"
             raise InputError(
                 f"a cohort needs a Boolean mask over {agents} agents on its last dimension, "
-                f"but {mask.dtype} of shape {tuple(mask.shape)} was given"
+                f"but {x.dtype} of shape {tuple(x.shape)} was given"
             )
-        return cls(positions(mask), mask.shape, ids)
+        return cls(positions(x, holds), x.shape, ids)
 
     def __len__(self) -> int:
         return self.where.shape[0]
@@ -124,17 +124,19 @@ class Cohort:
     def plate(self, *, episode: Tensor | int | None = None) -> AgentPlate:
         """Open the members' plate: sites in it have shape (k,).
 
-        With `episode` a member's chance belongs to that episode of its life, whatever day it is drawn on and in whatever world;
-        without, to the step.
+        With `episode` a member's chance belongs to that episode of its life, whatever day it is drawn on and in
+        whatever world; without, to the step.
         """
         if self.ids is None:
-            raise InputError("this cohort doesn't know its agents' ids, so it has no plate; make it with population.cohort(mask)")
+            raise InputError(
+                "this cohort doesn't know its agents' ids, so it has no plate; make it with population.cohort(mask)"
+            )
         return AgentPlate("cohort", self.ids.index_select(0, self.agent), episode)
 
 
 @dataclass(frozen=True, eq=False)
 class Sparse:
-    """A per-agent value that is zero except at the members of a cohort; any torch function sees it as the dense tensor."""
+    """A per-agent value that is zero except at a cohort's members; any torch function sees the dense tensor."""
 
     cohort: Cohort
     value: Tensor
@@ -173,14 +175,21 @@ class Sparse:
 class Network(Protocol):
     """Who reaches whom, behind `aggregate`: group membership or an edge list.
 
-    `quantum` is the fixed-point unit of a message, `bound` the largest absolute message, `reach` the most messages one sum can hold:
-    from these follows the width of the integers.
+    `quantum` is the fixed-point unit of a message, `bound` the largest absolute message, `reach` the most messages one
+    sum can hold: from these follows the width of the integers.
     """
 
-    name: str
-    agents: int
-    quantum: float
-    bound: float
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def agents(self) -> int: ...
+
+    @property
+    def quantum(self) -> float: ...
+
+    @property
+    def bound(self) -> float: ...
 
     @property
     def reach(self) -> int: ...
@@ -204,7 +213,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Leaf:
-    """Values on groups with the membership that reads them back, or per-agent values where there is none, times a scalar.
+    """Values on groups with the membership that reads them back, or per-agent values without one, times a scalar.
 
     Where a share is given, the values are the base times it, which is left undone until someone reads them.
     """
@@ -250,15 +259,17 @@ class _Leaf:
 
     def block(self, agents: slice, out: Tensor) -> Tensor:
         """The values before the scalar, of some agents; `out` is for working in."""
-        return self.base[agents] if self.index is None else torch.index_select(self.base, 0, self.index[agents], out=out)
+        return (
+            self.base[agents] if self.index is None else torch.index_select(self.base, 0, self.index[agents], out=out)
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Field:
     """What reaches each agent, kept on the groups it comes from until someone asks for the per-agent tensor.
 
-    A field is a sum of leaves on groups times a product of per-agent factors. It reads as a tensor of shape (…, N): any torch
-    function, and arithmetic with anything but scalars, per-agent factors and fields, makes it one.
+    A field is a sum of leaves on groups times a product of per-agent factors. It reads as a tensor of shape (…, N):
+    any torch function, and arithmetic with anything but scalars, per-agent factors and fields, makes it one.
     """
 
     leaves: tuple[_Leaf, ...]
@@ -283,7 +294,11 @@ class Field:
 
     @property
     def needs_gradient(self) -> bool:
-        parts = (*(leaf.base for leaf in self.leaves), *(leaf.scale for leaf in self.leaves if isinstance(leaf.scale, Tensor)), *self.factors)
+        parts = (
+            *(leaf.base for leaf in self.leaves),
+            *(leaf.scale for leaf in self.leaves if isinstance(leaf.scale, Tensor)),
+            *self.factors,
+        )
         return any(p.requires_grad or torch.autograd.forward_ad.unpack_dual(p).tangent is not None for p in parts)
 
     def agents(self) -> Tensor:
@@ -307,10 +322,12 @@ class Field:
 
     def at(self, lead: Shape, row: Shape) -> Field:
         """The field in one row of the leading dimensions."""
-        return Field(tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(f[row_of(lead, f, row)] for f in self.factors))
+        return Field(
+            tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(f[row_of(lead, f, row)] for f in self.factors)
+        )
 
     def fill(self, agents: slice, out: Tensor, spare: Tensor) -> Tensor:
-        """Evaluate some agents of a field without leading dimensions into `out`, with `spare` of the same size to work in."""
+        """Evaluate some agents of a field without leading dimensions into `out`; `spare` is for working in."""
         first, *rest = self.leaves
         torch.mul(first.block(agents, out), first.scale, out=out)
         for leaf in rest:
@@ -405,28 +422,35 @@ Look = Callable[[slice, Tensor, Tensor], None]
 """Called for each block of a pass with the slice of agents, and their cumulative hazard before and after."""
 
 
-def accumulate(before: Tensor, hazard: Tensor | Field | float, at_risk: Tensor, dt: Tensor | float, visit: Callable[[Shape], Look] | None = None) -> Tensor:
-    """Add a step's hazard to the cumulative hazard of the agents at risk, in one blocked pass where the hazard is a field.
+def accumulate(
+    before: Tensor,
+    hazard: Tensor | Field | float,
+    at_risk: Tensor,
+    dt: Tensor | float,
+    visit: Callable[[Shape], Look] | None = None,
+) -> Tensor:
+    """Add a step's hazard to the cumulative hazard of the agents at risk, in one blocked pass where it is a field.
 
     Args:
         before: cumulative hazard, shape (…, N).
         hazard: hazard per unit of time, a field, a number or a tensor broadcastable to (…, N).
         at_risk: Boolean, shape (…, N).
         dt: the length of the step, a number or a tensor whose last dimension is 1.
-        visit: makes, for a row of the leading dimensions, what is to be done with each of its blocks while it is in cache.
+        visit: makes, for a row of the leading dimensions, what is to be done with each of its blocks while it is in
+            cache.
     Returns:
         `before + at_risk · hazard · dt`, in the dtype of `before`, shape broadcast of all.
     """
     if not isinstance(hazard, Field):
-        return before + (at_risk * (dense(hazard) * dt)).to(before.dtype)
-    hazard = hazard * dt
-    shape = torch.broadcast_shapes(before.shape, hazard.shape, at_risk.shape)
+        return before + (at_risk * (hazard * dt)).to(before.dtype)
+    step: Field = hazard * dt
+    shape = torch.broadcast_shapes(before.shape, step.shape, at_risk.shape)
     lead, n = tuple(shape[:-1]), shape[-1]
     out = empty(shape, before.dtype, before.device)
     for row in rows(lead):
         was, risk = before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
         look = None if visit is None else visit(row)
-        blocked(n, functools.partial(_pass, hazard.at(lead, row), was, risk, out[row], look))
+        blocked(n, functools.partial(_pass, step.at(lead, row), was, risk, out[row], look))
     return out
 
 

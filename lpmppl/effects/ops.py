@@ -1,6 +1,7 @@
 """What can happen in a society: the ops that models are written in, each a signature with a default meaning.
 
-`simulate` is ChiRho's and `pyro.sample` is Pyro's; the rest is here. Handlers in `lpmppl.effects.handlers` give them other meanings.
+`simulate` is ChiRho's and `pyro.sample` is Pyro's; the rest is here. Handlers in `lpmppl.effects.handlers` give them
+other meanings.
 """
 
 from __future__ import annotations
@@ -74,21 +75,22 @@ def running(total: Tensor, network: Network, reduce: str = "mean", weight: Tenso
 
 
 def aggregate(message: Message, network: Network, onto: Tensor | None = None, reduce: str = "mean") -> Field:
-    r"""What reaches each agent from its neighbours: :math:`\bigoplus_{j \in N(i)} m_{ij}`, eq. 1 of *Large Population Models*.
+    r"""What reaches each agent from its neighbours: :math:`\bigoplus_{j \in N(i)} m_{ij}`, eq. 1 of the LPM paper.
 
-    Messages are added as fixed-point integers, so that the sum has no order: shards and worlds agree bit for bit, and a running total
-    never drifts.
+    Messages are added as fixed-point integers, so that the sum has no order: shards and worlds agree bit for bit, and
+    a running total never drifts.
 
     Args:
         message: what each agent sends, shape (…, N): numbers or Booleans, a sparse value, or a cohort (one each).
         network: who reaches whom.
-        onto: a running integer total in the state, to which a *change* of messages is added; the new one is the result's `.total`.
+        onto: a running integer total in the state, to which a *change* of messages is added; the new one is the
+            result's `.total`.
         reduce: "sum", "mean" over the n neighbours (an empty neighbourhood gives 0), "max" or "any".
     Returns:
         a field over agents, read as a tensor of shape (…, N).
     Raises:
-        InputError: for a message of another number of agents, beyond the network's bound, that isn't finite, or that would need a
-            tangent where none can be carried.
+        InputError: for a message of another number of agents, beyond the network's bound, that isn't finite, or that
+            would need a tangent where none can be carried.
     """
     return _aggregate(_message(message), network, onto, reduce)
 
@@ -99,21 +101,27 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
         raise InputError(nearest("reduction", reduce, REDUCTIONS))
     if message.shape[-1] != network.agents:
         raise InputError(
-            f"network '{network.name}' has {network.agents} agents, but a message of shape {tuple(message.shape)} was given; "
+            f"network '{network.name}' has {network.agents} agents, but a message of shape {tuple(message.shape)} "
+            "was given; "
             "agents are on the last dimension"
         )
     value = message.value if isinstance(message, Sparse) else message
     tangent = value.requires_grad or torch.autograd.forward_ad.unpack_dual(value).tangent is not None
     if tangent and (onto is not None or reduce in ("max", "any")):
         what = "a running total" if onto is not None else f"reduce='{reduce}'"
-        raise InputError(f"network '{network.name}': {what} carries no derivative; detach the message, or send it whole with sum or mean")
+        raise InputError(
+            f"network '{network.name}': {what} carries no derivative; detach the message, or send it whole with sum "
+            "or mean"
+        )
     dtype = onto.dtype if onto is not None else width(network.name, network.quantum, network.bound, network.reach)
     whole = quantise(value, network.quantum, dtype)
     check_bound(network.name, value, network.bound)
     integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
     if reduce == "max":
         if onto is not None:
-            raise InputError(f"network '{network.name}': a maximum has no running total; send the whole message without onto")
+            raise InputError(
+                f"network '{network.name}': a maximum has no running total; send the whole message without onto"
+            )
         return network.field(network.largest(dense(integers)), network.share("sum")) * network.quantum
     total = ring_sum(integers, network, onto)
     if reduce == "any":
@@ -133,16 +141,20 @@ def tally(
     onto: Tensor | None = None,
     quantum: float | None = None,
     bound: float = 1.0,
+    stock: bool = False,
 ) -> Tensor:
-    """Count something over the population, for the world to see: :math:`x_t = h(s(t))`, eq. 3 of *Large Population Models*.
+    """Count something over the population, for the world to see: :math:`x_t = h(s(t))`, eq. 3 of the LPM paper.
 
     Args:
         name: the tally's name in results.
         value: what each agent contributes, shape (…, N): Booleans, numbers, a sparse value, or a cohort (one each).
         by: the strata, such as `population.strata("borough", "age")`; None for one total.
-        onto: a running integer total to which `value` is a change (numbers of people now in a state, rather than new ones today).
+        onto: a running integer total to which `value` is a change (numbers of people now in a state, rather than new
+            ones today).
         quantum: the fixed-point unit; by default 1 for Booleans and integers and 2⁻¹⁶ otherwise.
         bound: the largest absolute contribution of one agent where it isn't an integer.
+        stock: whether it counts who is in a state at the end of the step, rather than what happened in it, as a running
+            total does.
     Returns:
         int64 totals of shape (…, G) in units of the quantum: what `onto` takes the next day.
     Raises:
@@ -154,7 +166,8 @@ def tally(
     unit = quantum if quantum is not None else 1.0 if exact else 2.0**-16
     if by is not None and message.shape[-1] != by.agents:
         raise InputError(
-            f"tally '{name}': {tuple(message.shape)} was given for strata of {by.agents} agents; agents are on the last dimension"
+            f"tally '{name}': {tuple(message.shape)} was given for strata of {by.agents} agents; agents are on the "
+            "last dimension"
         )
     if not exact:
         width(name, unit, bound, by.reach if by is not None else message.shape[-1])
@@ -163,32 +176,37 @@ def tally(
         message, x = (few := Cohort.of(message)).carrying(1), few.where.new_ones(len(few))
     whole = quantise(x, unit, torch.int64)
     integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
-    return _tally(name, integers, by, onto, unit)
+    return _tally(name, integers, by, onto, unit, stock or onto is not None)
 
 
 @effectful(type="tally")
-def _tally(name: str, integers: Tensor | Sparse, by: Network | None, onto: Tensor | None, quantum: float) -> Tensor:
+def _tally(
+    name: str, integers: Tensor | Sparse, by: Network | None, onto: Tensor | None, quantum: float, stock: bool
+) -> Tensor:
     return ring_sum(integers, by, onto)
 
 
 def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
-    """Let a hazard-driven event happen or not: two sites, the Boolean event and `name.left`, the fraction of the step left after it.
+    """Let a hazard-driven event happen or not: two sites, the event and `name.left`, how much of the step is left.
 
-    Nobody should act on others sooner than one step after their own event; then, with `left` as the first step's weight, the model converges
-    at second order as steps are split.
+    Nobody should act on others sooner than one step after their own event; then, with `left` as the first step's
+    weight, the model converges at second order as steps are split.
 
     Args:
         name: the site's name.
         exposure: the hazard, with the agents at risk.
     Returns:
-        the event, Boolean of shape (…, N), and the fraction left in [0, 1), zero where nothing happened, of the same shape.
+        the event, Boolean of shape (…, N), and the fraction left in [0, 1), zero where nothing happened, of the same
+        shape.
     """
     event = pyro.sample(name, exposure)
     return event, pyro.sample(f"{name}.left", Left(exposure, event))
 
 
 @effectful(type="substep")
-def _substep(name: str, fn: Callable[[State], State], state: State, reads: Sequence[str] | None, writes: Sequence[str] | None) -> State:
+def _substep(
+    name: str, fn: Callable[[State], State], state: State, reads: Sequence[str] | None, writes: Sequence[str] | None
+) -> State:
     return {**state, **fn(state)}
 
 
@@ -205,7 +223,8 @@ def substep(
         name: the substep's name.
         fn: the state to the values it changes, by name.
         state: the state of the society.
-        reads, writes: the keys it declares to read and to write, or None where it declares nothing.
+        reads: the keys it declares to read, or None where it declares nothing.
+        writes: the keys it declares to write, or None.
     Returns:
         the state with the changes in it.
     """
@@ -213,7 +232,7 @@ def substep(
 
 
 def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mapping[str, Any] | None = None) -> Tensor:
-    """The probabilities with which each archetype chooses among the options: ℓ of eqs. 4–5 of *Large Population Models*.
+    """The probabilities with which each archetype chooses among the options: ℓ of eqs. 4–5 of the LPM paper.
 
     Args:
         name: the decision's name.
@@ -221,7 +240,8 @@ def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mappi
         options: what can be chosen, A names.
         context: what the archetypes observe, by name.
     Returns:
-        probabilities of shape (K, A); agents choose by `pyro.sample` of a Categorical with their archetype's row (eq. 6).
+        probabilities of shape (K, A); agents choose by `pyro.sample` of a Categorical with their archetype's row (eq.
+        6).
     Raises:
         LpmError: where no behaviour is in force.
     """
@@ -231,7 +251,8 @@ def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mappi
 @effectful(type="decide")
 def _decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mapping[str, Any]) -> Tensor:
     raise LpmError(
-        f"decision '{name}' among {', '.join(options)}: no behaviour is in force; wrap the run in one, such as Tabulated({{'{name}': …}})"
+        f"decision '{name}' among {', '.join(options)}: no behaviour is in force; wrap the run in one, such as "
+        f"Tabulated({{'{name}': …}})"
     )
 
 
@@ -243,7 +264,7 @@ def evolve(
     solver: Solver[Tensor] | None = None,
     interruptions: Sequence[Messenger] = (),
 ) -> State:
-    """Run an ODE inside a step: ChiRho's `simulate` under `TorchDiffEq`, walled off from the society's own solver and policies.
+    """Run an ODE inside a step: ChiRho's `simulate` under `TorchDiffEq`, walled off from the society's own solver.
 
     Args:
         name: the site's name.
@@ -258,13 +279,20 @@ def evolve(
         InputError: where times aren't strictly increasing, or fewer than two.
     """
     if times.dim() != 1 or times.shape[0] < 2 or not bool((times[1:] > times[:-1]).all()):
-        raise InputError(f"evolve '{name}': times must be two or more strictly increasing numbers, but {times.tolist()} was given")
+        raise InputError(
+            f"evolve '{name}': times must be two or more strictly increasing numbers, but {times.tolist()} was given"
+        )
     return _evolve(name, ode, state, times, solver, tuple(interruptions))
 
 
 @effectful(type="evolve")
 def _evolve(
-    name: str, ode: Dynamics, state: State, times: Tensor, solver: Solver[Tensor] | None, interruptions: Sequence[Messenger]
+    name: str,
+    ode: Dynamics,
+    state: State,
+    times: Tensor,
+    solver: Solver[Tensor] | None,
+    interruptions: Sequence[Messenger],
 ) -> State:
     repair_chirho()
     with solver_wall(), solver or TorchDiffEq(), ExitStack() as inside:

@@ -12,8 +12,8 @@ __all__ = ["AgentPlate"]
 class AgentPlate(Messenger):
     """Make sample sites independent over agents, on the last dimension, and tell handlers which agents they are.
 
-    A site inside carries `infer["agents"]`, the global ids of shape (n,), and `infer["episode"]`: None where its chance belongs to the
-    step, or the episode of each agent's life that it belongs to.
+    A site inside carries `infer["agents"]`, the global ids of shape (n,), and `infer["episode"]`: None where its
+    chance belongs to the step, or the episode of each agent's life that it belongs to.
 
     Args:
         name: the plate's name.

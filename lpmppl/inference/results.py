@@ -32,10 +32,20 @@ def tree_of(
     prior = xr.Dataset()
     for name, parameter in model.parameters.items():
         values = np.array([[theta[name] for theta in thetas]])
-        prior[name] = xr.DataArray(values, dims=("chain", "draw"), attrs={"units": parameter.units, "long_name": name, "source": parameter.source})
-    outcomes = xr.Dataset({name: _tally(name, [record.series[name] for record in records]) for name in records[0].series})
+        prior[name] = xr.DataArray(
+            values,
+            dims=("chain", "draw"),
+            attrs={"units": parameter.units, "long_name": parameter.description, "source": parameter.source},
+        )
+    outcomes = xr.Dataset(
+        {name: _tally(words, [record.series[name] for record in records]) for name, words in model.tallies.items()}
+    )
     outcomes = outcomes.assign_coords(chain=[0], draw=np.arange(len(records)), day=np.arange(days))
-    groups = {"/": xr.Dataset(attrs=dict(attrs)), "prior": prior.assign_coords(chain=[0], draw=np.arange(len(records))), "prior_predictive": outcomes}
+    groups = {
+        "/": xr.Dataset(attrs=dict(attrs)),
+        "prior": prior.assign_coords(chain=[0], draw=np.arange(len(records))),
+        "prior_predictive": outcomes,
+    }
     by = getattr(model, "by", None)
     if by is not None:
         shape = tuple(len(labels) for labels in by.dims.values())
@@ -44,8 +54,8 @@ def tree_of(
     return xr.DataTree.from_dict(groups)
 
 
-def _tally(name: str, draws: Sequence[Series]) -> xr.DataArray:
-    """One tally as (chain, draw, worlds, day, strata); worlds have the names under which the interventions parted them."""
+def _tally(words: str, draws: Sequence[Series]) -> xr.DataArray:
+    """One tally as (chain, draw, worlds, day, strata); worlds have the names of the interventions that parted them."""
     plates = sorted(get_index_plates().items(), key=lambda p: p[1].dim)
     first = draws[0]
     strata = tuple(first.dims)
@@ -57,12 +67,16 @@ def _tally(name: str, draws: Sequence[Series]) -> xr.DataArray:
         lead = x.shape[1:-1]
         # Worlds lie from −3 leftward and draws at −2 of the agents' axis; a tally that didn't part has them all alike.
         lead = lead[:-1] if len(lead) > 1 and lead[-1] == 1 else lead
-        full = np.broadcast_to(x.reshape(x.shape[0], *((1,) * (len(worlds) - len(lead))), *lead, -1), (x.shape[0], *worlds, x.shape[-1]))
+        full = np.broadcast_to(
+            x.reshape(x.shape[0], *((1,) * (len(worlds) - len(lead))), *lead, -1), (x.shape[0], *worlds, x.shape[-1])
+        )
         stacked.append(np.moveaxis(full, 0, len(worlds)).reshape(*worlds, x.shape[0], *(sizes or ())))
     dims = ("chain", "draw", *(n for n, _ in plates), "day", *strata)
     attrs = {
         "kind": "stock" if first.stock else "flow",
-        "long_name": name,
+        "long_name": words,
         "units": "people" if first.stock else "people per day",
     }
-    return xr.DataArray(np.stack(stacked)[None], dims=dims, coords={d: list(labels) for d, labels in first.dims.items()}, attrs=attrs)
+    return xr.DataArray(
+        np.stack(stacked)[None], dims=dims, coords={d: list(labels) for d, labels in first.dims.items()}, attrs=attrs
+    )

@@ -53,20 +53,22 @@ def run(
         seed: the seed of the agents' chance, and of the priors where parameters are drawn.
         set: values of parameters, by name; the others have their defaults, or are drawn.
         interventions: `(name, value, day)`: from that day on, a part of the environment has that value.
-        draws: how many times to draw parameters from their priors and the agents' chance anew; None for one run at the defaults.
+        draws: how many times to draw parameters from their priors and the agents' chance anew; None for one run at the
+            defaults.
         start: the ISO date of day 0, for the results.
         progress: show a progress bar on stderr.
         checkpoint: a file to write the run to every `checkpoint_every` days, for a single run.
         checkpoint_every: days between checkpoints.
         resume: a checkpoint to go on from; the result is that of the uninterrupted run.
     Returns:
-        a DataTree with the groups `prior` (parameters; chain, draw), `prior_predictive` (tallies; chain, draw, worlds, day and strata)
-        and `constant_data` (residents by stratum), which ArviZ reads.
+        a DataTree with the groups `prior` (parameters; chain, draw), `prior_predictive` (tallies; chain, draw, worlds,
+        day and strata) and `constant_data` (residents by stratum), which ArviZ reads.
     Raises:
         InputError: for a name, value, day or file that can't be used; the nearest valid name is said.
     """
     fixed, acts = _checked(model, days, seed, set or {}, interventions, draws, start)
-    path = Path(resume or checkpoint) if resume or checkpoint else None
+    file = resume or checkpoint
+    path = Path(file) if file else None
     if path is not None and (draws or 1) > 1:
         raise InputError(f"a checkpoint is of one run, but draws={draws} was given; leave one of them out")
     parameters = _thetas(model, fixed, draws, seed)
@@ -114,9 +116,9 @@ def _checked(
     model: Model, days: int, seed: int, fixed: Mapping[str, float], acts: Sequence[Act], draws: int | None, start: str
 ) -> tuple[dict[str, float], list[list[str | float | int]]]:
     """Check what a user gave, and name what can't be used."""
-    for what, value, least in (("days", days, 1), ("seed", seed, 0), ("draws", 1 if draws is None else draws, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{what}={value!r} was given; give a whole number, {least} or more")
+    for what, number, least in (("days", days, 1), ("seed", seed, 0), ("draws", 1 if draws is None else draws, 1)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise InputError(f"{what}={number!r} was given; give a whole number, {least} or more")
     if start:
         try:
             date.fromisoformat(start)
@@ -126,7 +128,7 @@ def _checked(
         if name not in model.parameters:
             raise InputError(nearest("parameter", name, model.parameters))
         prior = model.parameters[name].prior
-        if not math.isfinite(value) or not bool(prior.support.check(torch.tensor(float(value)))):  # type: ignore[attr-defined]
+        if not math.isfinite(value) or not bool(prior.support.check(torch.tensor(float(value)))):  # type: ignore[union-attr]
             raise InputError(f"parameter {name}={value} can't be: it must be a finite number in {prior.support}")
     for name, value, day in acts:
         if name not in model.environment:
@@ -134,7 +136,9 @@ def _checked(
         if not math.isfinite(value):
             raise InputError(f"the intervention {name}={value}@{day} has no finite value")
         if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day < days:
-            raise InputError(f"the intervention {name}={value:g}@{day} lies outside the run: give a day from 0 to {days - 1}")
+            raise InputError(
+                f"the intervention {name}={value:g}@{day} lies outside the run: give a day from 0 to {days - 1}"
+            )
     return {n: float(v) for n, v in fixed.items()}, [[n, float(v), d] for n, v, d in acts]
 
 
@@ -171,7 +175,7 @@ def _bar(show: bool, total: int) -> Iterator[Callable[[int], None] | None]:
 
 
 class Simulation:
-    """A model with its people, ready to run: the front for those who come from AgentTorch (Fig. 5 of *Large Population Models*)."""
+    """A model with its people, ready to run: Fig. 5 of the LPM paper, for those who come from AgentTorch."""
 
     def __init__(self, model: Model) -> None:
         self.model = model

@@ -25,12 +25,14 @@ class Parameter:
     Args:
         prior: its distribution before any data.
         default: the value a run uses unless it is set or drawn.
+        description: what it is, in a few words.
         units: its unit, such as "per day".
         source: where the default comes from.
     """
 
     prior: dist.TorchDistribution
     default: float
+    description: str
     units: str
     source: str
 
@@ -42,14 +44,14 @@ class Model(ABC):
         name: the model's name.
         parameters: every sample site outside the agents' plate, by name.
         environment: the state keys that policies may change, with their values at the start.
-        tallies: the names of what the model counts.
+        tallies: what the model counts, by name, in a few words; the headline first.
         population: the people.
     """
 
     name: ClassVar[str]
     parameters: Mapping[str, Parameter]
     environment: Mapping[str, float]
-    tallies: tuple[str, ...]
+    tallies: Mapping[str, str]
     population: Population
 
     @abstractmethod
@@ -71,4 +73,6 @@ class Model(ABC):
     def __call__(self, days: float, start: float = 0.0) -> State:
         """Sample the parameters and simulate from day `start` for `days` days; returns the last state."""
         theta = self.sample_parameters()
-        return simulate(self.day(theta), self.initial(theta), torch.tensor(float(start)), torch.tensor(float(start + days)))
+        return simulate(
+            self.day(theta), self.initial(theta), torch.tensor(float(start)), torch.tensor(float(start + days))
+        )

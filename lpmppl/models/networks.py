@@ -20,11 +20,13 @@ __all__ = ["Edges", "Groups"]
 def _check_members(name: str, index: Tensor, count: int, what: str) -> None:
     if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
         raise InputError(
-            f"network '{name}': {what} must be integers of shape (n,), but {index.dtype} of shape {tuple(index.shape)} was given"
+            f"network '{name}': {what} must be integers of shape (n,), but {index.dtype} of shape "
+            f"{tuple(index.shape)} was given"
         )
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= count):
         raise InputError(
-            f"network '{name}': {what} must lie in 0 … {count - 1}, but {int(index.min())} … {int(index.max())} was given"
+            f"network '{name}': {what} must lie in 0 … {count - 1}, but {int(index.min())} … {int(index.max())} was "
+            "given"
         )
 
 
@@ -142,7 +144,8 @@ class Edges:
         _check_members(self.name, self.target, self.agents, "targets")
         if self.source.shape != self.target.shape:
             raise InputError(
-                f"network '{self.name}': {self.source.shape[0]} sources but {self.target.shape[0]} targets; give one of each per edge"
+                f"network '{self.name}': {self.source.shape[0]} sources but {self.target.shape[0]} targets; give "
+                "one of each per edge"
             )
         order = torch.sort(self.source, stable=True).indices
         object.__setattr__(self, "source", self.source[order].long())

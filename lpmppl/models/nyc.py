@@ -13,7 +13,7 @@ from lpmppl.models.transmission import Layer
 __all__ = ["CONTACTS", "population", "seirm", "sir"]
 
 CONTACTS = {"household": 4.11, "workplace": 8.07, "school": 11.41, "community": 2.79}
-"""Contacts per day and person in each setting, of those who take part in it: Mistry et al., Nature Communications 12 (2021), 323."""
+"""Contacts per day and person in each setting, of those in it: Mistry et al., Nature Communications 12 (2021), 323."""
 
 STRATA = {"borough": "borough", "age": "age_band"}
 
@@ -58,4 +58,7 @@ def sir(people: Population) -> SIR:
 
 def _require(people: Population, *names: str) -> None:
     if missing := [n for n in names if n not in people.dataset]:
-        raise InputError(f"the population '{people.name}' lacks {', '.join(missing)}, which this model needs; build one with `lpmppl population nyc`")
+        raise InputError(
+            f"the population '{people.name}' lacks {', '.join(missing)}, which this model needs; build one with "
+            "`lpmppl population nyc`"
+        )

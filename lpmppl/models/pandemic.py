@@ -30,7 +30,8 @@ class SEIRM(Model):
     Args:
         population: the people, with `age_band` (0–9 … 80+).
         layers: who meets whom, and how often.
-        by: the dimensions of the tallies and the variables they come from, such as `{"borough": "borough", "age": "age_band"}`.
+        by: the dimensions of the tallies and the variables they come from, such as `{"borough": "borough", "age":
+            "age_band"}`.
     """
 
     name = "seirm"
@@ -40,16 +41,38 @@ class SEIRM(Model):
         self.by = population.strata(**by) if by else None
         covasim = "Kerr et al., PLOS Computational Biology 17 (2021), table 1"
         self.parameters = {
-            "beta": Parameter(_around(0.045, 0.3), 0.045, "transmissions per contact", "chosen for R0 near 3: see docs/seirm.md"),
-            "latent_mean": Parameter(_around(4.5), 4.5, "days", f"exposure to infectiousness: {covasim}, after Lauer et al. 2020"),
-            "latent_spread": Parameter(_around(1.5), 1.5, "days", f"standard deviation: {covasim}"),
-            "infectious_mean": Parameter(_around(8.0), 8.0, "days", f"mild cases: {covasim}, after Wölfel et al. 2020"),
-            "infectious_spread": Parameter(_around(2.0), 2.0, "days", f"standard deviation: {covasim}"),
-            "fatality": Parameter(_around(1.0), 1.0, "factor on the infection fatality by age", "Ferguson et al., report 9 (2020), table 1"),
-            "initial_infected": Parameter(_around(0.0005, 0.5), 0.0005, "share of the population", "chosen: about 4,000 New Yorkers at day 0"),
+            "beta": Parameter(
+                _around(0.045, 0.3),
+                0.045,
+                "transmission",
+                "transmissions per contact",
+                "chosen: R0 near 3, see docs/seirm.md",
+            ),
+            "latent_mean": Parameter(
+                _around(4.5), 4.5, "mean latent period", "days", f"{covasim}, after Lauer et al. 2020"
+            ),
+            "latent_spread": Parameter(_around(1.5), 1.5, "spread of the latent period", "days", covasim),
+            "infectious_mean": Parameter(
+                _around(8.0), 8.0, "mean infectious period", "days", f"mild cases: {covasim}, after Wölfel et al. 2020"
+            ),
+            "infectious_spread": Parameter(_around(2.0), 2.0, "spread of the infectious period", "days", covasim),
+            "fatality": Parameter(
+                _around(1.0),
+                1.0,
+                "fatality",
+                "factor on deaths per infection",
+                "by age: Ferguson et al., report 9 (2020)",
+            ),
+            "initial_infected": Parameter(
+                dist.Beta(1.0, 1999.0),
+                0.0005,
+                "infected at day 0",
+                "share of the population",
+                "chosen: about 4,000 New Yorkers",
+            ),
         }
         self.environment = {"transmission": 1.0}
-        self.tallies = ("infections", "infectious", "deaths")
+        self.tallies = {"infections": "new infections", "infectious": "infectious", "deaths": "deaths"}
 
     def initial(self, theta: Theta) -> State:
         people, device = self.population, self.population.device
@@ -65,7 +88,9 @@ class SEIRM(Model):
         }
         for layer in self.layers:
             n = layer.network
-            state[f"{n.name}/infectious"] = torch.zeros_like(n.share("sum"), dtype=width(n.name, n.quantum, n.bound, n.reach))
+            state[f"{n.name}/infectious"] = torch.zeros_like(
+                n.share("sum"), dtype=width(n.name, n.quantum, n.bound, n.reach)
+            )
         return state
 
     def substeps(self, theta: Theta) -> tuple[Substep, ...]:

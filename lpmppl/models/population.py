@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -23,8 +23,9 @@ class Population:
     """A population of agents.
 
     Args:
-        dataset: variables over the dimension `agent` (and over groups, such as `household`), codes with their `labels` in attrs, provenance in
-            the dataset's attrs; a coordinate `agent` holds global ids where they aren't 0 … N − 1.
+        dataset: variables over the dimension `agent` (and over groups, such as `household`), codes with their `labels`
+            in attrs, provenance in the dataset's attrs; a coordinate `agent` holds global ids where they aren't 0 … N
+            − 1.
         device: where its tensors live.
     Raises:
         InputError: for a dataset without agents, or with ids that repeat or lie outside 0 … 2³² − 1.
@@ -36,7 +37,9 @@ class Population:
 
     def __init__(self, dataset: xr.Dataset, device: str | torch.device = "cpu") -> None:
         if dataset.sizes.get("agent", 0) < 1:
-            raise InputError(f"a population needs a dimension 'agent' of one or more, but the dataset has {dict(dataset.sizes)}")
+            raise InputError(
+                f"a population needs a dimension 'agent' of one or more, but the dataset has {dict(dataset.sizes)}"
+            )
         self.dataset = dataset
         self.device = torch.device(device)
         self._tensors: dict[str, Tensor] = {}
@@ -87,7 +90,7 @@ class Population:
         """A variable as a tensor, shape (N,) or that of its group dimension."""
         if name not in self._tensors:
             if name not in self.dataset:
-                raise InputError(nearest("variable of the population", name, [str(v) for v in self.dataset.data_vars]))
+                raise InputError(nearest("variable of the population", name, [str(v) for v in self.dataset.variables]))
             values = self.dataset[name].to_numpy()
             writable = values if values.flags.writeable and values.flags.c_contiguous else values.copy()
             self._tensors[name] = torch.from_numpy(writable).to(self.device)
@@ -103,27 +106,35 @@ class Population:
     def plate(self, *, episode: Tensor | int | None = None) -> AgentPlate:
         """The agents' plate: sample sites in it have shape (…, N).
 
-        With `episode` an agent's chance belongs to that episode of its life, whatever day it is drawn on; without, to the step.
+        With `episode` an agent's chance belongs to that episode of its life, whatever day it is drawn on; without, to
+        the step.
         """
         return AgentPlate("agents", self.ids, episode)
 
-    def cohort(self, mask: Tensor) -> Cohort:
-        """The agents at whom a Boolean mask of shape (…, N) is true."""
-        return Cohort.of(mask, self.ids)
+    def cohort(self, x: Tensor, holds: Callable[[Tensor], Tensor] | None = None) -> Cohort:
+        """The agents at whom a Boolean mask of shape (…, N) is true, or a predicate holds of `x`, asked block by block.
 
-    def network(self, name: str, nowhere: int | None = None, **fixed_point: float) -> Groups:
-        """The membership network of a grouping variable, such as "household"; `nowhere` is the group whose members meet nobody."""
-        key = (name, nowhere, *sorted(fixed_point.items()))
+        >>> people = Population.of({"age": [40, 8, 70]})
+        >>> people.cohort(people["age"], lambda age: age >= 18).agent.tolist()
+        [0, 2]
+        """
+        return Cohort.of(x, self.ids, holds)
+
+    def network(self, name: str, nowhere: int | None = None) -> Groups:
+        """The membership network of a variable such as "household"; members of the group `nowhere` meet nobody."""
+        key = (name, nowhere)
         if key not in self._groups:
             index = self[name]
             count = int(self.dataset.sizes.get(name, int(index.max()) + 1))
-            self._groups[key] = Groups(name, index, count, nowhere, **fixed_point)
+            self._groups[key] = Groups(name, index, count, nowhere)
         return self._groups[key]
 
     def everyone(self) -> Groups:
         """The network in which every agent reaches every agent: one group, well mixed."""
         if ("everyone",) not in self._groups:
-            self._groups["everyone",] = Groups("everyone", torch.zeros(self.size, dtype=torch.int32, device=self.device), 1)
+            self._groups["everyone",] = Groups(
+                "everyone", torch.zeros(self.size, dtype=torch.int32, device=self.device), 1
+            )
         return self._groups["everyone",]
 
     def strata(self, **dims: str) -> Groups:

@@ -22,12 +22,18 @@ from lpmppl.typing import State, Theta
 __all__ = ["INFECTION_FATALITY", "Stage", "lognormal", "progression"]
 
 INFECTION_FATALITY = (0.00002, 0.00006, 0.0003, 0.0008, 0.0015, 0.006, 0.022, 0.051, 0.093)
-"""Deaths per infection by age band 0–9 … 80+: Ferguson et al., Imperial College COVID-19 report 9 (2020), table 1, after Verity et al.,
-Lancet Infectious Diseases 20 (2020)."""
+"""Deaths per infection by age band 0–9 … 80+.
+
+Ferguson et al., Imperial College COVID-19 report 9 (2020), table 1, after Verity et al., Lancet Infectious Diseases 20
+(2020).
+"""
 
 DEATH_DELAY = (10.0, 8.0)
-"""Days from the end of infectiousness to death, mean and spread: 17.8 days from onset with a coefficient of variation of 0.45 (Verity et
-al. 2020), less the mean infectious period; the subtraction is ours."""
+"""Days from the end of infectiousness to death, mean and spread.
+
+17.8 days from onset with a coefficient of variation of 0.45 (Verity et al. 2020), less the mean infectious period; the
+subtraction is ours.
+"""
 
 
 class Stage(enum.IntEnum):
@@ -66,36 +72,43 @@ class _Turn:
 def progression(population: Population, layers: Sequence[Network], theta: Theta, by: Groups | None = None) -> Substep:
     r"""The substep in which agents pass through the stages of the disease by their own clocks.
 
-    An agent infected at time τ becomes infectious at τ + latent period, never sooner than one step later, ends being infectious after the
-    infectious period, and then recovers or, with the infection fatality of its age, dies after a delay. An agent counts towards its groups' infectious members for
-    the fraction of the step in which it is infectious.
+    An agent infected at time τ becomes infectious at τ + latent period, never sooner than one step later, ends being
+    infectious after the infectious period, and then recovers or, with the infection fatality of its age, dies after a
+    delay. An agent counts towards its groups' infectious members for the fraction of the step in which it is
+    infectious.
 
     Args:
         population: the people; its `age_band` gives the fatality.
         layers: the networks whose infectious members are counted, by name.
-        theta: `latent_mean`, `latent_spread`, `infectious_mean`, `infectious_spread` in days and `fatality`, a factor on the fatality by age.
+        theta: `latent_mean`, `latent_spread`, `infectious_mean`, `infectious_spread` in days and `fatality`, a factor
+            on the fatality by age.
         by: the strata of the tallies.
     """
     fatality = torch.tensor(INFECTION_FATALITY, device=population.device)
 
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
-        new = population.cohort(s["infected_at"] >= t - dt)
+        new = population.cohort(s["infected_at"], lambda at: at >= t - dt)
         new = new.select(new.read(s["stage"]) == Stage.SUSCEPTIBLE)
         with new.plate(episode=0):
-            latent = pyro.sample("latent_period", lognormal(new.read(theta["latent_mean"]), new.read(theta["latent_spread"])))
+            latent = pyro.sample(
+                "latent_period", lognormal(new.read(theta["latent_mean"]), new.read(theta["latent_spread"]))
+            )
         due = new.write(s["due"], new.read(s["infected_at"]) + latent.clamp(min=dt))
         stage = new.write(s["stage"], Stage.EXPOSED)
 
-        turning = population.cohort(due < t + dt)
+        turning = population.cohort(due, lambda at: at < t + dt)
         at, was = turning.read(due), turning.read(stage)
         onset = turning.select(was == Stage.EXPOSED)
         end = turning.select(was == Stage.INFECTIOUS)
         with onset.plate(episode=0):
             period = pyro.sample(
-                "infectious_period", lognormal(onset.read(theta["infectious_mean"]), onset.read(theta["infectious_spread"]))
+                "infectious_period",
+                lognormal(onset.read(theta["infectious_mean"]), onset.read(theta["infectious_spread"])),
             ).clamp(min=dt)
-        risk = (fatality[population["age_band"].index_select(0, end.agent).long()] * end.read(theta["fatality"])).clamp(max=1.0)
+        risk = (fatality[population["age_band"].index_select(0, end.agent).long()] * end.read(theta["fatality"])).clamp(
+            max=1.0
+        )
         with end.plate(episode=0):
             fatal = pyro.sample("fatal", dist.Bernoulli(risk)).bool()
             delay = pyro.sample("death_delay", lognormal(*(torch.full_like(risk, d) for d in DEATH_DELAY)))
@@ -134,4 +147,4 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
 
 
 def _total(field: object) -> Tensor:
-    return field.total  # type: ignore[attr-defined, no-any-return]
+    return field.total  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 
 from lpmppl.effects.distributions import Exposure
-from lpmppl.effects.fields import Network
+from lpmppl.effects.fields import Network, dense
 from lpmppl.effects.ops import aggregate, happens, tally
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
@@ -21,8 +21,8 @@ __all__ = ["SIR"]
 class SIR(Model):
     r"""An epidemic of people who are infectious at once and for an exponential time.
 
-    Infection follows eq. 8 of *Large Population Models*, :math:`p = 1 - e^{-\beta \Delta t\, n_i^{-1} \sum_j I_j}`, summed over the networks; recovery
-    has the constant hazard :math:`\gamma`.
+    Infection follows eq. 8 of the LPM paper, :math:`p = 1 - e^{-\beta \Delta t\, n_i^{-1} \sum_j I_j}`,
+    summed over the networks; recovery has the constant hazard :math:`\gamma`.
 
     Args:
         population: the people.
@@ -32,16 +32,36 @@ class SIR(Model):
 
     name = "sir"
 
-    def __init__(self, population: Population, networks: Sequence[Network], by: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, population: Population, networks: Sequence[Network], by: Mapping[str, str] | None = None
+    ) -> None:
         self.population, self.networks = population, tuple(networks)
         self.by = population.strata(**by) if by else None
         self.parameters = {
-            "beta": Parameter(dist.LogNormal(-1.2, 0.3), 0.3, "transmitting contacts per day and network", "prior; R0 of 2–3 with two networks"),
-            "gamma": Parameter(dist.LogNormal(-2.0, 0.2), 0.125, "recoveries per day", "infectious for 8 days: Wölfel et al., Nature 581, 2020"),
-            "initial_infected": Parameter(dist.Beta(1.0, 999.0), 0.001, "share of the population", "chosen: one in a thousand"),
+            "beta": Parameter(
+                dist.LogNormal(-1.2, 0.3),
+                0.3,
+                "rate of transmission",
+                "transmitting contacts per day and network",
+                "prior; R0 of 2–3 with two networks",
+            ),
+            "gamma": Parameter(
+                dist.LogNormal(-2.0, 0.2),
+                0.125,
+                "rate of recovery",
+                "recoveries per day",
+                "infectious for 8 days: Wölfel et al., Nature 581, 2020",
+            ),
+            "initial_infected": Parameter(
+                dist.Beta(1.0, 999.0),
+                0.001,
+                "infected at day 0",
+                "share of the population",
+                "chosen: one in a thousand",
+            ),
         }
         self.environment = {"transmission": 1.0}
-        self.tallies = ("infections", "infectious", "recoveries")
+        self.tallies = {"infections": "new infections", "infectious": "infectious", "recoveries": "recoveries"}
 
     def initial(self, theta: Theta) -> State:
         with self.population.plate():
@@ -71,12 +91,12 @@ class SIR(Model):
             infectious = (s["infectious"] & ~recovered) | infected
             tally("infections", infected, by=self.by)
             tally("recoveries", recovered, by=self.by)
-            tally("infectious", infectious, by=self.by)
+            tally("infectious", infectious, by=self.by, stock=True)
             return {
                 **s,
                 "exposure": infection.after,
                 "illness": recovery.after,
-                "share": torch.where(infected, left, 1.0),
+                "share": torch.where(infected, dense(left), 1.0),
                 "susceptible": s["susceptible"] & ~infected,
                 "infectious": infectious,
             }

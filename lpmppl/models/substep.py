@@ -25,7 +25,7 @@ def _as_it_is(state: State) -> State:
 
 @dataclass(frozen=True)
 class Substep:
-    r"""One part of a day: observation, policy and transition, :math:`\Phi = t(s, \pi(o(s)))` (§4.1 of *Large Population Models*).
+    r"""One part of a day: observation, policy and transition, :math:`\Phi = t(s, \pi(o(s)))` (§4.1 of the LPM paper).
 
     Args:
         name: the substep's name.
@@ -53,7 +53,9 @@ class Substep:
         if self.every < 1:
             raise InputError(f"substep '{self.name}': every {self.every} days was given; it must be 1 or more")
         if self.scale not in SCALES:
-            raise InputError(f"substep '{self.name}': scale '{self.scale}' was given; it must be one of {', '.join(SCALES)}")
+            raise InputError(
+                f"substep '{self.name}': scale '{self.scale}' was given; it must be one of {', '.join(SCALES)}"
+            )
 
     def __call__(self, state: State) -> State:
         """The values the substep changes."""
@@ -65,9 +67,11 @@ def compose(*substeps: Substep, given: Collection[str] | None = None) -> Dynamic
 
     Args:
         substeps: the parts of a day.
-        given: the keys of the initial state, where they are known: then a key that is read but neither given nor written before is refused.
+        given: the keys of the initial state, where they are known: then a key that is read but neither given nor
+            written before is refused.
     Raises:
-        InputError: where two substeps write one key, have one name, or one reads a key that nobody provides; naming both.
+        InputError: where two substeps write one key, have one name, or one reads a key that nobody provides; naming
+            both.
     """
     writers: dict[str, str] = {}
     names: set[str] = set()
@@ -77,14 +81,18 @@ def compose(*substeps: Substep, given: Collection[str] | None = None) -> Dynamic
         names.add(part.name)
         for key in part.writes:
             if key in writers:
-                raise InputError(f"substeps '{writers[key]}' and '{part.name}' both write '{key}' in one step; let one of them write it")
+                raise InputError(
+                    f"substeps '{writers[key]}' and '{part.name}' both write '{key}' in one step; let one of them "
+                    "write it"
+                )
             writers[key] = part.name
     if given is not None:
         known = {*given, *CLOCK}
         for part in substeps:
             if missing := sorted(set(part.reads) - known):
                 raise InputError(
-                    f"substep '{part.name}' reads {', '.join(missing)}, which neither the initial state nor a substep before it provides; "
+                    f"substep '{part.name}' reads {', '.join(missing)}, which neither the initial state nor a "
+                    "substep before it provides; "
                     f"known: {', '.join(sorted(known))}"
                 )
             known |= set(part.writes)

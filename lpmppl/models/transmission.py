@@ -19,7 +19,7 @@ from lpmppl.typing import State, Theta
 __all__ = ["SUSCEPTIBILITY", "Layer", "transmission"]
 
 SUSCEPTIBILITY = (0.40, 0.38, 0.79, 0.86, 0.80, 0.82, 0.88, 0.74, 0.74)
-"""Relative susceptibility to infection by age band 0–9 … 80+: Davies et al., Nature Medicine 26 (2020), extended data; 70+ is one group there."""
+"""Relative susceptibility by age band 0–9 … 80+: Davies et al., Nature Medicine 26 (2020), where 70+ is one."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Layer:
 
 
 def transmission(population: Population, layers: Sequence[Layer], theta: Theta, by: Groups | None = None) -> Substep:
-    r"""The substep in which susceptible agents are infected: eq. 8 of *Large Population Models*, summed over the layers.
+    r"""The substep in which susceptible agents are infected: eq. 8 of the LPM paper, summed over the layers.
 
     .. math:: p_i = 1 - \exp\Big(-\beta S_i \Delta t \sum_l c_l \frac{1}{n_i^l} \sum_{j \in N_l(i)} I_j\Big)
 
-    with β the probability of transmission per contact, S the susceptibility of the agent's age, c the contacts per day of layer l.
+    with β the probability of transmission per contact, S the susceptibility of the agent's age, c the contacts per day
+    of layer l.
 
     Args:
         population: the people; its `age_band` gives the susceptibility.
@@ -48,10 +49,14 @@ def transmission(population: Population, layers: Sequence[Layer], theta: Theta, 
         theta: `beta`, transmissions per contact with an infectious person.
         by: the strata of the tally of infections.
     """
-    susceptibility = population["age_band"].new_tensor(SUSCEPTIBILITY, dtype=theta["beta"].dtype)[population["age_band"].long()]
+    susceptibility = population["age_band"].new_tensor(SUSCEPTIBILITY, dtype=theta["beta"].dtype)[
+        population["age_band"].long()
+    ]
 
     def force(s: State) -> Exposure:
-        pressure = sum(running(s[f"{layer.network.name}/today"], layer.network, weight=layer.contacts) for layer in layers)
+        pressure = sum(
+            running(s[f"{layer.network.name}/today"], layer.network, weight=layer.contacts) for layer in layers
+        )
         hazard = pressure * (theta["beta"] * s["transmission"]) * susceptibility
         # SUSCEPTIBLE is 0, and torch negates bytes ten times faster than it compares them.
         return Exposure(s["exposure"], hazard, at_risk=torch.logical_not(s["stage"]), dt=s["dt"])
@@ -69,7 +74,13 @@ def transmission(population: Population, layers: Sequence[Layer], theta: Theta, 
 
     return Substep(
         "transmission",
-        reads=("stage", "exposure", "infected_at", "transmission", *(f"{layer.network.name}/today" for layer in layers)),
+        reads=(
+            "stage",
+            "exposure",
+            "infected_at",
+            "transmission",
+            *(f"{layer.network.name}/today" for layer in layers),
+        ),
         writes=("exposure", "infected_at"),
         observe=force,
         policy=infect,

@@ -11,7 +11,16 @@ from chirho.dynamical.ops import simulate
 
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Cohort, dense
-from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Record, Tabulated, Verified, bounded, conserved, never_falls
+from lpmppl.effects.handlers import (
+    DiscreteTime,
+    ExogenousNoise,
+    Record,
+    Tabulated,
+    Verified,
+    bounded,
+    conserved,
+    never_falls,
+)
 from lpmppl.effects.ops import aggregate, decide, evolve, happens, substep, tally
 from lpmppl.errors import InputError, LpmError
 from lpmppl.models.networks import Edges, Groups
@@ -187,7 +196,7 @@ class TestDecide:
 
 
 class TestVerified:
-    state = {"x": torch.ones(1), "y": torch.ones(1)}  # noqa: RUF012
+    state = {"x": torch.ones(1), "y": torch.ones(1)}
 
     def test_what_is_not_declared_is_found(self):
         with Verified(), pytest.raises(LpmError, match="substep 's' read y"):
@@ -205,7 +214,7 @@ class TestVerified:
         ],
     )
     def test_a_broken_invariant_is_named(self, invariant, change):
-        with Verified(invariant), pytest.raises(LpmError, match="substep 's'.*no longer"):
+        with Verified(invariant), pytest.raises(LpmError, match=r"substep 's'.*no longer"):
             substep("s", lambda s: {"x": torch.full((1,), change)}, self.state)
         with Verified(invariant):
             assert substep("s", lambda s: {"x": s["x"] * 1}, self.state)["x"].item() == 1
@@ -218,7 +227,11 @@ class TestNoise:
         import pyro
         import pyro.distributions as dist
 
-        with ExogenousNoise(0), self.people.plate(), pytest.raises(InputError, match="site 'g': Gamma has no inverse CDF"):
+        with (
+            ExogenousNoise(0),
+            self.people.plate(),
+            pytest.raises(InputError, match="site 'g': Gamma has no inverse CDF"),
+        ):
             pyro.sample("g", dist.Gamma(2.0, 1.0))
 
     def test_chance_of_an_episode_is_the_same_on_any_day(self):
@@ -245,7 +258,11 @@ class TestNoise:
         def day(s):
             with self.people.plate():
                 event, left = happens("hit", Exposure(s["h"], hazard, s["risk"]))
-            return {"h": Exposure(s["h"], hazard, s["risk"]).after, "risk": s["risk"] & ~event, "left": s["left"] + dense(left)}
+            return {
+                "h": Exposure(s["h"], hazard, s["risk"]).after,
+                "risk": s["risk"] & ~event,
+                "left": s["left"] + dense(left),
+            }
 
         def go(draw):
             start = {"h": torch.zeros(4), "risk": torch.ones(4, dtype=torch.bool), "left": torch.zeros(4)}
@@ -260,6 +277,7 @@ class TestNoise:
 
 def test_record_keeps_worlds_that_part_later_with_the_days_before():
     with Record() as record, DiscreteTime():
+
         def day(s):
             value = torch.ones(4, dtype=torch.bool) if float(s["t"]) < 1 else torch.ones(2, 1, 4, dtype=torch.bool)
             tally("n", value)

@@ -86,8 +86,10 @@ def test_sites_are_named_by_step():
         return s
 
     with DiscreteTime(0.5):
-        trace = pyro.poutine.trace(simulate).get_trace(toss, {"x": torch.zeros(1)}, torch.tensor(1.0), torch.tensor(2.0))
-    assert [n for n in trace.stochastic_nodes] == ["t=1/coin", "t=1.5/coin"]
+        trace = pyro.poutine.trace(simulate).get_trace(
+            toss, {"x": torch.zeros(1)}, torch.tensor(1.0), torch.tensor(2.0)
+        )
+    assert list(trace.stochastic_nodes) == ["t=1/coin", "t=1.5/coin"]
 
 
 @pytest.mark.parametrize("day", [2.5, -1.0])
@@ -114,11 +116,23 @@ def test_a_step_must_be_positive(dt):
 
 
 def test_orders_that_would_be_wrong_in_silence_are_refused():
-    with pytest.raises(LpmError, match="TraceMessenger stands inside ExogenousNoise"), ExogenousNoise(0), pyro.poutine.trace():
+    with (
+        pytest.raises(LpmError, match="TraceMessenger stands inside ExogenousNoise"),
+        ExogenousNoise(0),
+        pyro.poutine.trace(),
+    ):
         go()
-    with pytest.raises(LpmError, match="BlockMessenger stands inside ExogenousNoise"), ExogenousNoise(0), pyro.poutine.block():
+    with (
+        pytest.raises(LpmError, match="BlockMessenger stands inside ExogenousNoise"),
+        ExogenousNoise(0),
+        pyro.poutine.block(),
+    ):
         go()
-    with pytest.raises(LpmError, match="put it inside ExogenousNoise"), pyro.condition(data={"t=0/x": torch.ones(1)}), ExogenousNoise(0):
+    with (
+        pytest.raises(LpmError, match="put it inside ExogenousNoise"),
+        pyro.condition(data={"t=0/x": torch.ones(1)}),
+        ExogenousNoise(0),
+    ):
         go()
     with pytest.raises(LpmError, match="inside another"), ExogenousNoise(0), ExogenousNoise(1):
         go()

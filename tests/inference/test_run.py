@@ -15,7 +15,6 @@ from lpmppl.errors import InputError
 from lpmppl.inference.run import run
 from tests.laws.conftest import policy, seirm_in_layers, sir_on_a_graph, worlds
 
-
 SEEDED = {"initial_infected": 0.02}
 
 
@@ -33,7 +32,11 @@ def test_the_tree_holds_parameters_tallies_and_residents(model):
     assert infections.dims == ("chain", "draw", "day", "borough", "age")
     assert infections.sizes["day"] == 20
     assert infections.sum() > 0
-    assert {k: v.attrs["kind"] for k, v in tree["prior_predictive"].items()} == {"infections": "flow", "deaths": "flow", "infectious": "stock"}
+    assert {k: v.attrs["kind"] for k, v in tree["prior_predictive"].items()} == {
+        "infections": "flow",
+        "deaths": "flow",
+        "infectious": "stock",
+    }
     assert int(tree["constant_data"]["people"].sum()) == model.population.size
     assert tree.attrs["seed"] == 3
 

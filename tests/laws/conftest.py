@@ -62,7 +62,11 @@ def sir_on_a_graph(order: np.ndarray | None = None) -> Model:
 
 def seirm_in_layers(order: np.ndarray | None = None) -> Model:
     p = people(order)
-    layers = (Layer(p.network("household"), 6.0), Layer(p.network("workplace", nowhere=0), 8.0), Layer(p.network("neighbourhood"), 4.0))
+    layers = (
+        Layer(p.network("household"), 6.0),
+        Layer(p.network("workplace", nowhere=0), 8.0),
+        Layer(p.network("neighbourhood"), 4.0),
+    )
     return SEIRM(p, layers, by={"borough": "borough", "age": "age_band"})
 
 
@@ -108,7 +112,11 @@ class Outcome:
         def take(x: Any) -> Any:
             for dim, k in sorted(at.items()):
                 if x.ndim >= -dim:
-                    x = x.take(k if x.shape[dim] > 1 else 0, dim) if isinstance(x, np.ndarray) else x.select(dim, k if x.shape[dim] > 1 else 0)
+                    x = (
+                        x.take(k if x.shape[dim] > 1 else 0, dim)
+                        if isinstance(x, np.ndarray)
+                        else x.select(dim, k if x.shape[dim] > 1 else 0)
+                    )
             return x
 
         # Removing leftmost dimensions first keeps the rest in place.
@@ -117,8 +125,12 @@ class Outcome:
     def differences(self, other: Outcome) -> list[str]:
         """The keys that aren't equal bit for bit; a leading dimension of one is no difference."""
         keys = (set(self.state) | set(other.state)) - {k for k in (*self.state, *other.state) if k.startswith("event/")}
-        off = [k for k in keys if k not in self.state or k not in other.state or not _same(self.state[k], other.state[k])]
-        return off + [k for k in self.series if not _same(torch.as_tensor(self.series[k]), torch.as_tensor(other.series[k]))]
+        off = [
+            k for k in keys if k not in self.state or k not in other.state or not _same(self.state[k], other.state[k])
+        ]
+        return off + [
+            k for k in self.series if not _same(torch.as_tensor(self.series[k]), torch.as_tensor(other.series[k]))
+        ]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -126,7 +138,9 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def play(model: Model, *handlers: Any, days: int = DAYS, theta: Mapping[str, Tensor] | None = None, begin: int = 0) -> Outcome:
+def play(
+    model: Model, *handlers: Any, days: int = DAYS, theta: Mapping[str, Tensor] | None = None, begin: int = 0
+) -> Outcome:
     """Simulate under the handlers, outermost first; a solver and a record are brought where none is given."""
     theta = theta or {**model.defaults(), "initial_infected": torch.tensor(0.02), "beta": model.defaults()["beta"] * 2}
     record = Record()

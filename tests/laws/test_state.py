@@ -16,14 +16,14 @@ from tests.laws.conftest import AGENTS, DAYS, noise, play, policy, trigger, worl
 def interrupted_at(model, path, day, *handlers):
     """Run to `day` with checkpoints and stop there as a killed process would."""
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def stop(done, _):
         if done == day:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         play(model, DiscreteTime(progress=stop, checkpoint=path, every=1), *handlers)
 
 
@@ -107,7 +107,12 @@ def test_plain_pyro_gives_a_finite_density_that_conditioning_reproduces(model):
 
 def test_people_are_conserved_and_totals_never_fall(model):
     if "stage" in model.initial(model.defaults()):
-        invariants = [bounded("stage", 0, 5), never_falls("stage"), never_falls("exposure"), bounded("transmission", 0, 10)]
+        invariants = [
+            bounded("stage", 0, 5),
+            never_falls("stage"),
+            never_falls("exposure"),
+            bounded("transmission", 0, 10),
+        ]
         people = conserved("people", lambda s: sum((s["stage"] == k).sum(-1) for k in range(6)))
     else:
         invariants = [never_falls("exposure"), never_falls("illness"), bounded("share", 0, 1)]

@@ -37,7 +37,8 @@ def test_two_policies_make_four_worlds(model):
 
 
 def test_a_trigger_acts_in_each_world_when_that_world_is_due(model):
-    # The static policy delays the trigger in its world, so the two worlds fire on different days, or in one of them never.
+    # The static policy delays the trigger in its world, so the two worlds fire on different days, or in one of them
+    # never.
     both = play(model, worlds(), noise(), policy(6, 0.6), trigger(model, 60, 0.1))
     fired = both.state["event/0"]
     assert bool(fired.any())

@@ -12,7 +12,9 @@ from lpmppl.models.population import Population
 
 
 def people() -> Population:
-    return Population.of({"household": np.array([0, 0, 1]), "age": np.array([40, 8, 70], dtype=np.uint8), "borough": [1, 1, 0]})
+    return Population.of(
+        {"household": np.array([0, 0, 1]), "age": np.array([40, 8, 70], dtype=np.uint8), "borough": [1, 1, 0]}
+    )
 
 
 def test_variables_are_tensors_of_their_dtype():

@@ -6,4 +6,14 @@ from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.handlers.verify import Invariant, Verified, bounded, conserved, never_falls
 
-__all__ = ["DiscreteTime", "ExogenousNoise", "Invariant", "Record", "Tabulated", "Verified", "bounded", "conserved", "never_falls"]
+__all__ = [
+    "DiscreteTime",
+    "ExogenousNoise",
+    "Invariant",
+    "Record",
+    "Tabulated",
+    "Verified",
+    "bounded",
+    "conserved",
+    "never_falls",
+]

@@ -1,4 +1,4 @@
-"""Agents' chance as exogenous noise: a function of (seed, draw, site, step, agent, episode), the same in every world."""
+"""Agents' chance as exogenous noise: a function of seed, draw, site, step, agent and episode, alike in all worlds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["ExogenousNoise"]
 
 
 class ExogenousNoise(Messenger):
-    """Give agents' sample sites their values by exogenous noise, so that worlds, shards and parties share every person's chance.
+    """Give agents' sites their values by exogenous noise: worlds, shards and parties share every person's chance.
 
-    Each agent has one Exp(1) resistance per hazard site and episode, and meets every world with it; other sites are the inverse CDF of
-    a counter-based uniform. Sites outside an agents' plate, structural parameters, are left alone.
+    Each agent has one Exp(1) resistance per hazard site and episode, and meets every world with it; other sites are
+    the inverse CDF of a counter-based uniform. Sites outside an agents' plate, structural parameters, are left alone.
 
     Args:
         seed: the seed of the noise.
@@ -36,16 +36,21 @@ class ExogenousNoise(Messenger):
         self._first: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0) -> Tensor:
-        """The agents' Exp(1) resistance to a hazard site's events, float32 of shape (n,), (D, n) or that of `episode`."""
+        """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`."""
         key = stream(self.seed, site)
         if isinstance(episode, Tensor):
             first, again = self.resistance(site, ids), Cohort.of(episode > 0, ids)
             if isinstance(self.draw, Tensor):
                 return torch.where(episode > 0, exponential(ids, key, self.draw, episode), first)
-            return again.write(first, exponential(ids[again.agent], key, self.draw, again.read(episode))) if len(again) else first
+            return (
+                again.write(first, exponential(ids[again.agent], key, self.draw, again.read(episode)))
+                if len(again)
+                else first
+            )
         if episode:
             return exponential(ids, key, self.draw, episode)
-        # A pure function of its arguments, kept because every step asks for it; the ids are kept too, so that their address stays theirs.
+        # A pure function of its arguments, kept because every step asks for it; the ids are kept too, so that their
+        # address stays theirs.
         known = (key, ids.data_ptr(), ids.shape[0])
         if known not in self._first:
             self._first[known] = (exponential(ids, key, self.draw, 0), ids)
@@ -59,10 +64,11 @@ class ExogenousNoise(Messenger):
         if ids is None:
             if isinstance(fn, Exposure | Left):
                 raise InputError(
-                    f"site '{msg['name']}' is driven by a hazard but stands outside the agents' plate; sample it in `with population.plate():`"
+                    f"site '{msg['name']}' is driven by a hazard but stands outside the agents' plate; sample it in "
+                    "`with population.plate():`"
                 )
             return
-        site = infer.get("site", msg["name"])
+        site = str(infer.get("site", msg["name"]))
         if isinstance(fn, Exposure):
             msg["value"] = fn.meet(self.resistance(site, ids, fn.episode))
         elif isinstance(fn, Left):
@@ -106,7 +112,10 @@ def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
     while isinstance(fn, MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
     if fn.event_shape:
-        raise InputError(f"site '{name}': {type(fn).__name__} has event shape {tuple(fn.event_shape)}; under ExogenousNoise give each part a site")
+        raise InputError(
+            f"site '{name}': {type(fn).__name__} has event shape {tuple(fn.event_shape)}; under ExogenousNoise give "
+            "each part a site"
+        )
     if isinstance(fn, dist.Bernoulli):
         return (u < fn.probs).to(fn.probs.dtype)
     if isinstance(fn, dist.Categorical):
@@ -116,7 +125,8 @@ def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
         value = fn.icdf(u)
     except NotImplementedError as e:
         raise InputError(
-            f"site '{name}': {type(fn).__name__} has no inverse CDF in torch, which ExogenousNoise needs; use one that has, such as LogNormal or Weibull"
+            f"site '{name}': {type(fn).__name__} has no inverse CDF in torch, which ExogenousNoise needs; use one "
+            "that has, such as LogNormal or Weibull"
         ) from e
     return value.to(torch.get_default_dtype() if not value.is_floating_point() else _dtype(fn, value))
 

@@ -19,7 +19,7 @@ class Series:
         days: the time of each entry, in days.
         values: float64 or int64 of shape (T, …, G), leading dimensions those of worlds and draws.
         dims: the labels of the strata, by dimension; their product is G.
-        stock: whether it counts people who are in a state (a running total) rather than what happened in the step.
+        stock: whether it counts who is in a state at the end of a step rather than what happened in it.
     """
 
     def __init__(self) -> None:
@@ -44,9 +44,9 @@ class Record(Messenger):
         self.series: dict[str, Series] = {}
 
     def _pyro_post_tally(self, msg: Message) -> None:
-        name, _, by, onto, quantum = msg["args"]
+        name, _, by, _, quantum, stock = msg["args"]
         entry = self.series.setdefault(name.rpartition("/")[2], Series())
-        entry.dims, entry.stock, entry.quantum = getattr(by, "dims", {}), onto is not None, quantum
+        entry.dims, entry.stock, entry.quantum = getattr(by, "dims", {}), stock, quantum
         entry.days.append(float(name[2:].partition("/")[0]) if name.startswith("t=") else 0.0)
         entry.entries.append(msg["value"].detach())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from lpmppl._compat import (
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.internals import checkpoints
 from lpmppl.effects.internals.order import check_order
-from lpmppl.effects.internals.segments import recycling
+from lpmppl.effects.internals.segments import at_work
 from lpmppl.effects.internals.worlds import policy
 from lpmppl.errors import InputError
 from lpmppl.typing import Dynamics, State
@@ -66,9 +66,10 @@ class _Step(Messenger):
 class DiscreteTime(Solver[Tensor]):
     """Run a society step by step under ChiRho's `simulate`, with its interventions, events and worlds.
 
-    The dynamics get the time `t` and the step `dt` in the state, both of shape (1,). Sites and tallies are named by step
-    (`t=30/infection`). Static interventions act at the start of their day; dynamic ones are tested after every step, in each world by
-    itself, and act in the first step at which their event is not negative. Whether one has acted is in the state (`event/0`, …).
+    The dynamics get the time `t` and the step `dt` in the state, both of shape (1,). Sites and tallies are named by
+    step (`t=30/infection`). Static interventions act at the start of their day; dynamic ones are tested after every
+    step, in each world by itself, and act in the first step at which their event is not negative. Whether one has
+    acted is in the state (`event/0`, …).
 
     Args:
         dt: the length of a step, in days.
@@ -78,7 +79,8 @@ class DiscreteTime(Solver[Tensor]):
         resume: take the simulation up from the checkpoint where there is one.
         tag: what the run is, in a checkpoint; another tag's checkpoint is refused.
     Raises:
-        InputError: where a time lies off the grid of steps or before the start, or the checkpoint is damaged or of another run.
+        InputError: where a time lies off the grid of steps or before the start, or the checkpoint is damaged or of
+            another run.
         LpmError: where handlers stand in an order that would be wrong.
     """
 
@@ -97,12 +99,12 @@ class DiscreteTime(Solver[Tensor]):
         self.dt, self.progress, self.checkpoint, self.resume, self.tag = dt, progress, checkpoint, resume, tag
         self.every = max(1, round(every / dt))
 
-    def _pyro_simulate(self, msg: Message) -> None:  # type: ignore[override,misc]
+    def _pyro_simulate(self, msg: Message) -> None:
         if msg["done"]:
             return
         check_order(ExogenousNoise, DiscreteTime)
         dynamics, state, start, end = msg["args"]
-        with recycling():
+        with at_work():
             msg["value"] = self._run(dynamics, dict(state), self._steps(start, "start"), self._steps(end, "end"))
         msg["done"] = True
 
@@ -111,7 +113,9 @@ class DiscreteTime(Solver[Tensor]):
         t = float(time)
         n = round(t / self.dt) if math.isfinite(t) else 0
         if not math.isfinite(t) or abs(n * self.dt - t) > 1e-6 * max(1.0, abs(t)):
-            raise InputError(f"the {what} {t:g} lies off the grid of steps of {self.dt:g} days; move it to a multiple of the step")
+            raise InputError(
+                f"the {what} {t:g} lies off the grid of steps of {self.dt:g} days; move it to a multiple of the step"
+            )
         return n
 
     def _run(self, dynamics: Dynamics, state: dict[str, Tensor], first: int, last: int) -> State:
@@ -146,7 +150,7 @@ class DiscreteTime(Solver[Tensor]):
     def _interruptions(
         self, first: int, last: int, applied: set[tuple[int, int]]
     ) -> tuple[list[tuple[int, int, Interruption[Tensor]]], list[tuple[int, Interruption[Tensor]]]]:
-        """Sort the active interruptions into static ones (key, step, …), in order of time, and dynamic ones (number, …)."""
+        """Sort the interruptions into static ones (key, step, …), in order of time, and dynamic ones (number, …)."""
         static: list[tuple[int, int, Interruption[Tensor]]] = []
         dynamic: list[tuple[int, Interruption[Tensor]]] = []
         seen: dict[int, int] = {}
@@ -157,16 +161,23 @@ class DiscreteTime(Solver[Tensor]):
                 key = seen[n] = seen.get(n, -1) + 1
                 if n < first and (n, key) not in applied:
                     raise InputError(
-                        f"an intervention at day {n * self.dt:g} lies before the start at day {first * self.dt:g}; start earlier or move it"
+                        f"an intervention at day {n * self.dt:g} lies before the start at day {first * self.dt:g}; "
+                        "start earlier or move it"
                     )
                 if n > last:
-                    warnings.warn(f"the intervention at day {n * self.dt:g} has no effect: the run ends at day {last * self.dt:g}", stacklevel=2)
+                    warnings.warn(
+                        f"the intervention at day {n * self.dt:g} has no effect: the run ends at day "
+                        f"{last * self.dt:g}",
+                        stacklevel=2,
+                    )
                 if n >= first:
                     static.append((key, n, interruption))
             elif isinstance(predicate, ZeroEvent):
                 dynamic.append((len(dynamic), interruption))
             else:
-                raise InputError(f"DiscreteTime can't tell when {interruption} is due; use ChiRho's static or dynamic interruptions")
+                raise InputError(
+                    f"DiscreteTime can't tell when {interruption} is due; use ChiRho's static or dynamic interruptions"
+                )
         return sorted(static, key=lambda s: (s[1], s[0])), dynamic
 
     def _events(
@@ -184,7 +195,8 @@ class DiscreteTime(Solver[Tensor]):
             value = torch.as_tensor(interruption.predicate.event_fn(t, state))
             if value.dim() and value.shape[-1] != 1:
                 raise InputError(
-                    f"a dynamic event gave a value of shape {tuple(value.shape)}; it must be one number per world, such as a sum over agents with keepdim=True"
+                    f"a dynamic event gave a value of shape {tuple(value.shape)}; it must be one number per world, "
+                    "such as a sum over agents with keepdim=True"
                 )
             fired = state[name]
             due = (value.reshape(value.shape or (1,)) >= 0) & ~fired
@@ -201,33 +213,30 @@ class DiscreteTime(Solver[Tensor]):
         if msg["done"]:
             return
         dynamics, state, start, end = msg["args"]
-        for _, state in self._path(dynamics, state, start, end):
-            pass
-        msg["value"] = state
+        msg["value"] = self._path(dynamics, state, start, end)
         msg["done"] = True
 
     def _pyro_simulate_trajectory(self, msg: Message) -> None:
         if msg["done"]:
             return
         dynamics, state, times = msg["args"]
-        parts, at = [state], self._steps(times[0], "start")
+        parts, at = [state], times[0]
         for time in times[1:]:
-            for at, state in self._path(dynamics, state, at * self.dt, time):  # noqa: B020
-                pass
+            state = self._path(dynamics, state, at, time)
             parts.append(state)
+            at = time
         msg["value"] = {k: torch.stack(torch.broadcast_tensors(*(p[k] for p in parts)), dim=-1) for k in state}
         msg["done"] = True
 
-    def _path(self, dynamics: Dynamics, state: State, start: Any, end: Any) -> Iterator[tuple[int, State]]:
-        first = self._steps(start, "start")
-        yield first, state
-        for n in range(first, self._steps(end, "end")):
+    def _path(self, dynamics: Dynamics, state: State, start: Any, end: Any) -> State:
+        """Apply the dynamics step by step."""
+        for n in range(self._steps(start, "start"), self._steps(end, "end")):
             t = n * self.dt
             clock = {"t": torch.tensor([t]), "dt": torch.tensor([self.dt])}
             with _Step(t, n):
                 new = dynamics({**state, **clock})
             state = {k: v for k, v in new.items() if k not in _CLOCK}
-            yield n + 1, state
+        return state
 
     def _save(self, state: State, now: int, applied: list[tuple[int, int]], splits: Mapping[str, list[str]]) -> None:
         assert self.checkpoint is not None
@@ -242,10 +251,17 @@ class DiscreteTime(Solver[Tensor]):
             raise InputError(f"{self.checkpoint} belongs to another run; resume with the settings it was made with")
         old = {k.removeprefix("state/"): v for k, v in saved.items() if k.startswith("state/")}
         if missing := sorted(set(state) - set(old)):
-            raise InputError(f"{self.checkpoint} lacks {', '.join(missing)}, which the model's state has; it was made with another model")
+            raise InputError(
+                f"{self.checkpoint} lacks {', '.join(missing)}, which the model's state has; it was made with "
+                "another model"
+            )
         for name, size in meta["plates"]:
             add_indices(IndexSet(**{name: set(range(size))}))
         _restore(saved)
         device = next(iter(state.values())).device
-        return meta["step"], {k: v.to(device) for k, v in old.items()}, [(n, key) for n, key in meta["applied"]], meta["splits"]
-
+        return (
+            meta["step"],
+            {k: v.to(device) for k, v in old.items()},
+            [(n, key) for n, key in meta["applied"]],
+            meta["splits"],
+        )

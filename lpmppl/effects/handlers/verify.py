@@ -80,7 +80,7 @@ class _Watched(Mapping[str, Tensor]):
 
 
 class Verified(Messenger):
-    """Check every substep: what it reads and writes against what it declares, and the invariants against the states around it.
+    """Check of every substep what it reads and writes against what it declares, and the invariants.
 
     Args:
         invariants: what must hold of every substep, such as `conserved("people", count)`.

@@ -31,7 +31,8 @@ def check_order(noise: type, solver: type) -> None:
             )
         if i < noises[0] and isinstance(handler, ConditionMessenger) and _names_steps(handler.data):
             raise LpmError(
-                f"{name} on agents' sites stands outside {noise.__name__}, which would never ask it: put it inside {noise.__name__}"
+                f"{name} on agents' sites stands outside {noise.__name__}, which would never ask it: put it inside "
+                f"{noise.__name__}"
             )
 
 

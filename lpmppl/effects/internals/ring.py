@@ -21,7 +21,10 @@ def width(name: str, quantum: float, bound: float, reach: int) -> torch.dtype:
         return torch.int32
     if largest < 2**62:
         return torch.int64
-    raise InputError(f"'{name}': {reach} messages of up to {bound:g} in units of {quantum:g} overflow 64 bits; raise the quantum or lower the bound")
+    raise InputError(
+        f"'{name}': {reach} messages of up to {bound:g} in units of {quantum:g} overflow 64 bits; raise the quantum "
+        "or lower the bound"
+    )
 
 
 def quantise(value: Tensor, quantum: float, dtype: torch.dtype) -> Tensor:
@@ -37,4 +40,6 @@ def check_bound(name: str, value: Tensor, bound: float) -> None:
         return
     largest = value.detach().abs().max()
     if not bool(largest <= bound):
-        raise InputError(f"'{name}': a value of {float(largest):g} was given where the bound is {bound:g}; declare a larger bound")
+        raise InputError(
+            f"'{name}': a value of {float(largest):g} was given where the bound is {bound:g}; declare a larger bound"
+        )

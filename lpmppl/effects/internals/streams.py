@@ -1,7 +1,7 @@
 """Counter-based uniforms: noise as a function of its key, with no state to carry, share or restore.
 
-The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) in wrapping 64-bit integers, so every device and every
-partition of the agents computes the same bits.
+The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) in wrapping 64-bit integers, so every
+device and every partition of the agents computes the same bits.
 """
 
 from __future__ import annotations
@@ -68,7 +68,20 @@ def uniform(ids: Tensor, key: int, *more: int | Tensor) -> Tensor:
             # A tensor's wrapping arithmetic gives the bits that Python's integers give above.
             step = torch.as_tensor(part, dtype=torch.int64, device=ids.device) + 1
             z = _mix(step * _signed(_GOLDEN) + (_signed(z) if isinstance(z, int) else z))
-    z = ids.to(torch.int64) * _signed(_GOLDEN) + (_signed(z) if isinstance(z, int) else z)
+    if isinstance(z, Tensor):
+        return _fraction(ids.to(torch.int64) * _signed(_GOLDEN) + z)
+    start = _signed(z)
+    out = torch.empty(ids.shape, dtype=torch.float64, device=ids.device)
+
+    def block(agents: slice) -> None:
+        out[agents] = _fraction(ids[agents].to(torch.int64) * _signed(_GOLDEN) + start)
+
+    blocked(ids.shape[0], lambda: block)
+    return out
+
+
+def _fraction(z: Tensor) -> Tensor:
+    """Mix a counter in place, and read its upper 52 bits as a number in (0, 1)."""
     z = _mix(z)
     z >>= 12
     z &= (1 << 52) - 1
@@ -79,14 +92,6 @@ def exponential(ids: Tensor, key: int, *more: int | Tensor) -> Tensor:
     """Draw one Exp(1) resistance for each agent of a stream, arguments as in `uniform`.
 
     Returns:
-        float32, which keeps a city's resistances small; computed in blocks, which keeps the work in cache.
+        float32, which keeps a city's resistances small.
     """
-    if any(isinstance(part, Tensor) for part in more):
-        return uniform(ids, key, *more).log_().neg_().float()
-    out = torch.empty(ids.shape, dtype=torch.float32, device=ids.device)
-
-    def block(agents: slice) -> None:
-        out[agents] = uniform(ids[agents], key, *more).log_().neg_()
-
-    blocked(ids.shape[-1], lambda: block)
-    return out
+    return uniform(ids, key, *more).log_().neg_().float()

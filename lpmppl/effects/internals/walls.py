@@ -6,12 +6,19 @@ from lpmppl._compat import Message, Messenger
 
 __all__ = ["solver_wall"]
 
-_SOLVER_OPS = ("simulate", "simulate_point", "simulate_trajectory", "simulate_to_interruption", "get_new_interruptions", "check_dynamics")
+_SOLVER_OPS = (
+    "simulate",
+    "simulate_point",
+    "simulate_trajectory",
+    "simulate_to_interruption",
+    "get_new_interruptions",
+    "check_dynamics",
+)
 
 
 class solver_wall(Messenger):
-    """Hide the outer solver and its interruptions: ChiRho's solvers overwrite one another, and shallow interruptions are used up."""
+    """Hide the outer solver, which would overwrite the inner, and its interruptions, which would be used up."""
 
-    def _process_message(self, msg: Message) -> None:
+    def _process_message(self, msg: Message) -> None:  # type: ignore[override]
         if msg["type"] in _SOLVER_OPS:
             msg["stop"] = True

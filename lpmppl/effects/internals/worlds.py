@@ -19,7 +19,8 @@ class policy(Messenger):
     Args:
         name: the name of the index of worlds that the intervention makes.
         due: where a dynamic intervention acts now, Boolean of shape (…, 1); None for everywhere.
-        parted: the index names of worlds that an earlier firing of the same event made; then the act is written into those.
+        parted: the index names of worlds that an earlier firing of the same event made; then the act is written into
+            those.
     """
 
     def __init__(self, name: str, due: Tensor | None = None, parted: Sequence[str] | None = None) -> None:
@@ -38,7 +39,10 @@ class policy(Messenger):
             act = act(value)
         if isinstance(value, Tensor):
             # Worlds are stacked, so an act has the dtype of what it replaces.
-            acts = tuple(torch.as_tensor(a, dtype=value.dtype, device=value.device) for a in (act if isinstance(act, tuple) else (act,)))
+            acts = tuple(
+                torch.as_tensor(a, dtype=value.dtype, device=value.device)
+                for a in (act if isinstance(act, tuple) else (act,))
+            )
             act = acts if isinstance(act, tuple) else acts[0]
         if self.due is not None:
             mask = self.due if self.parted is None else self.due & _acted_on(self.parted)

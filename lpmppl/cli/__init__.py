@@ -1,0 +1,5 @@
+"""The command line: `lpmppl simulate`, `population`, `report`, `doctor`."""
+
+from lpmppl.cli.app import main
+
+__all__ = ["main"]

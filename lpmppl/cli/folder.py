@@ -1,0 +1,138 @@
+"""The folder of a run: what was asked, how far it got, and what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lpmppl.errors import InputError
+from lpmppl.report.atomic import PART, replacing
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """A folder with `run.json` from the start, `checkpoint.npz` meanwhile, `results.nc` and `report.html` at the end.
+
+    Every file appears whole or not at all, and `run.json` says "done" only once the others are there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record: dict[str, Any] = {}
+        self._made: list[Path] = []
+        self._lock: int | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the last checkpoint lies while the run isn't done."""
+        return self.path / "checkpoint.npz"
+
+    @property
+    def results(self) -> Path:
+        """Where the result goes."""
+        return self.path / "results.nc"
+
+    @property
+    def page(self) -> Path:
+        """Where the report goes."""
+        return self.path / "report.html"
+
+    @classmethod
+    def claim(cls, path: Path, record: Mapping[str, Any]) -> RunFolder:
+        """Make `path` the folder of a new run.
+
+        Raises InputError where it isn't an empty or new folder, or can't be written.
+        """
+        folder = cls(path)
+        if path.is_file():
+            raise InputError(f"--out {path} is a file: choose a new folder")
+        if path.is_dir() and any(not entry.name.endswith(PART) for entry in path.iterdir()):
+            on = f", or go on with --resume {path}" if (path / "run.json").is_file() else ""
+            raise InputError(f"--out {path} exists and isn't empty: choose a new folder{on}")
+        new = [p for p in (path, *path.parents) if not p.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {path} can't be made ({error.strerror}): choose another folder") from error
+        folder.lock()
+        folder._made = new
+        try:
+            folder.write(record)
+        except BaseException:
+            folder.abandon()
+            raise
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Take up the folder of a run that was interrupted.
+
+        Raises InputError where there is no such run, it is done, or another process is at it.
+        """
+        folder = cls(path)
+        source = path / "run.json"
+        if not source.is_file():
+            raise InputError(f"--resume {path}: there is no run to go on with (no run.json there)")
+        try:
+            folder.record = json.loads(source.read_text(encoding="utf-8"))
+            status = folder.record["status"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"--resume {path}: run.json there is damaged or not of lpmppl: start anew with --out"
+            ) from None
+        if status == "done":
+            folder.checkpoint.unlink(missing_ok=True)
+            raise InputError(f"--resume {path}: this run is done, its report is {folder.page}")
+        folder.lock()
+        folder.sweep()
+        return folder
+
+    def sweep(self) -> None:
+        """Remove files that a killed process was still writing."""
+        for entry in self.path.iterdir():
+            if entry.name.endswith(PART) or entry.name.startswith(f".{self.checkpoint.name}."):
+                entry.unlink(missing_ok=True)
+
+    def lock(self) -> None:
+        """Keep other processes from this folder while this one lives; a killed process leaves no lock behind."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.unlock()
+            raise InputError(
+                f"{self.path} is in use by another lpmppl that is still running: wait for it or stop it"
+            ) from None
+
+    def unlock(self) -> None:
+        """Let other processes at this folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add to what `run.json` says."""
+        record = {**self.record, **record}
+        with replacing(self.path / "run.json") as part:
+            part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        self.record = record
+
+    def abandon(self) -> None:
+        """Undo `claim` after a refusal, unless there is a checkpoint worth keeping."""
+        self.unlock()
+        if self.checkpoint.exists():
+            return
+        for name in ("run.json", "results.nc", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+        for made in self._made:
+            with suppress(OSError):
+                made.rmdir()

@@ -1,0 +1,268 @@
+"""`lpmppl simulate`: run a model on a population, and keep what comes out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpmppl.cli.folder import RunFolder
+from lpmppl.cli.interrupted import Interrupted
+from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
+from lpmppl.cli.settings import Settings
+from lpmppl.cli.spelling import interventions, settings
+from lpmppl.cli.summary import show
+from lpmppl.errors import InputError, LpmError
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from lpmppl.models.population import Population
+
+__all__ = ["simulate"]
+
+
+def simulate(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="POPULATION", help="Whom to simulate.")] = "nyc",
+    model: Annotated[
+        str, typer.Option(help="seirm (exposed, infectious, deaths; three layers of contact) or sir.")
+    ] = "seirm",
+    agents: Annotated[
+        int, typer.Option(help="How many people; fewer than the city has are a proportional sample.")
+    ] = 8_400_000,
+    days: Annotated[int, typer.Option(help="How many days.")] = 90,
+    seed: Annotated[int, typer.Option(help="Chance of the run. The same seed gives the same numbers.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Give a parameter this value. Repeat for more."),
+    ] = None,
+    intervene: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE@DAY", help="From this day on, set a part of the environment. Repeat for more."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run in this folder.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, metavar="DAYS", help="With --out, days between checkpoints.")
+    ] = 30,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on one line, and nothing else on stdout.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
+    population: Annotated[
+        Path | None, typer.Option(metavar="P.zarr", help="Use this saved population instead of building one.")
+    ] = None,
+    population_seed: Annotated[int, typer.Option(help="Chance of the population's making.")] = 0,
+) -> None:
+    """Simulate an epidemic among the people of a city, day by day.
+
+    The population is built once and then cached. Without --out, a summary is printed and nothing is kept. With it, a
+    killed or interrupted run leaves its last checkpoint, and --resume goes on to the same numbers.
+
+    [bold]Examples[/]
+
+    A small city first:
+
+    [cyan]lpmppl simulate nyc --agents 100000 --days 60[/]
+
+    All of New York, with a report to open in a browser:
+
+    [cyan]lpmppl simulate nyc --out runs/nyc[/]
+
+    From day 20 on, contacts transmit at 30 % of what they did:
+
+    [cyan]lpmppl simulate nyc --agents 100000 --intervene transmission=0.3@20[/]
+
+    Another value of a parameter, the result as JSON:
+
+    [cyan]lpmppl simulate nyc --agents 100000 --set latent_mean=6 --json[/]
+
+    Go on after Ctrl-C, a crash or a power cut:
+
+    [cyan]lpmppl simulate --resume runs/nyc[/]
+    """
+    explicit = explicitly_given(context)
+    asked = Settings(
+        name=name,
+        saved=str(population.absolute()) if population else "",
+        model=model,
+        agents=None if population and "agents" not in explicit else agents,
+        days=days,
+        seed=seed,
+        population_seed=population_seed,
+        device=device,
+        set=settings(set_ or []),
+        intervene=tuple(interventions(intervene or [])),
+    )
+    folder = None
+    try:
+        if resume:
+            if out and out.absolute() != resume.absolute():
+                raise InputError(f"--resume {resume} keeps its files there: leave --out {out} out")
+            folder = RunFolder.reopen(resume)
+            kept = Settings.read(folder.record.get("settings", {}), f"--resume {resume}")
+            kept.agree(asked, explicit)
+            asked = kept
+        elif out:
+            folder = RunFolder.claim(out, opening(asked))
+        outcome = compute(asked, folder, checkpoint_every)
+    except KeyboardInterrupt:
+        raise Interrupted(farewell(folder)) from None
+    except LpmError:
+        if folder and not resume:
+            folder.abandon()
+        raise
+    finally:
+        if folder:
+            folder.unlock()
+    if as_json:
+        print(json.dumps(outcome, ensure_ascii=False))
+    else:
+        show(outcome)
+
+
+def explicitly_given(context: typer.Context) -> set[str]:
+    """Name the settings that stand on the command line, as fields of `Settings`."""
+    given = {p for p in context.params if getattr(context.get_parameter_source(p), "name", "") == "COMMANDLINE"}
+    return {{"set_": "set", "population": "saved"}.get(p, p) for p in given}
+
+
+def now() -> str:
+    """Give the time as ISO text, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def command() -> str:
+    """Give the command line that runs now."""
+    return shlex.join(["lpmppl", *sys.argv[1:]])
+
+
+def opening(asked: Settings) -> dict[str, Any]:
+    """Give what `run.json` says before anything is computed."""
+    from lpmppl.cli.versions import installed
+
+    return {
+        "status": "running",
+        "command": command(),
+        "created": now(),
+        "seed": asked.seed,
+        "settings": asked.record(),
+        "versions": installed(),
+    }
+
+
+def farewell(folder: RunFolder | None) -> str:
+    """Say what an interrupted run leaves, and how to go on."""
+    if folder is None:
+        return "interrupted; nothing is kept (give --out DIR to be able to go on)"
+    return f"interrupted; go on with: lpmppl simulate --resume {shlex.quote(str(folder.path))}"
+
+
+def people_for(asked: Settings) -> Population:
+    """Open the saved population, or build or recall the named one.
+
+    Raises InputError where there is no such device, too little memory, or a saved population of another size.
+    """
+    check_device(asked.device)
+    if not asked.saved and asked.agents is not None:
+        check_memory(asked.agents)
+        city = importlib.import_module(f"lpmppl.models.{asked.name}")
+        population: Population = city.population(asked.agents, seed=asked.population_seed, device=asked.device)
+        return population
+    from lpmppl.models.population import Population as Saved
+
+    population = Saved.open(asked.saved, asked.device)
+    if asked.agents not in (None, population.size):
+        raise InputError(f"--agents {asked.agents}: {asked.saved} holds {population.size} people, leave --agents out")
+    return population
+
+
+def origin(population: Population) -> dict[str, Any]:
+    """Give what a population was built from: builder, size, seed, and its tables with their checksum."""
+    provenance = json.loads(population.dataset.attrs.get("provenance", "{}"))
+    return {k: provenance[k] for k in ("builder", "agents", "seed", "tables", "tables_sha256") if k in provenance}
+
+
+def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, Any]:
+    """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
+    from lpmppl.cli.waiting import waiting
+    from lpmppl.report.tables import totals
+
+    began = time.perf_counter()
+    with waiting("Preparing the population"):
+        population = people_for(asked)
+    prepared = time.perf_counter() - began
+    if folder:
+        begin(folder, replace(asked, agents=population.size), origin(population))
+    tree = simulated(asked, population, folder, every)
+    outcome = {
+        "population": asked.name,
+        "model": asked.model,
+        "agents": int(population.size),
+        "days": asked.days,
+        "seed": asked.seed,
+        "seconds": round(float(tree.attrs["seconds"]), 3),
+        "population_seconds": round(prepared, 3),
+        "totals": totals(tree),
+        "set": dict(asked.set),
+        "interventions": [list(act) for act in asked.intervene],
+    }
+    if folder:
+        keep(tree, folder, outcome)
+    return {**outcome, "peak_rss_mb": peak_rss_mb(), **({"out": str(folder.path)} if folder else {})}
+
+
+def begin(folder: RunFolder, asked: Settings, data: Mapping[str, Any]) -> None:
+    """Note what the population was built from, or refuse to go on with another one than the run began with."""
+    before = folder.record.get("data")
+    if before not in (None, data):
+        raise InputError(
+            f"--resume {folder.path}: the population's data have changed since this run began, start anew with --out"
+        )
+    folder.write({"settings": asked.record(), "data": dict(data)})
+
+
+def simulated(asked: Settings, population: Population, folder: RunFolder | None, every: int) -> DataTree:
+    """Run the model."""
+    from lpmppl.inference.run import run
+
+    model = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)(population)
+    checkpoint = folder.checkpoint if folder else None
+    return run(
+        model,
+        days=asked.days,
+        seed=asked.seed,
+        set=dict(asked.set),
+        interventions=list(asked.intervene),
+        progress=sys.stderr.isatty(),
+        checkpoint=checkpoint,
+        checkpoint_every=every,
+        resume=checkpoint if checkpoint and checkpoint.exists() else None,
+    )
+
+
+def keep(tree: DataTree, folder: RunFolder, outcome: Mapping[str, Any]) -> None:
+    """Write the result and its report, then say that the run is done, then drop the checkpoint."""
+    from lpmppl.report import datatree, page
+
+    tree.attrs["command"] = str(folder.record.get("command", command()))
+    datatree.save(tree, folder.results)
+    page.write(tree, folder.page)
+    folder.write({"status": "done", "finished": now(), **outcome, "peak_rss_mb": peak_rss_mb()})
+    folder.checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Results read, counted, drawn and written as one self-contained page."""

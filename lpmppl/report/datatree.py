@@ -1,0 +1,48 @@
+"""A result on disk: one NetCDF file, written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from lpmppl.errors import InputError
+from lpmppl.report.atomic import replacing
+
+__all__ = ["load", "save"]
+
+ROOT = ("agents", "days", "seed", "model")
+
+
+def save(tree: xr.DataTree, path: str | Path) -> Path:
+    """Write a result to NetCDF (HDF5) at `path`, replacing what was there only once the new file is whole.
+
+    Raises InputError where the folder can't be written.
+    """
+    target = Path(path)
+    with replacing(target) as part:
+        tree.to_netcdf(part, engine="h5netcdf")
+    return target
+
+
+def load(path: str | Path) -> xr.DataTree:
+    """Read a result back from NetCDF, into memory.
+
+    Raises InputError where there is no such file, it is damaged, or it is no result of this package.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise InputError(f"no result at {source}: run `lpmppl simulate ... --out {source.parent}` first")
+    try:
+        with xr.open_datatree(source, engine="h5netcdf") as tree:
+            result = tree.load().copy(deep=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{source} can't be read as NetCDF, it is damaged or of another format: make it anew"
+        ) from error
+    missing = [name for name in ROOT if name not in result.attrs]
+    if missing or "prior_predictive" not in result.children:
+        raise InputError(
+            f"{source} is no result of lpmppl (it has no {(missing or ['prior_predictive'])[0]}): make it anew"
+        )
+    return result

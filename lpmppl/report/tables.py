@@ -1,0 +1,172 @@
+"""What a run adds up to: totals, peaks, and the same by stratum."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterator
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+__all__ = [
+    "BAND",
+    "city",
+    "daily",
+    "label",
+    "levels",
+    "over",
+    "people",
+    "strata",
+    "summary",
+    "tallies",
+    "totals",
+    "worlds",
+]
+
+BAND = (0.05, 0.5, 0.95)
+"""Quantiles of a 90 % band and its median, over chains and draws."""
+
+SAMPLES = ("chain", "draw")
+UNSTRATIFIED = (*SAMPLES, "world", "day")
+
+
+def tallies(tree: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Give the day-by-day tallies of a result by name, in the order in which the model declares them.
+
+    Dims (chain, draw, world, day, strata...); the dimensions of worlds, which lie before the day, become one, and where
+    there are no worlds there is none.
+    """
+    predictive = tree["prior_predictive"].to_dataset()
+    return {str(n): one_world_dim(predictive[n]) for n in predictive.data_vars if "day" in predictive[n].dims}
+
+
+def one_world_dim(tally: xr.DataArray) -> xr.DataArray:
+    """Bring the dimensions of worlds, whatever their names, into one called `world`, labelled in words.
+
+    >>> twice = xr.DataArray([[[1.0], [2.0]]] * 2, dims=("masks", "school", "day"), coords={"school": ["open", "shut"]})
+    >>> one_world_dim(twice)["world"].values.tolist()
+    ['open', 'shut', 'masks, open', 'masks, shut']
+    """
+    before = [str(d) for d in tally.dims[: tally.dims.index("day")] if d not in SAMPLES]
+    if not before:
+        return tally
+    names = [
+        [str(v) for v in tally[d].values] if d in tally.coords else alternatives(d, tally.sizes[d]) for d in before
+    ]
+    labels = [", ".join(filter(None, words)) or "factual" for words in itertools.product(*names)]
+    flat = tally.drop_vars([d for d in before if d in tally.coords]).rename({d: f"{d} " for d in before})
+    joined = flat.stack(world=[f"{d} " for d in before], create_index=False).assign_coords(world=labels)
+    return joined.transpose(*(d for d in tally.dims if d in SAMPLES), "world", ...)
+
+
+def alternatives(policy: str, count: int) -> list[str]:
+    """Name the worlds that one policy parts: nothing for the first, in which it isn't there, then the policy.
+
+    >>> alternatives("masks", 2), alternatives("masks", 3)
+    (['', 'masks'], ['', 'masks (1)', 'masks (2)'])
+    """
+    return ["", policy] if count == 2 else ["", *(f"{policy} ({i})" for i in range(1, count))]
+
+
+def strata(tally: xr.DataArray) -> list[str]:
+    """Name the dimensions by which a tally is broken down: all but chain, draw, world and day."""
+    return [str(d) for d in tally.dims if d not in UNSTRATIFIED]
+
+
+def label(tally: xr.DataArray) -> str:
+    """Name a tally for readers: its `long_name`, or its own name with spaces."""
+    text = str(tally.attrs.get("long_name") or str(tally.name).replace("_", " "))
+    return text[:1].upper() + text[1:]
+
+
+def levels(tally: xr.DataArray, stratum: str) -> list[str]:
+    """Name the groups of a stratum."""
+    return [str(v) for v in tally[stratum].values]
+
+
+def worlds(tally: xr.DataArray) -> list[str]:
+    """Name the worlds of a tally; one empty name where it has none."""
+    return [str(v) for v in tally["world"].values] if "world" in tally.dims else [""]
+
+
+def city(tally: xr.DataArray, world: int = 0, keep: str | None = None) -> xr.DataArray:
+    """Add a tally up over its strata, but for `keep`, in one world: dims (chain, draw, day[, keep])."""
+    one = tally.isel(world=world) if "world" in tally.dims else tally
+    return one.sum([d for d in strata(tally) if d != keep])
+
+
+def over(values: xr.DataArray) -> np.ndarray:
+    """Reduce chains and draws to the quantiles of `BAND`: shape (3, ...)."""
+    samples = [d for d in SAMPLES if d in values.dims]
+    return values.quantile(BAND, dim=samples).to_numpy() if samples else np.stack([values.to_numpy()] * len(BAND))
+
+
+def daily(tally: xr.DataArray, world: int = 0, keep: str | None = None) -> np.ndarray:
+    """Give the quantiles of a tally's daily series in people: shape (3, days) or (3, days, groups of `keep`)."""
+    values = city(tally, world, keep)
+    return over(values.transpose(..., "day", *([keep] if keep else [])))
+
+
+def amount(values: xr.DataArray, kind: str) -> xr.DataArray:
+    """Reduce days to one amount: the sum of a flow, the peak of a stock."""
+    return values.max("day") if kind == "stock" else values.sum("day")
+
+
+def people(tree: xr.DataTree, stratum: str | None = None) -> dict[str, float]:
+    """Count residents by group of a stratum, or everyone under "everyone"; empty where the result doesn't say."""
+    constant = tree["constant_data"].to_dataset() if "constant_data" in tree.children else xr.Dataset()
+    counts = constant.get("people")
+    if stratum is None:
+        return {"everyone": float(tree.attrs["agents"])}
+    if counts is None or stratum not in counts.dims:
+        return {}
+    by_group = counts.sum([d for d in counts.dims if d != stratum])
+    return {str(k): float(v) for k, v in zip(by_group[stratum].values, by_group.to_numpy(), strict=True)}
+
+
+def totals(tree: xr.DataTree) -> dict[str, float | int]:
+    """Give one number per tally: a flow's sum over days and strata, and a stock's largest daily total as `peak_<name>`.
+
+    Several draws give their median; several worlds give one number each, under `<name>[<world>]`.
+    """
+    numbers: dict[str, float | int] = {}
+    for name, tally in tallies(tree).items():
+        kind = tally.attrs.get("kind", "flow")
+        for i, world in enumerate(worlds(tally)):
+            middle = float(over(amount(city(tally, i), kind))[1])
+            key = (f"peak_{name}" if kind == "stock" else name) + (f"[{world}]" if world else "")
+            numbers[key] = int(middle) if middle.is_integer() else middle
+    return numbers
+
+
+def summary(tree: xr.DataTree) -> pd.DataFrame:
+    """Tabulate every tally for everyone and for every group of every stratum.
+
+    One row per (stratum, group, world, tally), with the columns `kind`, `people` (residents, NaN where unknown),
+    `value` (a flow's sum or a stock's peak, in people; the median over draws), `low` and `high` (its 90 % band), and
+    `per_100000` (`value` per 100,000 residents).
+    """
+    return pd.DataFrame(
+        rows(tree),
+        columns=["stratum", "group", "world", "tally", "kind", "people", "value", "low", "high", "per_100000"],
+    )
+
+
+def rows(tree: xr.DataTree) -> Iterator[tuple[Hashable, ...]]:
+    """Give the rows of `summary`: everyone first, then stratum by stratum."""
+    named = tallies(tree)
+    known = list(dict.fromkeys(d for tally in named.values() for d in strata(tally)))
+    for stratum in ("", *known):
+        counts = people(tree, stratum or None)
+        for name, tally in named.items():
+            if stratum and stratum not in tally.dims:
+                continue
+            kind = str(tally.attrs.get("kind", "flow"))
+            groups = levels(tally, stratum) if stratum else ["everyone"]
+            for i, world in enumerate(worlds(tally)):
+                low, middle, high = over(amount(city(tally, i, stratum or None), kind)).reshape(3, -1)
+                for g, group in enumerate(groups):
+                    residents = counts.get(group, np.nan)
+                    rate = 1e5 * middle[g] / residents if residents > 0 else np.nan
+                    yield stratum, group, world, name, kind, residents, middle[g], low[g], high[g], rate
