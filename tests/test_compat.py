@@ -13,7 +13,9 @@ from lpmppl import _compat
 
 
 def test_the_repair_of_chirho_is_still_needed():
-    assert _compat.chirho_repair_needed(), "ChiRho's own solver works on this torch: delete repair_chirho and what calls it"
+    assert _compat.chirho_repair_needed(), (
+        "ChiRho's own solver works on this torch: delete repair_chirho and what calls it"
+    )
 
 
 def test_the_repair_makes_torchdiffeq_right():
@@ -38,7 +40,14 @@ def test_broadcast_to_plates_expands_as_a_pyro_plate_does():
     with pyro.plate("n", 3):
         expected = pyro.poutine.trace(lambda: pyro.sample("x", dist.Normal(0.0, 1.0))).get_trace().nodes["x"]
     frame = _compat.CondIndepStackFrame(name="n", dim=-1, size=3, counter=0)
-    msg = {**expected, "fn": dist.Normal(0.0, 1.0), "cond_indep_stack": (frame,), "value": None, "is_observed": False, "done": False}
+    msg = {
+        **expected,
+        "fn": dist.Normal(0.0, 1.0),
+        "cond_indep_stack": (frame,),
+        "value": None,
+        "is_observed": False,
+        "done": False,
+    }
     _compat.broadcast_to_plates(msg)
     assert msg["fn"].batch_shape == (3,)
 

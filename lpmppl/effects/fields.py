@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import BLOCK, blocked, copy, empty, positions
+from lpmppl.effects.internals.segments import BLOCK, blocked, copy, empty, positions, put, take
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
 
@@ -24,9 +24,9 @@ Shape = tuple[int, ...]
 def _at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
     """Read `x`, broadcast to `shape`, at flat positions, without materialising the broadcast."""
     if x.shape == shape:
-        return x.reshape(-1).index_select(0, where)
+        return take(x.reshape(-1), where)
     if x.numel() == shape[-1] and x.shape[-1] == shape[-1]:
-        return x.reshape(-1).index_select(0, where % shape[-1])
+        return take(x.reshape(-1), where if len(shape) == 1 else where % shape[-1])
     return x.expand(shape)[torch.unravel_index(where, shape)]
 
 
@@ -105,7 +105,7 @@ class Cohort:
             flat = x.expand(cohort.shape).reshape(-1)
             return flat.index_put((cohort.where,), new).reshape(cohort.shape)
         out = copy(x, cohort.shape)
-        out.view(-1).index_put_((cohort.where,), new)
+        put(out.view(-1), cohort.where, new)
         return out
 
     def overwrite(self, x: Tensor, value: Tensor | float) -> Tensor:
@@ -113,7 +113,7 @@ class Cohort:
         new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
         if x.shape != self.shape or not x.is_contiguous() or x.requires_grad or new.requires_grad:
             return self.write(x, value)
-        x.view(-1).index_put_((self.where,), new)
+        put(x.view(-1), self.where, new)
         return x
 
     def carrying(self, value: Tensor | float) -> Sparse:
@@ -131,7 +131,7 @@ class Cohort:
             raise InputError(
                 "this cohort doesn't know its agents' ids, so it has no plate; make it with population.cohort(mask)"
             )
-        return AgentPlate("cohort", self.ids.index_select(0, self.agent), episode)
+        return AgentPlate("cohort", take(self.ids, self.agent), episode)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +244,7 @@ class _Leaf:
         scale = cohort.read(self.scale) if isinstance(self.scale, Tensor) else self.scale
         if self.index is None:
             return cohort.read(self.values) * scale
-        group = self.index.index_select(0, cohort.agent).long()
+        group = take(self.index, cohort.agent).long()
         shape = torch.Size((*cohort.shape[:-1], self.base.shape[-1]))
         values = _at(self.base, shape, group + cohort.row * shape[-1])
         return (values if self.share is None else values * self.share[group]) * scale
@@ -450,12 +450,13 @@ def accumulate(
     for row in rows(lead):
         was, risk = before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
         look = None if visit is None else visit(row)
-        blocked(n, functools.partial(_pass, step.at(lead, row), was, risk, out[row], look))
+        blocked(n, functools.partial(_pass, step.at(lead, row), was, risk, out[row], look), device=before.device)
     return out
 
 
 def _pass(hazard: Field, before: Tensor, risk: Tensor, after: Tensor, look: Look | None) -> Callable[[slice], None]:
-    spare = torch.empty((2, BLOCK), device=before.device)
+    longest = BLOCK if before.device.type == "cpu" else before.shape[-1]
+    spare = torch.empty((2, longest), device=before.device)
 
     def do(block: slice) -> None:
         size = block.stop - block.start

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pyro
-import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from lpmppl.effects.ops import simulate
 from lpmppl.models.population import Population
@@ -30,7 +30,7 @@ class Parameter:
         source: where the default comes from.
     """
 
-    prior: dist.TorchDistribution
+    prior: TorchDistributionMixin
     default: float
     description: str
     units: str

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.fields import Field, Sparse
-from lpmppl.effects.internals.segments import copy
+from lpmppl.effects.internals.segments import copy, take
 from lpmppl.errors import InputError
 
 __all__ = ["Edges", "Groups"]
@@ -87,7 +87,7 @@ class Groups:
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
-            group = self.index.index_select(0, cohort.agent)
+            group = take(self.index, cohort.agent)
             place = group if len(shape) == 1 else group + cohort.row * self.count
             out.view(-1).index_add_(0, place, value.to(out.dtype))
         elif math.prod(lead) == 1 and onto is None:

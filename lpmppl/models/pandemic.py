@@ -42,8 +42,8 @@ class SEIRM(Model):
         covasim = "Kerr et al., PLOS Computational Biology 17 (2021), table 1"
         self.parameters = {
             "beta": Parameter(
-                _around(0.045, 0.3),
-                0.045,
+                _around(0.048, 0.3),
+                0.048,
                 "transmission",
                 "transmissions per contact",
                 "chosen: R0 near 3, see docs/seirm.md",

@@ -230,9 +230,10 @@ class DiscreteTime(Solver[Tensor]):
 
     def _path(self, dynamics: Dynamics, state: State, start: Any, end: Any) -> State:
         """Apply the dynamics step by step."""
+        device = next((x.device for x in state.values()), None)
         for n in range(self._steps(start, "start"), self._steps(end, "end")):
             t = n * self.dt
-            clock = {"t": torch.tensor([t]), "dt": torch.tensor([self.dt])}
+            clock = {"t": torch.tensor([t], device=device), "dt": torch.tensor([self.dt], device=device)}
             with _Step(t, n):
                 new = dynamics({**state, **clock})
             state = {k: v for k, v in new.items() if k not in _CLOCK}

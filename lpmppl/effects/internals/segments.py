@@ -8,6 +8,7 @@ operation, which on a busy machine costs a hundred times the work; ours meet onc
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from lpmppl._compat import storage_uses
 
-__all__ = ["BLOCK", "at_work", "blocked", "copy", "empty", "positions"]
+__all__ = ["BLOCK", "at_work", "blocked", "copy", "empty", "positions", "put", "take"]
 
 BLOCK = 1 << 15
 """Agents per block of a fused pass: it stays in cache."""
@@ -25,15 +26,17 @@ SCAN = 1 << 18
 """Agents per block of a search."""
 
 _LARGE = 1 << 22
+_CPU = torch.device("cpu")
 _buffers: list[torch.UntypedStorage] | None = None
 _threads: ThreadPoolExecutor | None = None
 _workers = 1
+_last: tuple[weakref.ref[Tensor], int, Tensor] | None = None
 
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
     """Use large buffers again, and threads of our own instead of torch's, until the outermost such context ends."""
-    global _buffers, _threads, _workers
+    global _buffers, _threads, _workers, _last
     if _buffers is not None:
         yield
         return
@@ -45,17 +48,22 @@ def at_work() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(_workers)
-        _buffers, _threads, _workers = None, None, 1
+        _buffers, _threads, _workers, _last = None, None, 1, None
 
 
-def blocked(n: int, work: Callable[[], Callable[[slice], None]], block: int = BLOCK) -> None:
+def blocked(
+    n: int, work: Callable[[], Callable[[slice], None]], block: int = BLOCK, device: torch.device = _CPU
+) -> None:
     """Do a pass over 0 … n − 1 in blocks, on as many threads as torch had.
 
     Args:
         n: the length of the pass.
         work: called once per thread for the function of a block, so that each has buffers of its own.
         block: the length of a block.
+        device: where the tensors are; a device other than the CPU takes the pass in one block.
     """
+    if device.type != "cpu":
+        block = max(n, 1)
     workers = min(_workers, -(-n // block))
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
@@ -103,12 +111,42 @@ def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     return out
 
 
+def take(x: Tensor, where: Tensor) -> Tensor:
+    """Read a flat tensor at positions of shape (k,), on several threads where they are many."""
+    if where.shape[0] <= BLOCK or x.device.type != "cpu" or _follows(x):
+        return x.index_select(0, where)
+    out = empty(where.shape, x.dtype, x.device)
+
+    def read(part: slice) -> None:
+        torch.index_select(x, 0, where[part], out=out[part])
+
+    blocked(where.shape[0], lambda: read)
+    return out
+
+
+def put(x: Tensor, where: Tensor, value: Tensor) -> None:
+    """Write values, a scalar or shape (k,), into a flat tensor at distinct positions, on several threads if many."""
+
+    def write(part: slice) -> None:
+        x.index_put_((where[part],), value[part] if value.dim() else value)
+
+    blocked(where.shape[0], lambda: write, device=x.device)
+
+
+def _follows(x: Tensor) -> bool:
+    """Say whether a derivative is being taken through a tensor."""
+    return x.requires_grad or torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
 def positions(x: Tensor, holds: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Find the flat positions at which a Boolean mask of any shape is true, or at which a predicate holds, in order.
 
     >>> positions(torch.tensor([[False, True], [True, False]])), positions(torch.tensor([3.0, 1.0]), lambda x: x < 2)
     (tensor([1, 2]), tensor([1]))
     """
+    global _last
+    if holds is None and _last is not None and _last[0]() is x and _last[1] == x._version:
+        return _last[2]
     flat = x.reshape(-1)
     found: dict[int, Tensor] = {}
 
@@ -116,10 +154,14 @@ def positions(x: Tensor, holds: Callable[[Tensor], Tensor] | None = None) -> Ten
         mask = flat[block] if holds is None else holds(flat[block])
         found[block.start] = _true(mask) + block.start
 
-    blocked(flat.shape[0], lambda: search, SCAN)
+    blocked(flat.shape[0], lambda: search, SCAN, x.device)
     if not found:
         return torch.empty(0, dtype=torch.int64, device=x.device)
-    return torch.cat([found[k] for k in sorted(found)])
+    result = torch.cat([found[k] for k in sorted(found)])
+    if holds is None and _buffers is not None and not x.is_inference():
+        # An event's mask is asked for its agents twice: for the time within the step, and by the model.
+        _last = weakref.ref(x), x._version, result
+    return result
 
 
 def _true(mask: Tensor) -> Tensor:
@@ -127,7 +169,7 @@ def _true(mask: Tensor) -> Tensor:
     whole = mask.shape[0] // 8 * 8
     if whole < 1024 or mask.storage_offset() % 8:
         return mask.nonzero().squeeze(-1)
-    words = mask[:whole].view(torch.int64).nonzero()
-    inside = mask[:whole].view(-1, 8).index_select(0, words.squeeze(-1))
-    found = (words * 8 + torch.arange(8, device=mask.device))[inside]
-    return torch.cat((found, mask[whole:].nonzero().squeeze(-1) + whole))
+    words = mask[:whole].view(torch.int64).nonzero().squeeze(-1)
+    inside = mask[:whole].view(-1, 8).index_select(0, words).view(-1).nonzero().squeeze(-1)
+    found = words.index_select(0, inside >> 3).mul_(8).add_(inside & 7)
+    return found if whole == mask.shape[0] else torch.cat((found, mask[whole:].nonzero().squeeze(-1) + whole))

@@ -76,7 +76,7 @@ def uniform(ids: Tensor, key: int, *more: int | Tensor) -> Tensor:
     def block(agents: slice) -> None:
         out[agents] = _fraction(ids[agents].to(torch.int64) * _signed(_GOLDEN) + start)
 
-    blocked(ids.shape[0], lambda: block)
+    blocked(ids.shape[0], lambda: block, device=ids.device)
     return out
 
 
