@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import BLOCK, blocked, copy, empty, positions, put, take
+from lpmppl.effects.internals.segments import BLOCK, blocked, copy, empty, positions, put, scaled, take
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
 
@@ -23,6 +23,8 @@ Shape = tuple[int, ...]
 
 def _at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
     """Read `x`, broadcast to `shape`, at flat positions, without materialising the broadcast."""
+    if x.numel() == 1:
+        return x.reshape(1).expand(where.shape[0])
     if x.shape == shape:
         return take(x.reshape(-1), where)
     if x.numel() == shape[-1] and x.shape[-1] == shape[-1]:
@@ -72,6 +74,17 @@ class Cohort:
         """The flat index of each member's world and draw, shape (k,)."""
         return self.where // self.shape[-1]
 
+    def group(self, index: Tensor) -> Tensor:
+        """The members' groups of a membership of shape (N,), read once however often they are asked for: shape (k,)."""
+        key = index.data_ptr()
+        if key not in self._groups:
+            self._groups[key] = take(index, self.agent)
+        return self._groups[key]
+
+    @cached_property
+    def _groups(self) -> dict[int, Tensor]:
+        return {}
+
     def expand(self, lead: Sequence[int]) -> Cohort:
         """Repeat the members for every entry of the leading dimensions `lead` that the cohort doesn't have yet."""
         shape = torch.Size((*lead, self.shape[-1]))
@@ -83,7 +96,7 @@ class Cohort:
         return Cohort(torch.cat(parts), shape, self.ids)
 
     def select(self, keep: Tensor) -> Cohort:
-        """Keep the members where the Boolean `keep`, shape (k,), is true."""
+        """Keep some members: a Boolean of shape (k,), or their increasing positions among the members."""
         return Cohort(self.where[keep], self.shape, self.ids)
 
     def read(self, x: Tensor | Sparse | Field) -> Tensor:
@@ -244,7 +257,7 @@ class _Leaf:
         scale = cohort.read(self.scale) if isinstance(self.scale, Tensor) else self.scale
         if self.index is None:
             return cohort.read(self.values) * scale
-        group = take(self.index, cohort.agent).long()
+        group = cohort.group(self.index).long()
         shape = torch.Size((*cohort.shape[:-1], self.base.shape[-1]))
         values = _at(self.base, shape, group + cohort.row * shape[-1])
         return (values if self.share is None else values * self.share[group]) * scale
@@ -255,7 +268,7 @@ class _Leaf:
         if isinstance(scale, Tensor):
             scale = float(scale[row_of(lead, scale, row)] if scale.dim() else scale)
         base = self.base[row_of(lead, self.base, row)]
-        return _Leaf(base if self.share is None else base * self.share, self.index, None, scale)
+        return _Leaf(base if self.share is None else scaled(base, self.share), self.index, None, scale)
 
     def block(self, agents: slice, out: Tensor) -> Tensor:
         """The values before the scalar, of some agents; `out` is for working in."""

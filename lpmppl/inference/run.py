@@ -128,7 +128,7 @@ def _checked(
         if name not in model.parameters:
             raise InputError(nearest("parameter", name, model.parameters))
         prior = model.parameters[name].prior
-        if not math.isfinite(value) or not bool(prior.support.check(torch.tensor(float(value)))):  # type: ignore[union-attr]
+        if not math.isfinite(value) or not bool(prior.support.check(torch.tensor(float(value)))):
             raise InputError(f"parameter {name}={value} can't be: it must be a finite number in {prior.support}")
     for name, value, day in acts:
         if name not in model.environment:

@@ -87,7 +87,7 @@ class Groups:
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
-            group = take(self.index, cohort.agent)
+            group = cohort.group(self.index)
             place = group if len(shape) == 1 else group + cohort.row * self.count
             out.view(-1).index_add_(0, place, value.to(out.dtype))
         elif math.prod(lead) == 1 and onto is None:
@@ -172,7 +172,7 @@ class Edges:
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
-            first = self._pointer.index_select(0, cohort.agent)
+            first = take(self._pointer, cohort.agent)
             degree = self._pointer.index_select(0, cohort.agent + 1) - first
             start = torch.repeat_interleave(first - (degree.cumsum(0) - degree), degree)
             edge = start + torch.arange(start.shape[0], device=start.device)

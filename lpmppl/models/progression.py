@@ -99,8 +99,9 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
 
         turning = population.cohort(due, lambda at: at < t + dt)
         at, was = turning.read(due), turning.read(stage)
-        onset = turning.select(was == Stage.EXPOSED)
-        end = turning.select(was == Stage.INFECTIOUS)
+        begins = (was == Stage.EXPOSED).nonzero().squeeze(-1)
+        ends = (was == Stage.INFECTIOUS).nonzero().squeeze(-1)
+        onset, end = turning.select(begins), turning.select(ends)
         with onset.plate(episode=0):
             period = pyro.sample(
                 "infectious_period",
@@ -115,10 +116,10 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
 
         next_stage = torch.full_like(was, Stage.DEAD)
         next_at = torch.full_like(at, math.inf)
-        begins, ends = was == Stage.EXPOSED, was == Stage.INFECTIOUS
-        next_stage[begins], next_at[begins] = Stage.INFECTIOUS, at[begins] + period
-        next_stage[ends] = torch.where(fatal, Stage.DYING, Stage.RECOVERED).to(was.dtype)
-        next_at[ends] = torch.where(fatal, at[ends] + delay, math.inf)
+        next_stage.index_fill_(0, begins, Stage.INFECTIOUS)
+        next_stage.index_copy_(0, ends, torch.where(fatal, Stage.DYING, Stage.RECOVERED).to(was.dtype))
+        next_at = next_at.index_copy(0, begins, at[begins] + period)
+        next_at = next_at.index_copy(0, ends, torch.where(fatal, at[ends] + delay, math.inf))
         return _Turn(turning, at, was, turning.overwrite(stage, next_stage), turning.overwrite(due, next_at))
 
     def change(s: State, turn: _Turn) -> State:
