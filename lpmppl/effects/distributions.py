@@ -11,7 +11,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from lpmppl.effects.fields import Field, accumulate, dense, row_of, shape_of
-from lpmppl.effects.internals.segments import empty
+from lpmppl.effects.internals.segments import broadcast, empty
 from lpmppl.errors import InputError
 
 __all__ = ["Exposure", "Left"]
@@ -56,8 +56,8 @@ class Exposure(dist.TorchDistribution):
         self.before, self.hazard, self.at_risk, self.episode, self.dt = before, hazard, at_risk, episode, dt
         self._memo: dict[str, Tensor] = {}
         try:
-            shape = torch.broadcast_shapes(before.shape, shape_of(hazard), at_risk.shape)
-        except RuntimeError as e:
+            shape = broadcast(before.shape, shape_of(hazard), at_risk.shape)
+        except ValueError as e:
             raise InputError(
                 f"an Exposure's before {tuple(before.shape)}, hazard {tuple(shape_of(hazard))} and at_risk "
                 f"{tuple(at_risk.shape)} don't "
@@ -83,7 +83,7 @@ class Exposure(dist.TorchDistribution):
         hazard = self.hazard
         if "after" in self._memo or not isinstance(hazard, Field) or hazard.needs_gradient or self.before.requires_grad:
             return (self.after > resistance) & (self.before <= resistance) & self.at_risk
-        shape = torch.broadcast_shapes(self.batch_shape, resistance.shape)
+        shape = broadcast(self.batch_shape, resistance.shape)
         event = empty(shape, torch.bool, self.before.device)
         lead = tuple(shape[:-1])
 
@@ -139,7 +139,7 @@ class Left(dist.TorchDistribution):
 
     def __init__(self, exposure: Exposure, event: Tensor, *, _shape: torch.Size | None = None) -> None:
         self.exposure, self.event = exposure, event
-        shape = torch.broadcast_shapes(exposure.batch_shape, event.shape)
+        shape = broadcast(exposure.batch_shape, event.shape)
         super().__init__(shape if _shape is None else _shape, validate_args=False)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import BLOCK, blocked, copy, empty, positions, put, scaled, take
+from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, copy, empty, positions, put, scaled, take
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
 
@@ -109,7 +109,7 @@ class Cohort:
 
     def write(self, x: Tensor, value: Tensor | float) -> Tensor:
         """Give `x` with `value` (a scalar or shape (k,)) at the members, as a tensor of its own."""
-        lead = torch.broadcast_shapes(x.shape[:-1], self.shape[:-1])
+        lead = broadcast(x.shape[:-1], self.shape[:-1])
         cohort = self.expand(lead)
         if cohort is not self and isinstance(value, Tensor) and value.dim():
             value = _at(Sparse(self, value).dense(), cohort.shape, cohort.where)
@@ -238,7 +238,7 @@ class _Leaf:
 
     @property
     def shape(self) -> Shape:
-        lead = torch.broadcast_shapes(self.base.shape[:-1], shape_of(self.scale)[:-1])
+        lead = broadcast(self.base.shape[:-1], shape_of(self.scale)[:-1])
         return (*lead, self.base.shape[-1] if self.index is None else self.index.shape[0])
 
     @property
@@ -303,7 +303,7 @@ class Field:
 
     @property
     def shape(self) -> torch.Size:
-        return torch.broadcast_shapes(*(leaf.shape for leaf in self.leaves), *(f.shape for f in self.factors))
+        return broadcast(*(leaf.shape for leaf in self.leaves), *(f.shape for f in self.factors))
 
     @property
     def needs_gradient(self) -> bool:
@@ -457,7 +457,7 @@ def accumulate(
     if not isinstance(hazard, Field):
         return before + (at_risk * (hazard * dt)).to(before.dtype)
     step: Field = hazard * dt
-    shape = torch.broadcast_shapes(before.shape, step.shape, at_risk.shape)
+    shape = broadcast(before.shape, step.shape, at_risk.shape)
     lead, n = tuple(shape[:-1]), shape[-1]
     out = empty(shape, before.dtype, before.device)
     for row in rows(lead):

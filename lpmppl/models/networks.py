@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.fields import Field, Sparse
-from lpmppl.effects.internals.segments import copy, take
+from lpmppl.effects.internals.segments import broadcast, copy, take
 from lpmppl.errors import InputError
 
 __all__ = ["Edges", "Groups"]
@@ -78,7 +78,7 @@ class Groups:
         return int(self.size.max()) if self.count else 0
 
     def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:
-        lead = integers.shape[:-1] if onto is None else torch.broadcast_shapes(onto.shape[:-1], integers.shape[:-1])
+        lead = integers.shape[:-1] if onto is None else broadcast(onto.shape[:-1], integers.shape[:-1])
         shape = (*lead, self.count)
         if onto is None:
             out = torch.zeros(shape, dtype=integers.dtype, device=self.index.device)
@@ -166,7 +166,7 @@ class Edges:
         return int(self.degree.max()) if self.agents else 0
 
     def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:
-        lead = integers.shape[:-1] if onto is None else torch.broadcast_shapes(onto.shape[:-1], integers.shape[:-1])
+        lead = integers.shape[:-1] if onto is None else broadcast(onto.shape[:-1], integers.shape[:-1])
         shape = (*lead, self.agents)
         out = torch.zeros(shape, dtype=integers.dtype, device=self.target.device) if onto is None else copy(onto, shape)
         if isinstance(integers, Sparse):

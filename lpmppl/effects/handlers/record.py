@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from lpmppl._compat import Message, Messenger
+from lpmppl.effects.internals.segments import broadcast
 
 __all__ = ["Record", "Series"]
 
@@ -31,7 +32,7 @@ class Series:
 
     @property
     def values(self) -> np.ndarray:
-        shape = torch.broadcast_shapes(*(e.shape for e in self.entries))
+        shape = broadcast(*(e.shape for e in self.entries))
         whole = torch.stack([e.expand(shape) for e in self.entries]).cpu().numpy()
         return whole if self.quantum == 1.0 else whole * self.quantum
 
@@ -53,7 +54,7 @@ class Record(Messenger):
     def _pyro_post_snapshot(self, msg: Message) -> None:
         """Put the series so far into a checkpoint."""
         for name, entry in self.series.items():
-            shape = torch.broadcast_shapes(*(e.shape for e in entry.entries))
+            shape = broadcast(*(e.shape for e in entry.entries))
             msg["value"][f"record/{name}/entries"] = torch.stack([e.expand(shape) for e in entry.entries])
             msg["value"][f"record/{name}/days"] = torch.tensor(entry.days, dtype=torch.float64)
 

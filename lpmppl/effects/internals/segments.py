@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lpmppl._compat import storage_uses
 
-__all__ = ["BLOCK", "at_work", "blocked", "copy", "empty", "positions", "put", "scaled", "take"]
+__all__ = ["BLOCK", "at_work", "blocked", "broadcast", "copy", "empty", "positions", "put", "scaled", "take"]
 
 BLOCK = 1 << 15
 """Agents per block of a fused pass: it stays in cache."""
@@ -82,6 +82,16 @@ def blocked(
     share(0)
     for other in others:
         other.result()
+
+
+def broadcast(*shapes: Sequence[int]) -> torch.Size:
+    """The shape that shapes broadcast to; torch's own takes a tenth of a millisecond.
+
+    >>> broadcast((2, 1, 3), (3,), ())
+    torch.Size([2, 1, 3])
+    """
+    first = shapes[0]
+    return torch.Size(first if all(shape == first for shape in shapes) else np.broadcast_shapes(*map(tuple, shapes)))
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
