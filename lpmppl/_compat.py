@@ -39,6 +39,7 @@ __all__ = [
     "get_index_plates",
     "get_new_interruptions",
     "handler_stack",
+    "inside_transform",
     "repair_chirho",
     "simulate_point",
     "storage_uses",
@@ -92,6 +93,11 @@ def repair_chirho() -> None:
 def storage_uses(storage: torch.UntypedStorage) -> int:
     """Count the tensors and handles that share a storage, this handle included."""
     return int(torch._C._storage_Use_Count(storage._cdata))
+
+
+def inside_transform(x: torch.Tensor) -> bool:
+    """Say whether a tensor is one of `torch.func`'s, which has no memory of its own to look at."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 def handler_stack() -> tuple[Messenger, ...]:

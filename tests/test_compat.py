@@ -36,6 +36,13 @@ def test_storage_uses_counts_who_shares_a_buffer():
     assert _compat.storage_uses(storage) == 1
 
 
+def test_inside_transform_knows_a_tensor_of_torch_func():
+    seen = []
+    torch.func.jvp(lambda x: seen.append(_compat.inside_transform(x)) or x, (torch.ones(1),), (torch.ones(1),))
+    assert seen == [True]
+    assert not _compat.inside_transform(torch.ones(1))
+
+
 def test_broadcast_to_plates_expands_as_a_pyro_plate_does():
     with pyro.plate("n", 3):
         expected = pyro.poutine.trace(lambda: pyro.sample("x", dist.Normal(0.0, 1.0))).get_trace().nodes["x"]

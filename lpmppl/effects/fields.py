@@ -76,13 +76,12 @@ class Cohort:
 
     def group(self, index: Tensor) -> Tensor:
         """The members' groups of a membership of shape (N,), read once however often they are asked for: shape (k,)."""
-        key = index.data_ptr()
-        if key not in self._groups:
-            self._groups[key] = take(index, self.agent)
-        return self._groups[key]
+        if id(index) not in self._groups:
+            self._groups[id(index)] = index, take(index, self.agent)
+        return self._groups[id(index)][1]
 
     @cached_property
-    def _groups(self) -> dict[int, Tensor]:
+    def _groups(self) -> dict[int, tuple[Tensor, Tensor]]:
         return {}
 
     def expand(self, lead: Sequence[int]) -> Cohort:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +43,8 @@ class Population:
         self.device = torch.device(device)
         self._tensors: dict[str, Tensor] = {}
         self._groups: dict[tuple[object, ...], Groups] = {}
+        self.ids = self._ids()
+        """Global ids of the agents, shape (N,): noise is keyed by them."""
 
     @classmethod
     def of(cls, variables: Mapping[str, object], **attrs: str) -> Population:
@@ -76,9 +77,7 @@ class Population:
         """The number N of agents."""
         return int(self.dataset.sizes["agent"])
 
-    @cached_property
-    def ids(self) -> Tensor:
-        """Global ids of the agents, shape (N,): noise is keyed by them."""
+    def _ids(self) -> Tensor:
         if "agent" not in self.dataset.coords:
             return torch.arange(self.size, dtype=torch.int32 if self.size < 2**31 else torch.int64, device=self.device)
         ids = torch.from_numpy(self.dataset["agent"].to_numpy().astype(np.int64))

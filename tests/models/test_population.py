@@ -42,9 +42,9 @@ def test_strata_are_the_product_in_the_order_given():
 
 def test_ids_must_be_distinct_and_fit():
     for bad in ([0, 0, 1], [-1, 0, 1], [0, 1, 2**32]):
-        population = Population(people().dataset.assign_coords(agent=("agent", bad)))
+        dataset = people().dataset.assign_coords(agent=("agent", bad))
         with pytest.raises(InputError, match="ids must be distinct"):
-            _ = population.ids
+            Population(dataset)
 
 
 def test_a_dataset_without_agents_is_refused():

@@ -33,7 +33,7 @@ class ExogenousNoise(Messenger):
     def __init__(self, seed: int, draw: int | Tensor = 0, hide: bool = True) -> None:
         super().__init__()
         self.seed, self.draw, self.hide = seed, draw, hide
-        self._first: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+        self._first: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0) -> Tensor:
         """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`."""
@@ -51,7 +51,7 @@ class ExogenousNoise(Messenger):
             return exponential(ids, key, self.draw, episode)
         # A pure function of its arguments, kept because every step asks for it; the ids are kept too, so that their
         # address stays theirs.
-        known = (key, ids.data_ptr(), ids.shape[0])
+        known = (key, id(ids))
         if known not in self._first:
             self._first[known] = (exponential(ids, key, self.draw, 0), ids)
         return self._first[known][0]

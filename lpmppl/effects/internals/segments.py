@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lpmppl._compat import storage_uses
+from lpmppl._compat import inside_transform, storage_uses
 
 __all__ = ["BLOCK", "at_work", "blocked", "broadcast", "copy", "empty", "positions", "put", "scaled", "take"]
 
@@ -190,6 +190,6 @@ def positions(x: Tensor, holds: Callable[[Tensor], Tensor] | None = None) -> Ten
 
 def _true(mask: Tensor) -> Tensor:
     """Where a flat mask is true; NumPy finds rare events several times faster than torch."""
-    if mask.device.type != "cpu":
+    if mask.device.type != "cpu" or inside_transform(mask):
         return mask.nonzero().squeeze(-1)
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
