@@ -10,8 +10,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from lpmppl.effects.fields import Field, accumulate, dense, row_of, shape_of
-from lpmppl.effects.internals.segments import broadcast, empty
+from lpmppl.effects.cohorts import dense
+from lpmppl.effects.fields import Field, accumulate, row_of, shape_of
+from lpmppl.effects.internals.segments import broadcast, differentiated, empty
 from lpmppl.errors import InputError
 
 __all__ = ["Exposure", "Left"]
@@ -70,8 +71,8 @@ class Exposure(dist.TorchDistribution):
         """The cumulative hazard at the end of the step, shape (…, N); computed once."""
         if "after" not in self._memo:
             hazard = self.hazard
-            if isinstance(hazard, Field) and (hazard.needs_gradient or self.before.requires_grad):
-                hazard = hazard.agents()
+            if isinstance(hazard, Field) and (hazard.differentiated or differentiated(self.before)):
+                hazard = hazard.dense()
             self._memo["after"] = accumulate(self.before, hazard, self.at_risk, self.dt)
         return self._memo["after"]
 
@@ -81,7 +82,12 @@ class Exposure(dist.TorchDistribution):
         Where the hazard is a field, the cumulative hazard is computed in the same pass.
         """
         hazard = self.hazard
-        if "after" in self._memo or not isinstance(hazard, Field) or hazard.needs_gradient or self.before.requires_grad:
+        if (
+            "after" in self._memo
+            or not isinstance(hazard, Field)
+            or hazard.differentiated
+            or differentiated(self.before)
+        ):
             return (self.after > resistance) & (self.before <= resistance) & self.at_risk
         shape = broadcast(self.batch_shape, resistance.shape)
         event = empty(shape, torch.bool, self.before.device)

@@ -18,9 +18,11 @@ from chirho.dynamical.ops import simulate
 from torch import Tensor
 
 from lpmppl._compat import Messenger, Solver, effectful, repair_chirho
+from lpmppl.effects.cohorts import Cohort, Sparse, dense
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Cohort, Field, Network, Sparse, dense
+from lpmppl.effects.fields import Field, Network
 from lpmppl.effects.internals.ring import check_bound, quantise, width
+from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.walls import solver_wall
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
@@ -106,14 +108,22 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
             "agents are on the last dimension"
         )
     value = message.value if isinstance(message, Sparse) else message
-    tangent = value.requires_grad or torch.autograd.forward_ad.unpack_dual(value).tangent is not None
+    tangent = differentiated(value)
     if tangent and (onto is not None or reduce in ("max", "any")):
         what = "a running total" if onto is not None else f"reduce='{reduce}'"
         raise InputError(
             f"network '{network.name}': {what} carries no derivative; detach the message, or send it whole with sum "
             "or mean"
         )
-    dtype = onto.dtype if onto is not None else width(network.name, network.quantum, network.bound, network.reach)
+    if reduce == "any" and onto is None:
+        value = value != 0
+        message = Sparse(message.cohort, value) if isinstance(message, Sparse) else value
+    dtype = width(network.name, network.quantum, network.bound, network.reach)
+    if onto is not None and onto.dtype not in (dtype, torch.int64):
+        raise InputError(
+            f"network '{network.name}': a running total of {onto.dtype} can't hold its messages; start it from {dtype}"
+        )
+    dtype = onto.dtype if onto is not None else dtype
     whole = quantise(value, network.quantum, dtype)
     check_bound(network.name, value, network.bound)
     integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole

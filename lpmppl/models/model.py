@@ -55,8 +55,8 @@ class Model(ABC):
     population: Population
 
     @abstractmethod
-    def initial(self, theta: Theta) -> State:
-        """The state at day 0."""
+    def initial(self, theta: Theta, start: float = 0.0) -> State:
+        """The state at day `start`, on which whoever brings the infection has just been infected."""
 
     @abstractmethod
     def day(self, theta: Theta) -> Dynamics:
@@ -74,5 +74,5 @@ class Model(ABC):
         """Sample the parameters and simulate from day `start` for `days` days; returns the last state."""
         theta = self.sample_parameters()
         return simulate(
-            self.day(theta), self.initial(theta), torch.tensor(float(start)), torch.tensor(float(start + days))
+            self.day(theta), self.initial(theta, start), torch.tensor(float(start)), torch.tensor(float(start + days))
         )

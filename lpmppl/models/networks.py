@@ -10,7 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lpmppl.effects.fields import Field, Sparse
+from lpmppl.effects.cohorts import Sparse
+from lpmppl.effects.fields import Field
 from lpmppl.effects.internals.segments import broadcast, copy, take
 from lpmppl.errors import InputError
 

@@ -74,13 +74,13 @@ class SEIRM(Model):
         self.environment = {"transmission": 1.0}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "deaths": "deaths"}
 
-    def initial(self, theta: Theta) -> State:
+    def initial(self, theta: Theta, start: float = 0.0) -> State:
         people, device = self.population, self.population.device
         with people.plate():
             imported = pyro.sample("importation", dist.Bernoulli(theta["initial_infected"])).bool()
         state = {
             "stage": torch.full((people.size,), int(Stage.SUSCEPTIBLE), dtype=torch.uint8, device=device),
-            "infected_at": torch.where(imported, 0.0, -math.inf),
+            "infected_at": torch.where(imported, float(start), -math.inf),
             "due": torch.full((people.size,), math.inf, device=device),
             "exposure": torch.zeros(people.size, dtype=torch.float64, device=device),
             "infectious": torch.zeros(self.by.count if self.by else 1, dtype=torch.int64, device=device),

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lpmppl.effects.fields import Cohort
+from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.networks import Groups

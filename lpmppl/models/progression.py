@@ -12,7 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from lpmppl.effects.fields import Cohort, Network
+from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.fields import Network
 from lpmppl.effects.ops import aggregate, tally
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
@@ -88,7 +89,8 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
 
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
-        new = population.cohort(s["infected_at"], lambda at: at >= t - dt)
+        # Whoever was infected in the last step is still susceptible by stage; the half step more is room for rounding.
+        new = population.cohort(s["infected_at"], lambda at: at > t - 1.5 * dt)
         new = new.select(new.read(s["stage"]) == Stage.SUSCEPTIBLE)
         with new.plate(episode=0):
             latent = pyro.sample(

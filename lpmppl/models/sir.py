@@ -8,8 +8,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 
+from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure
-from lpmppl.effects.fields import Network, dense
+from lpmppl.effects.fields import Network
 from lpmppl.effects.ops import aggregate, happens, tally
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
@@ -63,7 +64,7 @@ class SIR(Model):
         self.environment = {"transmission": 1.0}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "recoveries": "recoveries"}
 
-    def initial(self, theta: Theta) -> State:
+    def initial(self, theta: Theta, start: float = 0.0) -> State:
         with self.population.plate():
             infectious = pyro.sample("initial_infection", dist.Bernoulli(theta["initial_infected"])).bool()
         hazard = torch.zeros(self.population.size, dtype=torch.float64, device=self.population.device)

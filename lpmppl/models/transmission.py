@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.distributions import Exposure
-from lpmppl.effects.fields import Network, Sparse
+from lpmppl.effects.fields import Network
 from lpmppl.effects.ops import happens, running, tally
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population

@@ -9,8 +9,8 @@ import torch
 from chirho.dynamical.handlers.interruption import StaticIntervention
 from chirho.dynamical.ops import simulate
 
+from lpmppl.effects.cohorts import Cohort, dense
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Cohort, dense
 from lpmppl.effects.handlers import (
     DiscreteTime,
     ExogenousNoise,
@@ -34,7 +34,7 @@ def three() -> Groups:
 class TestAggregate:
     def test_reductions(self):
         message = torch.tensor([1.0, 0.5, 0.0, 0.25, 0.0, 0.5])
-        read = lambda reduce: aggregate(message, three(), reduce=reduce).agents().tolist()  # noqa: E731
+        read = lambda reduce: aggregate(message, three(), reduce=reduce).dense().tolist()  # noqa: E731
         assert read("sum") == [1.5, 1.5, 0.0, 0.75, 0.75, 0.75]
         assert read("mean") == [0.75, 0.75, 0.0, 0.25, 0.25, 0.25]
         assert read("max") == [1.0, 1.0, 0.0, 0.5, 0.5, 0.5]
@@ -45,8 +45,8 @@ class TestAggregate:
         assert torch.exp(field).shape == (6,)
         assert (1.0 + field).tolist() == [5.0, 5.0, 3.0, 7.0, 7.0, 7.0]
         assert torch.where(field > 4, field, 0.0).tolist() == [0.0, 0.0, 0.0, 6.0, 6.0, 6.0]
-        assert (field + field - field).agents().tolist() == field.agents().tolist()
-        assert (field * field / 2).agents().tolist() == [8.0, 8.0, 2.0, 18.0, 18.0, 18.0]
+        assert (field + field - field).dense().tolist() == field.dense().tolist()
+        assert (field * field / 2).dense().tolist() == [8.0, 8.0, 2.0, 18.0, 18.0, 18.0]
 
     def test_refusals_name_the_network(self):
         with pytest.raises(InputError, match="'three' has 6 agents"):
@@ -64,16 +64,16 @@ class TestAggregate:
 
     def test_forty_cheques_of_1200_dollars_do_not_wrap(self):
         group = Groups("household", torch.zeros(40, dtype=torch.int32), 1, bound=1200.0)
-        assert aggregate(torch.full((40,), 1200.0), group, reduce="sum").agents()[0].item() == 48_000
+        assert aggregate(torch.full((40,), 1200.0), group, reduce="sum").dense()[0].item() == 48_000
 
     def test_the_derivative_is_that_of_the_sum(self):
         message = torch.tensor([0.5, 0.25, 0.0, 0.25, 0.5, 1.0], requires_grad=True)
         weights = torch.arange(6.0)
-        (aggregate(message, three()).agents() * weights).sum().backward()
+        (aggregate(message, three()).dense() * weights).sum().backward()
         member = torch.nn.functional.one_hot(three().index.long(), 3).float()
         mean = member @ (member / member.sum(0)).T
         torch.testing.assert_close(message.grad, mean.T @ weights)
-        _, tangent = torch.func.jvp(lambda m: aggregate(m, three()).agents(), (message.detach(),), (weights,))
+        _, tangent = torch.func.jvp(lambda m: aggregate(m, three()).dense(), (message.detach(),), (weights,))
         torch.testing.assert_close(tangent, mean @ weights)
 
     @pytest.mark.parametrize(

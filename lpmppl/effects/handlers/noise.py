@@ -8,8 +8,8 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger, handler_stack
+from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Cohort
 from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import InputError
 
@@ -33,28 +33,39 @@ class ExogenousNoise(Messenger):
     def __init__(self, seed: int, draw: int | Tensor = 0, hide: bool = True) -> None:
         super().__init__()
         self.seed, self.draw, self.hide = seed, draw, hide
-        self._first: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._first: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0) -> Tensor:
-        """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`."""
-        key = stream(self.seed, site)
+    def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0, draw: Tensor | int | None = None) -> Tensor:
+        """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`.
+
+        `draw` is the handler's own by default; integers of shape (n,) give each agent one.
+        """
+        key, draw = stream(self.seed, site), self.draw if draw is None else draw
+        if not isinstance(episode, Tensor):
+            return exponential(ids, key, draw, episode)
+        again = Cohort.of(episode > 0, ids)
+        first = self.resistance(site, ids, 0, draw)
+        if not len(again):
+            return first
+        if isinstance(draw, Tensor):
+            return torch.where(episode > 0, exponential(ids, key, draw, episode), first)
+        return again.write(first, exponential(ids[again.agent], key, draw, again.read(episode)))
+
+    def _met(self, site: str, ids: Tensor, episode: Tensor | int, infer: Message) -> Tensor:
+        """The resistance that a site's exposure meets; the population's first is kept, since every step asks for it."""
+        if infer.get("rows") is not None:
+            return self.resistance(site, ids, episode, self._draw(infer))
+        kept = self._first.get(site)
+        if kept is None or kept[0] is not ids:
+            kept = self._first[site] = ids, self.resistance(site, ids)
         if isinstance(episode, Tensor):
-            first, again = self.resistance(site, ids), Cohort.of(episode > 0, ids)
-            if isinstance(self.draw, Tensor):
-                return torch.where(episode > 0, exponential(ids, key, self.draw, episode), first)
-            return (
-                again.write(first, exponential(ids[again.agent], key, self.draw, again.read(episode)))
-                if len(again)
-                else first
-            )
-        if episode:
-            return exponential(ids, key, self.draw, episode)
-        # A pure function of its arguments, kept because every step asks for it; the ids are kept too, so that their
-        # address stays theirs.
-        known = (key, id(ids))
-        if known not in self._first:
-            self._first[known] = (exponential(ids, key, self.draw, 0), ids)
-        return self._first[known][0]
+            return self.resistance(site, ids, episode) if bool((episode > 0).any()) else kept[1]
+        return self.resistance(site, ids, episode) if episode else kept[1]
+
+    def _draw(self, infer: Message) -> Tensor | int:
+        """The draw of a site's agents: where they are some of several draws, each has its own."""
+        rows = infer.get("rows")
+        return rows(self.draw) if rows is not None and isinstance(self.draw, Tensor) else self.draw
 
     def _pyro_sample(self, msg: Message) -> None:
         fn, infer = msg["fn"], msg["infer"] or {}
@@ -70,7 +81,7 @@ class ExogenousNoise(Messenger):
             return
         site = str(infer.get("site", msg["name"]))
         if isinstance(fn, Exposure):
-            msg["value"] = fn.meet(self.resistance(site, ids, fn.episode))
+            msg["value"] = fn.meet(self._met(site, ids, fn.episode, infer))
         elif isinstance(fn, Left):
             msg["value"] = self._left(site, ids, fn, infer)
         elif isinstance(fn, dist.Delta):
@@ -83,19 +94,21 @@ class ExogenousNoise(Messenger):
     def _uniform(self, site: str, ids: Tensor, infer: Message) -> Tensor:
         episode = infer.get("episode")
         if episode is None:
-            return uniform(ids, stream(self.seed, site), self.draw, infer.get("step", 0))
-        return uniform(ids, stream(self.seed, f"{site}/episode"), self.draw, episode)
+            return uniform(ids, stream(self.seed, site), self._draw(infer), infer.get("step", 0))
+        return uniform(ids, stream(self.seed, f"{site}/episode"), self._draw(infer), episode)
 
     def _left(self, site: str, ids: Tensor, fn: Left, infer: Message) -> Tensor:
-        happened = Cohort.of(fn.event, ids)
-        resistance = self.resistance(site.removesuffix(".left"), ids, fn.exposure.episode)
+        happened, episode = Cohort.of(fn.event, ids), fn.exposure.episode
+        resistance = self._met(site.removesuffix(".left"), ids, episode, infer)
         before, after, r = (happened.read(x) for x in (fn.before, fn.after, resistance))
         h = after - before
         left = (after - r) / torch.where(h > 0, h, 1.0)
         # An event that data forced has no resistance in this step: its time within the step is drawn.
         forced = ~((after > r) & (before <= r))
         if bool(forced.any()):
-            chance = uniform(ids[happened.agent], stream(self.seed, site), infer.get("step", 0))
+            draw = self._draw(infer)
+            keys = (happened.read(k) if isinstance(k, Tensor) else k for k in (draw, infer.get("step", 0), episode))
+            chance = uniform(ids[happened.agent], stream(self.seed, site), *keys)
             left = torch.where(forced, Left.quantile(h.detach(), chance), left)
         sparse = happened.carrying(left.float())
         return sparse if self.hide and not self._watched() else sparse.dense()  # type: ignore[return-value]

@@ -29,16 +29,19 @@ def width(name: str, quantum: float, bound: float, reach: int) -> torch.dtype:
 
 def quantise(value: Tensor, quantum: float, dtype: torch.dtype) -> Tensor:
     """Round values to whole quanta; an error of at most half a quantum each, none for values that are multiples."""
-    if not value.is_floating_point():
-        return value.to(dtype) if quantum == 1.0 else value.to(dtype) * round(1.0 / quantum)
-    return (value.detach().double() / quantum).round_().to(dtype)
+    units = 1.0 / quantum
+    if not units.is_integer():
+        return (value.detach().double() / quantum).round_().to(dtype)
+    if value.is_floating_point():
+        return (value.detach().double() * units).round_().to(dtype)
+    return value.to(dtype) * int(units)
 
 
 def check_bound(name: str, value: Tensor, bound: float) -> None:
     """Refuse values beyond the declared bound, and NaN, by the name of their network or tally."""
-    if value.dtype == torch.bool or not value.numel():
+    if not value.numel() or (value.dtype == torch.bool and bound >= 1):
         return
-    largest = value.detach().abs().max()
+    largest = value.detach().abs().max() if value.dtype != torch.bool else value.max().int()
     if not bool(largest <= bound):
         raise InputError(
             f"'{name}': a value of {float(largest):g} was given where the bound is {bound:g}; declare a larger bound"

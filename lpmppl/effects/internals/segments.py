@@ -18,7 +18,19 @@ from torch import Tensor
 
 from lpmppl._compat import inside_transform, storage_uses
 
-__all__ = ["BLOCK", "at_work", "blocked", "broadcast", "copy", "empty", "positions", "put", "scaled", "take"]
+__all__ = [
+    "BLOCK",
+    "at_work",
+    "blocked",
+    "broadcast",
+    "copy",
+    "differentiated",
+    "empty",
+    "positions",
+    "put",
+    "scaled",
+    "take",
+]
 
 BLOCK = 1 << 15
 """Agents per block of a fused pass: it stays in cache."""
@@ -124,7 +136,7 @@ def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
 
 def scaled(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply flat values of any kind by floating-point factors of the same shape, on several threads if many."""
-    if x.nbytes < _LARGE or x.shape != factor.shape or _follows(x) or _follows(factor):
+    if x.nbytes < _LARGE or x.shape != factor.shape or differentiated(x) or differentiated(factor):
         return x * factor
     out = empty(factor.shape, factor.dtype, factor.device)
 
@@ -137,7 +149,7 @@ def scaled(x: Tensor, factor: Tensor) -> Tensor:
 
 def take(x: Tensor, where: Tensor) -> Tensor:
     """Read a flat tensor at positions of shape (k,), on several threads where they are many."""
-    if where.shape[0] <= BLOCK or x.device.type != "cpu" or _follows(x):
+    if where.shape[0] <= BLOCK or x.device.type != "cpu" or differentiated(x):
         return x.index_select(0, where)
     out = empty(where.shape, x.dtype, x.device)
 
@@ -157,8 +169,8 @@ def put(x: Tensor, where: Tensor, value: Tensor) -> None:
     blocked(where.shape[0], lambda: write, device=x.device)
 
 
-def _follows(x: Tensor) -> bool:
-    """Say whether a derivative is being taken through a tensor."""
+def differentiated(x: Tensor) -> bool:
+    """Say whether a derivative is being taken through a tensor, in reverse or forward mode."""
     return x.requires_grad or torch.autograd.forward_ad.unpack_dual(x).tangent is not None
 
 
