@@ -29,7 +29,8 @@ def main() -> None:
     value = {n: tree["prior"][n].item() for n in model.parameters}
     latent = laplace(value["latent_mean"], value["latent_spread"], growth)
     infectious = laplace(value["infectious_mean"], value["infectious_spread"], growth)
-    # Wallinga and Lipsitch, Proc. R. Soc. B 274 (2007): R = 1 / E exp(−r · generation time), here of a latent and an infectious period.
+    # R = 1 / E exp(−r · generation time), here of a latent and an infectious period: Wallinga and Lipsitch,
+    # Proc. R. Soc. B 274 (2007).
     number = growth * value["infectious_mean"] / (latent * (1 - infectious))
     print(f"growth {growth:.3f} per day, doubling in {np.log(2) / growth:.1f} days, reproduction number {number:.2f}")
 
