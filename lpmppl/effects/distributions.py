@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.fields import Field, accumulate, row_of, shape_of
-from lpmppl.effects.internals.segments import broadcast, differentiated, empty
+from lpmppl.effects.internals.segments import broadcast, crosses, differentiated, empty
 from lpmppl.errors import InputError
 
 __all__ = ["Exposure", "Left"]
@@ -95,11 +95,10 @@ class Exposure(dist.TorchDistribution):
 
         def visit(row: tuple[int, ...]) -> Callable[[slice, Tensor, Tensor], None]:
             r, here = resistance[row_of(lead, resistance, row)], event[row]
+            risk = self.at_risk[row_of(lead, self.at_risk, row)]
 
             def look(agents: slice, before: Tensor, after: Tensor) -> None:
-                happened = torch.gt(after, r[agents], out=here[agents])
-                if happened.any():
-                    happened.logical_and_(before <= r[agents])
+                crosses(before, after, r[agents], risk[agents], here[agents])
 
             return look
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
-from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, differentiated, empty, scaled
+from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, differentiated, empty, keep, scaled
 from lpmppl.errors import InputError
 
 __all__ = ["Field", "Network", "accumulate", "row_of", "rows", "shape_of"]
@@ -292,7 +292,7 @@ def _pass(hazard: Field, before: Tensor, risk: Tensor, after: Tensor, look: Look
     def do(block: slice) -> None:
         size = block.stop - block.start
         step = hazard.fill(block, spare[0, :size], spare[1, :size])
-        step.mul_(risk[block])
+        keep(step, risk[block])
         was, now = before[block], after[block]
         torch.add(was, step, out=now)
         if look is not None:

@@ -24,8 +24,10 @@ __all__ = [
     "blocked",
     "broadcast",
     "copy",
+    "crosses",
     "differentiated",
     "empty",
+    "keep",
     "positions",
     "put",
     "scaled",
@@ -167,6 +169,30 @@ def put(x: Tensor, where: Tensor, value: Tensor) -> None:
         x.index_put_((where[part],), value[part] if value.dim() else value)
 
     blocked(where.shape[0], lambda: write, device=x.device)
+
+
+def keep(x: Tensor, mask: Tensor) -> None:
+    """Zero what a mask leaves out, in place; on the CPU by NumPy, which is twice as fast with Booleans."""
+    if x.device.type == "cpu":
+        values = x.numpy()
+        np.multiply(values, mask.numpy(), out=values)
+    else:
+        x.mul_(mask)
+
+
+def crosses(before: Tensor, after: Tensor, level: Tensor, at_risk: Tensor, out: Tensor) -> None:
+    """Write into a mask where a level lies in (before, after] of an agent at risk.
+
+    Few of those at risk are above their level, so only they are looked at twice.
+    """
+    if out.device.type != "cpu":
+        torch.gt(after, level, out=out).logical_and_(before <= level).logical_and_(at_risk)
+        return
+    flags, levels = out.numpy(), level.numpy()
+    np.logical_and(np.greater(after.numpy(), levels, out=flags), at_risk.numpy(), out=flags)
+    above = np.flatnonzero(flags)
+    if above.size:
+        flags[above] = before.numpy()[above] <= levels[above]
 
 
 def differentiated(x: Tensor) -> bool:
