@@ -6,13 +6,16 @@ longer needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import chirho.dynamical.internals.backends.torchdiffeq as _chirho_ode
 import torch
 import torchdiffeq
+from chirho.dynamical.internals._utils import ShallowMessenger
 from chirho.dynamical.internals.solver import Interruption, Solver, get_new_interruptions, simulate_point
+from chirho.indexed.handlers import IndexPlatesMessenger
 from chirho.indexed.internals import add_indices
 from chirho.indexed.ops import IndexSet, get_index_plates
 from pyro.poutine.block_messenger import BlockMessenger
@@ -27,6 +30,7 @@ __all__ = [
     "BlockMessenger",
     "CondIndepStackFrame",
     "ConditionMessenger",
+    "IndexPlatesMessenger",
     "IndexSet",
     "Interruption",
     "Messenger",
@@ -40,6 +44,8 @@ __all__ = [
     "get_new_interruptions",
     "handler_stack",
     "inside_transform",
+    "interruptions_renewed",
+    "keys_intervened",
     "repair_chirho",
     "simulate_point",
     "storage_uses",
@@ -98,6 +104,37 @@ def storage_uses(storage: torch.UntypedStorage) -> int:
 def inside_transform(x: torch.Tensor) -> bool:
     """Say whether a tensor is one of `torch.func`'s, which has no memory of its own to look at."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+@contextmanager
+def interruptions_renewed() -> Iterator[Callable[[], None]]:
+    """Give a function that puts ChiRho's used-up interruptions back where they stood; it is called at the end too.
+
+    An interruption takes itself off the stack in the first simulation that meets it.
+    """
+    stood = list(_PYRO_STACK)
+
+    def renew() -> None:
+        for place, handler in reversed(list(enumerate(stood))):
+            if isinstance(handler, ShallowMessenger) and handler not in _PYRO_STACK:
+                inner = next((h for h in stood[place + 1 :] if h in _PYRO_STACK), None)
+                _PYRO_STACK.insert(len(_PYRO_STACK) if inner is None else _PYRO_STACK.index(inner), handler)
+            if isinstance(handler, ShallowMessenger):
+                handler.used = False
+
+    try:
+        yield renew
+    finally:
+        renew()
+
+
+def keys_intervened(interruption: Interruption[torch.Tensor]) -> tuple[str, ...]:
+    """The state keys that an interruption is to set, where it is an intervention given as a mapping."""
+    callback = interruption.callback
+    names = callback.__code__.co_freevars
+    cells = callback.__closure__ or ()
+    act = dict(zip(names, (c.cell_contents for c in cells), strict=True)).get("intervention")
+    return tuple(act) if isinstance(act, Mapping) else ()
 
 
 def handler_stack() -> tuple[Messenger, ...]:

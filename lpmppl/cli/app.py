@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import typer
 from typer import TyperException
@@ -14,7 +19,7 @@ from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.population import population
 from lpmppl.cli.report import report
 from lpmppl.cli.simulate import simulate
-from lpmppl.errors import LpmError
+from lpmppl.errors import InputError, LpmError
 
 __all__ = ["app", "invoke", "main"]
 
@@ -53,31 +58,73 @@ def about() -> None:
 
 def main() -> None:
     """Run the command line on the program's arguments, and exit."""
+    ready()
     sys.exit(invoke(sys.argv[1:]))
 
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run the command line and give its exit code: 0, 1 (`doctor` finds a fault), 2 for bad input, 130 for Ctrl-C."""
     try:
+        check(arguments)
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 quiet()
             # An exit code comes back from `typer.Exit`, and 130 from a Ctrl-C that no command caught.
             code = app(args=list(arguments), prog_name="lpmppl", standalone_mode=False) or 0
+            sys.stdout.flush()
             return refuse("interrupted", CTRL_C) if code == CTRL_C else int(code)
     except Interrupted as stop:
         return refuse(str(stop), CTRL_C)
     except KeyboardInterrupt:
         return refuse("interrupted", CTRL_C)
     except TyperException as error:
-        return refuse(error.format_message()) if error.format_message() else BAD_INPUT
+        return refuse(spelled(error)) if error.format_message() else BAD_INPUT
     except LpmError as error:
         return refuse(str(error))
+    except OSError as error:
+        drop()
+        return refuse(f"{error.filename or 'reading or writing failed'}: {error.strerror or error}")
+
+
+def ready() -> None:
+    """Make stdout and stderr take any text: a closed one drops it, another escapes what its encoding lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open to the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Raise InputError for an argument that isn't text, which no file that is kept could repeat."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"the argument {argument!a} isn't valid UTF-8: choose another name") from None
+
+
+def drop() -> None:
+    """Let go of what stdout still holds where it can't be written, or Python tries it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def spelled(error: TyperException) -> str:
+    """Say what is wrong with the spelling of a command, with the value that was given where there is one."""
+    message = error.format_message()
+    faults: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
+    given = f"Invalid value '{faults[0]['input']}' for " if faults else "Invalid value for "
+    return message.replace("Invalid value for ", given, 1)
 
 
 def refuse(message: str, code: int = BAD_INPUT) -> int:
     """Say why the program stops, in one line."""
-    print(f"lpmppl: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"lpmppl: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

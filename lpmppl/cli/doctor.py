@@ -47,12 +47,7 @@ def doctor(
     findings = examine()
     usable = all(f.verdict != "fault" for f in findings)
     if as_json:
-        print(
-            json.dumps(
-                {"usable": usable, "findings": [asdict(f) for f in findings], "versions": installed()},
-                ensure_ascii=False,
-            )
-        )
+        print(json.dumps({"usable": usable, "findings": [asdict(f) for f in findings], "versions": installed()}))
     else:
         show(findings, usable)
     raise typer.Exit(0 if usable else 1)
@@ -118,10 +113,10 @@ def cache() -> Finding:
     from lpmppl.data.cache import folder
 
     where = folder()
-    size = sum(p.stat().st_size for p in where.rglob("*") if p.is_file()) if where.is_dir() else 0
-    found = f"{where}, {size / 1e6:,.0f} MB"
+    found = str(where)
     try:
         where.mkdir(parents=True, exist_ok=True)
+        found = f"{where}, {sum(p.stat().st_size for p in where.rglob('*') if p.is_file()) / 1e6:,.0f} MB"
         tempfile.TemporaryFile(dir=where).close()
     except OSError as error:
         return Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -87,10 +88,18 @@ class RunFolder:
             ) from None
         if status == "done":
             folder.checkpoint.unlink(missing_ok=True)
-            raise InputError(f"--resume {path}: this run is done, its report is {folder.page}")
+            raise InputError(f"--resume {path}: this run is done, {folder.remains()}")
         folder.lock()
         folder.sweep()
         return folder
+
+    def remains(self) -> str:
+        """Say where the report of a run that is done lies, or how to get it back."""
+        if self.page.is_file():
+            return f"its report is {self.page}"
+        if self.results.is_file():
+            return f"its report is gone: make it again with lpmppl report {shlex.quote(str(self.path))}"
+        return f"but {self.results} is gone: start anew with --out"
 
     def sweep(self) -> None:
         """Remove files that a killed process was still writing."""

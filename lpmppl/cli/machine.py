@@ -70,5 +70,6 @@ def free_memory() -> float | None:
 
 def free_disk(folder: Path) -> float:
     """Give the free space in bytes where `folder` is or would be."""
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    # A name that is too long, or in a folder that can't be read, counts as one that isn't there.
+    existing = next(p for p in (folder, *folder.absolute().parents) if os.access(p, os.F_OK))
     return float(shutil.disk_usage(existing).free)

@@ -95,11 +95,7 @@ def describe(
         people = Population.open(path) if path else city.population(agents, seed=0)
         table = margins(people.dataset)
     if as_json:
-        print(
-            json.dumps(
-                {"agents": int(people.size), "margins": json.loads(table.to_json(orient="records"))}, ensure_ascii=False
-            )
-        )
+        print(json.dumps({"agents": int(people.size), "margins": json.loads(table.to_json(orient="records"))}))
     else:
         print_margins(table)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,6 +13,9 @@ __all__ = ["POPULATIONS", "Settings"]
 
 POPULATIONS: dict[str, tuple[str, ...]] = {"nyc": ("seirm", "sir")}
 """Populations by name, the module of that name in `lpmppl.models`, with the models that it defines."""
+
+MOST_DAYS = 100_000
+MOST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Settings:
             raise InputError(nearest(f"model of {self.name}", self.model, POPULATIONS[self.name]))
         if self.days < 1:
             raise InputError(f"--days {self.days}: simulate at least one day")
+        if self.days > MOST_DAYS:
+            raise InputError(f"--days {self.days}: results are kept for every day, so give at most {MOST_DAYS:,}")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise InputError(f"--seed {self.seed}: give a whole number from 0 to {MOST_SEED} (2⁶³ − 1)")
 
     def record(self) -> dict[str, Any]:
         """Give the settings as `run.json` keeps them."""
@@ -48,13 +56,22 @@ class Settings:
     def read(cls, record: Mapping[str, Any], where: str) -> Settings:
         """Read settings back from `run.json`.
 
-        Raises InputError where they are incomplete.
+        Raises InputError where they are incomplete, or not of their types.
         """
         try:
-            acts = tuple((str(n), float(v), int(d)) for n, v, d in record["intervene"])
-            rest = {f.name: record[f.name] for f in fields(cls) if f.name != "intervene"}
-            return cls(**rest, intervene=acts)
-        except (KeyError, TypeError, ValueError) as error:
+            saved = of("saved", record["saved"], str)
+            return cls(
+                **{name: of(name, record[name], str) for name in ("name", "model", "device")},
+                **{name: of(name, record[name], int) for name in ("days", "seed", "population_seed")},
+                saved=saved,
+                agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
+                set={name: number(name, value) for name, value in of("set", record["set"], dict).items()},
+                intervene=tuple(
+                    (of("intervene", n, str), number(n, v), of(n, d, int))
+                    for n, v, d in of("intervene", record["intervene"], list)
+                ),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(
                 f"{where}: the settings in run.json are damaged ({error}): start anew with --out"
             ) from None
@@ -71,6 +88,20 @@ class Settings:
                 raise InputError(
                     f"--resume goes on with {option} {plain(mine)}, not {plain(theirs)}: leave the option out"
                 )
+
+
+def of(name: str, value: Any, *kinds: type) -> Any:
+    """Give a value of `run.json` that is of one of these types; TypeError for any other."""
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise TypeError(f"{name} is {value!r}")
+    return value
+
+
+def number(name: str, value: Any) -> float:
+    """Give a value of `run.json` as a finite number; TypeError or ValueError for any other."""
+    if not math.isfinite(of(name, value, int, float)):
+        raise ValueError(f"{name} is {value!r}")
+    return float(value)
 
 
 def plain(value: object) -> str:

@@ -124,7 +124,7 @@ def simulate(
         outcome = compute(asked, folder, checkpoint_every)
     except KeyboardInterrupt:
         raise Interrupted(farewell(folder)) from None
-    except LpmError:
+    except (LpmError, OSError):
         if folder and not resume:
             folder.abandon()
         raise
@@ -132,7 +132,7 @@ def simulate(
         if folder:
             folder.unlock()
     if as_json:
-        print(json.dumps(outcome, ensure_ascii=False))
+        print(json.dumps(outcome))
     else:
         show(outcome)
 
@@ -195,8 +195,10 @@ def people_for(asked: Settings) -> Population:
 
 def origin(population: Population) -> dict[str, Any]:
     """Give what a population was built from: builder, size, seed, and its tables with their checksum."""
-    provenance = json.loads(population.dataset.attrs.get("provenance", "{}"))
-    return {k: provenance[k] for k in ("builder", "agents", "seed", "tables", "tables_sha256") if k in provenance}
+    from lpmppl.data.provenance import provenance
+
+    made = provenance(population.dataset)
+    return {k: made[k] for k in ("builder", "agents", "seed", "tables", "tables_sha256") if k in made}
 
 
 def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, Any]:

@@ -35,12 +35,12 @@ def settings(texts: Sequence[str]) -> dict[str, float]:
 def interventions(texts: Sequence[str]) -> list[tuple[str, float, int]]:
     """Read `name=value@day` triples: from this day on, the name has this value.
 
-    Raises InputError for another spelling, or a value that isn't a finite number.
+    Raises InputError for another spelling, a value that isn't a finite number, or a name given twice for one day.
 
     >>> interventions(["transmission=0.3@20"])
     [('transmission', 0.3, 20)]
     """
-    acts = []
+    acts: list[tuple[str, float, int]] = []
     for text in texts:
         act, at, day = text.rpartition("@")
         name, equals, value = act.partition("=")
@@ -50,6 +50,8 @@ def interventions(texts: Sequence[str]) -> list[tuple[str, float, int]]:
             )
         if not re.fullmatch(r"\s*[+-]?\d+\s*", day):
             raise InputError(f"--intervene '{text}': the day '{day}' isn't a whole number")
+        if any((name.strip(), int(day)) == (other, when) for other, _, when in acts):
+            raise InputError(f"--intervene gives '{name.strip()}' twice on day {int(day)}: give it once a day")
         acts.append((name.strip(), finite(value, f"--intervene {text}"), int(day)))
     return acts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -22,33 +23,47 @@ def folder() -> Path:
 
 
 def path_of(agents: int, seed: int) -> Path:
-    """Where the population of these arguments is kept, by tables and builder too."""
-    return folder() / f"nyc-{agents}-{seed}-{shipped().checksum[:12]}-{nyc.BUILDER}.zarr"
+    """Where the population of these arguments is kept, by tables, builder and format too."""
+    return folder() / f"nyc-{agents}-{seed}-{shipped().checksum[:12]}-{nyc.BUILDER}-{store.FORMAT}.zarr"
 
 
 def population(agents: int, seed: int = 0) -> xr.Dataset:
     """The population of New York with `agents` people, from the cache or built and kept there.
 
-    A damaged entry is built again, with a warning; a cache that can't be written costs a warning and the time to build
-    again. Raises InputError as `nyc.build` does.
+    An entry that is damaged or no population is built again, with a warning; a cache that can't be written costs a
+    warning and the time to build again. Raises InputError as `nyc.build` does.
     """
     nyc.check_agents(agents)
     path = path_of(agents, seed)
     damaged = False
-    if path.exists():
+    if os.path.lexists(path):
         try:
             return store.load(path)
-        except InputError as error:
+        except (InputError, OSError) as error:
             damaged = True
             warnings.warn(f"{error} (building it again now)", stacklevel=2)
     dataset = nyc.build(agents, seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if damaged:
+            _make_way(path)
         store.save(dataset, path, overwrite=damaged)
     except (InputError, OSError) as error:
         # Another process may have finished the same population first; that one is as good.
-        if damaged or not path.exists():
+        if damaged or not os.path.lexists(path):
             warnings.warn(
                 f"the population is not kept in the cache: {error}; set LPMPPL_CACHE to another folder", stacklevel=2
             )
     return dataset
+
+
+def _make_way(path: Path) -> None:
+    """Take away an entry that is no Zarr folder, which `store.save` would not replace; the name is the cache's own."""
+    if (path / "zarr.json").is_file():
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(aside)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from lpmppl.data.acs import AGE_GROUPS, BANDS, BOROUGHS, INDUSTRIES, OCCUPATIONS, Tables, shipped
 from lpmppl.data.labour import EMPLOYED, OUTSIDE
 from lpmppl.data.nyc import AGE_BANDS
+from lpmppl.data.provenance import provenance
 from lpmppl.data.targets import persons, quarters, size_shares
 from lpmppl.errors import InputError
 
@@ -78,11 +78,11 @@ def margins(dataset: xr.Dataset, tables: Tables | None = None) -> pd.DataFrame:
     others or isn't New York's.
     """
     tables = shipped() if tables is None else tables
-    provenance = json.loads(str(dataset.attrs.get("provenance", "{}")))
-    if "tables_sha256" not in provenance or "puma" not in dataset:
+    origin = provenance(dataset)
+    if "tables_sha256" not in origin or "puma" not in dataset:
         raise InputError("margins are known only for a population that `lpmppl population nyc` built")
-    if provenance["tables_sha256"] != tables.checksum:
-        raise InputError(f"this population was built with other tables: pass those ('{provenance.get('tables')}')")
+    if origin["tables_sha256"] != tables.checksum:
+        raise InputError(f"this population was built with other tables: pass those ('{origin.get('tables')}')")
     m = _Margins(dataset, tables)
     _people(m)
     _homes(m)

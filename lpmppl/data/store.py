@@ -7,7 +7,9 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,7 +20,7 @@ from lpmppl.errors import InputError
 
 __all__ = ["FORMAT", "load", "save"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout on disk."""
 
 _KIND = "lpmppl population"
@@ -26,7 +28,7 @@ _CHUNK = 1 << 22  # elements: a few megabytes a chunk load in parallel, and 8.4 
 
 
 def save(dataset: xr.Dataset, path: str | Path, overwrite: bool = False) -> Path:
-    """Write a population as Zarr at `path`, with a checksum of every variable; returns the path.
+    """Write a population as Zarr at `path`, with checksums of every variable and of all attributes; returns the path.
 
     The folder appears under its name only when it is complete. Raises InputError if `path` exists (unless `overwrite`,
     which replaces a population and nothing else) or can't be written.
@@ -43,7 +45,12 @@ def save(dataset: xr.Dataset, path: str | Path, overwrite: bool = False) -> Path
     described = dataset.assign_attrs(
         format=FORMAT,
         kind=_KIND,
-        checksums=json.dumps({str(name): _checksum(v.values) for name, v in dataset.variables.items()}),
+        checksums=json.dumps(
+            {
+                "variables": {str(name): _checksum(v) for name, v in dataset.variables.items()},
+                "attrs": _checksum_of_attrs(dataset),
+            }
+        ),
     )
     codec = BloscCodec(cname="lz4", clevel=4, shuffle="shuffle")
     encoding = {
@@ -91,14 +98,15 @@ def load(path: str | Path) -> xr.Dataset:
     if attrs.get("format") != FORMAT:
         raise InputError(f"'{path}' has format {attrs.get('format')}, this version reads {FORMAT}; build it again")
     try:
-        checksums = json.loads(str(attrs["checksums"]))
+        sums = json.loads(str(attrs["checksums"]))
+        checksums, whole = dict(sums["variables"]), str(sums["attrs"])
         dataset = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False, decode_times=False).load()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, zarr.errors.BaseZarrError) as error:
         raise InputError(f"'{path}' can't be read ({_line(error)}): {rebuild}") from error
     for name, checksum in checksums.items():
         if name not in dataset.variables:
             raise InputError(f"'{path}' has lost its variable '{name}': {rebuild}")
-        if _checksum(dataset[name].values) != checksum:
+        if _checksum(dataset[name].variable) != checksum:
             raise InputError(f"'{path}': variable '{name}' does not match its checksum: {rebuild}")
     dataset = dataset[list(checksums)].drop_encoding()
     for variable in dataset.variables.values():
@@ -106,6 +114,8 @@ def load(path: str | Path) -> xr.Dataset:
     dataset.attrs = {
         name: value for name, value in dataset.attrs.items() if name not in ("format", "kind", "checksums")
     }
+    if _checksum_of_attrs(dataset) != whole:
+        raise InputError(f"'{path}': its attributes do not match their checksum: {rebuild}")
     return dataset
 
 
@@ -113,8 +123,30 @@ def _is_zarr(path: Path) -> bool:
     return path.is_dir() and (path / "zarr.json").is_file()
 
 
-def _checksum(values: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data).hexdigest()
+def _checksum(variable: xr.Variable) -> str:
+    """Sum up the values of a variable and what they mean: dimensions, type, labels and other attributes."""
+    values = variable.values
+    about = [variable.dims, variable.shape, values.dtype.str[1:], _plain(variable.attrs)]
+    total = hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data)
+    total.update(_text(about))
+    return total.hexdigest()
+
+
+def _checksum_of_attrs(dataset: xr.Dataset) -> str:
+    about = [_plain(dataset.attrs), sorted(str(name) for name in dataset.coords)]
+    return hashlib.sha256(_text(about)).hexdigest()
+
+
+def _plain(attrs: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """The attributes that come back as they were given: Zarr adds its fill value."""
+    return {
+        str(name): value for name, value in attrs.items() if name not in ("_FillValue", "format", "kind", "checksums")
+    }
+
+
+def _text(value: object) -> bytes:
+    """One spelling of a value for as long as Zarr's JSON keeps it the same."""
+    return json.dumps(value, sort_keys=True, default=lambda array: array.tolist()).encode()
 
 
 def _line(error: BaseException) -> str:

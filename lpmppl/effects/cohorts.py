@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
 
 
 class Lazy(ABC):
-    """What reads as a per-agent tensor and becomes one when a torch function asks for it."""
+    """What reads as a per-agent tensor, and becomes one for any torch function, method or operator that asks for it."""
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -50,6 +51,40 @@ class Lazy(ABC):
     ) -> Any:
         plain = [[dense(b) for b in a] if isinstance(a, list | tuple) else dense(a) for a in args]
         return func(*plain, **{k: dense(v) for k, v in (kwargs or {}).items()})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(Tensor, name):
+            raise AttributeError(f"neither {type(self).__name__} nor a tensor has '{name}'")
+        return getattr(self.dense(), name)
+
+    def __bool__(self) -> bool:
+        return bool(self.dense())
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    __hash__ = object.__hash__
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def apply(self: Lazy, *others: Any) -> Any:
+        return getattr(operator, name)(self.dense(), *(dense(o) for o in others))
+
+    return apply
+
+
+def _reflected(name: str) -> Callable[..., Any]:
+    def apply(self: Lazy, other: Any) -> Any:
+        return getattr(operator, name)(dense(other), self.dense())
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(Lazy, f"__{_name}__", _operator(_name))
+    setattr(Lazy, f"__r{_name}__", _reflected(_name))
+for _name in ("lt", "le", "gt", "ge", "eq", "ne", "neg", "abs", "and_", "or_", "invert", "getitem"):
+    setattr(Lazy, f"__{_name.rstrip('_')}__", _operator(_name))
 
 
 def dense(x: Any) -> Any:

@@ -66,6 +66,16 @@ class Exposure(dist.TorchDistribution):
             ) from e
         super().__init__(shape if _shape is None else _shape, validate_args=False)
 
+    def check(self, name: str) -> None:
+        """Refuse a hazard that is negative or no finite number, by the name of its site."""
+        hazard, dt = self.hazard, self.dt
+        parts = [leaf.scale for leaf in hazard.leaves] if isinstance(hazard, Field) else [hazard]
+        for part in (*parts, dt):
+            x = torch.as_tensor(part).detach()
+            if not bool(((x >= 0) & (x < torch.inf)).all()):
+                span = f"{float(x.min()):g} … {float(x.max()):g}"
+                raise InputError(f"site '{name}': a hazard of {span} was given; it must be finite and 0 or more")
+
     @property
     def after(self) -> Tensor:
         """The cumulative hazard at the end of the step, shape (…, N); computed once."""

@@ -192,6 +192,8 @@ class Field(Lazy):
             return self.dense() * other.dense()
         if isinstance(other, Sparse):
             return self.dense() * other.dense()
+        if not isinstance(other, Tensor | int | float):
+            other = torch.as_tensor(other)
         if not isinstance(other, Tensor):
             return Field(tuple(leaf.scaled(other) for leaf in self.leaves), self.factors)
         if other.dim() == 0 or other.shape[-1] == 1:
@@ -206,7 +208,7 @@ class Field(Lazy):
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
-        return self * (1.0 / other)
+        return self * (1.0 / dense(other))
 
     def __neg__(self) -> Any:
         return self * -1.0
@@ -224,21 +226,6 @@ class Field(Lazy):
 
     def __rsub__(self, other: Any) -> Any:
         return dense(other) - self.dense()
-
-    def __lt__(self, other: Any) -> Tensor:
-        return self.dense() < dense(other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return self.dense() <= dense(other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return self.dense() > dense(other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return self.dense() >= dense(other)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return self.dense()[index]
 
     def with_total(self, total: Tensor) -> Field:
         return replace(self, total=total)

@@ -170,6 +170,8 @@ def tally(
     Raises:
         InputError: for a value beyond the bound, that isn't finite, or of another number of agents than the strata.
     """
+    if "/" in name:
+        raise InputError(f"tally '{name}': a name of a result can't have a slash in it")
     message = _message(value)
     x = message.value if isinstance(message, Sparse) else message
     exact = not x.is_floating_point()
@@ -209,6 +211,7 @@ def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
         the event, Boolean of shape (…, N), and the fraction left in [0, 1), zero where nothing happened, of the same
         shape.
     """
+    exposure.check(name)
     event = pyro.sample(name, exposure)
     return event, pyro.sample(f"{name}.left", Left(exposure, event))
 

@@ -10,6 +10,7 @@ import xarray as xr
 
 from lpmppl._compat import get_index_plates
 from lpmppl.effects.handlers.record import Record, Series
+from lpmppl.errors import LpmError
 from lpmppl.models.model import Model
 
 __all__ = ["tree_of"]
@@ -37,9 +38,11 @@ def tree_of(
             dims=("chain", "draw"),
             attrs={"units": parameter.units, "long_name": parameter.description, "source": parameter.source},
         )
-    outcomes = xr.Dataset(
-        {name: _tally(words, [record.series[name] for record in records]) for name, words in model.tallies.items()}
-    )
+    for name in model.tallies:
+        if name not in records[0].series:
+            raise LpmError(f"the model declares the tally '{name}', but never counted it in {days} days")
+    words = {name: model.tallies.get(name, name) for name in (*model.tallies, *records[0].series)}
+    outcomes = xr.Dataset({n: _tally(w, [record.series[n] for record in records], days) for n, w in words.items()})
     outcomes = outcomes.assign_coords(chain=[0], draw=np.arange(len(records)), day=np.arange(days))
     groups = {
         "/": xr.Dataset(attrs=dict(attrs)),
@@ -54,29 +57,35 @@ def tree_of(
     return xr.DataTree.from_dict(groups)
 
 
-def _tally(words: str, draws: Sequence[Series]) -> xr.DataArray:
+def _tally(words: str, draws: Sequence[Series], days: int) -> xr.DataArray:
     """One tally as (chain, draw, worlds, day, strata); worlds have the names of the interventions that parted them."""
     plates = sorted(get_index_plates().items(), key=lambda p: p[1].dim)
     first = draws[0]
-    strata = tuple(first.dims)
-    sizes = tuple(len(labels) for labels in first.dims.values()) or ()
-    worlds = tuple(f.size for _, f in plates)
+    strata = {dim: list(labels) for dim, labels in first.dims.items()}
+    sizes = tuple(len(labels) for labels in strata.values())
+    worlds = tuple(frame.size for _, frame in plates)
     stacked = []
     for series in draws:
         x = series.values
+        full = np.zeros((days, *x.shape[1:]), x.dtype)
+        taken = np.array([int(day) for day in series.days])
+        full[taken] = x
+        if series.stock:
+            # Whoever is counted every few days is that many in between.
+            full = full[np.maximum.accumulate(np.where(np.isin(np.arange(days), taken), np.arange(days), 0))]
         lead = x.shape[1:-1]
-        # Worlds lie from −3 leftward and draws at −2 of the agents' axis; a tally that didn't part has them all alike.
-        lead = lead[:-1] if len(lead) > 1 and lead[-1] == 1 else lead
-        full = np.broadcast_to(
-            x.reshape(x.shape[0], *((1,) * (len(worlds) - len(lead))), *lead, -1), (x.shape[0], *worlds, x.shape[-1])
+        # Dimension −2 of agents' tensors is the last leading one here, −3 the one before it, and so on.
+        wide = full.reshape(
+            days, *((1,) * (max([1, *(-f.dim - 1 for _, f in plates)]) - len(lead))), *lead, x.shape[-1]
         )
-        stacked.append(np.moveaxis(full, 0, len(worlds)).reshape(*worlds, x.shape[0], *(sizes or ())))
-    dims = ("chain", "draw", *(n for n, _ in plates), "day", *strata)
+        axes = [wide.ndim + frame.dim for _, frame in plates]
+        ordered = np.moveaxis(wide, [*axes, 0], range(len(axes) + 1))
+        cut = ordered.reshape(*ordered.shape[: len(axes) + 1], -1, x.shape[-1])[..., 0, :]
+        stacked.append(np.broadcast_to(cut, (*worlds, days, x.shape[-1])).reshape(*worlds, days, *sizes))
     attrs = {
         "kind": "stock" if first.stock else "flow",
         "long_name": words,
         "units": "people" if first.stock else "people per day",
     }
-    return xr.DataArray(
-        np.stack(stacked)[None], dims=dims, coords={d: list(labels) for d, labels in first.dims.items()}, attrs=attrs
-    )
+    dims = ("chain", "draw", *(name for name, _ in plates), "day", *strata)
+    return xr.DataArray(np.stack(stacked)[None], dims=dims, coords=strata, attrs=attrs)

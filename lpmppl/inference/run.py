@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 from chirho.dynamical.handlers.interruption import StaticIntervention
 
+from lpmppl._compat import interruptions_renewed
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -22,10 +27,14 @@ from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.results import tree_of
 from lpmppl.models.model import Model
+from lpmppl.models.population import Population
 
 __all__ = ["Simulation", "create", "run"]
 
 Act = tuple[str, float, int]
+_ONE_AT_A_TIME = threading.RLock()
+"""Pyro's handlers are one stack for all threads."""
+
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
 
 
@@ -45,7 +54,8 @@ def run(
 ) -> xr.DataTree:
     """Simulate a model day by day, and give its tallies with the parameters behind them.
 
-    Handlers around the call, such as ChiRho's `MultiWorldCounterfactual` with `StaticIntervention`, act on the run.
+    Handlers around the call, such as ChiRho's `MultiWorldCounterfactual` with `StaticIntervention`, act on every draw
+    of the run. Parameters are no sites of the run: say them in `set`, or call the model as a program under `condition`.
 
     Args:
         model: the society.
@@ -67,17 +77,26 @@ def run(
         InputError: for a name, value, day or file that can't be used; the nearest valid name is said.
     """
     fixed, acts = _checked(model, days, seed, set or {}, interventions, draws, start)
+    days, seed = int(days), int(seed)
+    _whole("checkpoint_every", checkpoint_every, 1)
+    if resume and checkpoint and Path(resume) != Path(checkpoint):
+        raise InputError(f"resume={resume} goes on in its own file; leave checkpoint={checkpoint} out")
+    if resume and not Path(resume).exists():
+        raise InputError(f"there is no checkpoint {resume} to resume from")
     file = resume or checkpoint
     path = Path(file) if file else None
     if path is not None and (draws or 1) > 1:
         raise InputError(f"a checkpoint is of one run, but draws={draws} was given; leave one of them out")
     parameters = _thetas(model, fixed, draws, seed)
-    tag = json.dumps([model.name, model.population.size, seed, days, fixed, acts], sort_keys=True)
+    people = _fingerprint(model.population) if path else 0
+    tag = json.dumps([_version("lpmppl"), model.name, people, seed, days, parameters[0], acts], sort_keys=True)
     records: list[Record] = []
     began = time.perf_counter()
-    with torch.no_grad(), _bar(progress, days * len(parameters)) as tick:
+    bar = _bar(progress, days * len(parameters))
+    with _ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
         for draw, values in enumerate(parameters):
             theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
+            renew()
             solver = DiscreteTime(
                 progress=None if tick is None else lambda done, _, before=draw * days: tick(before + done),  # type: ignore[misc]
                 checkpoint=path,
@@ -116,30 +135,78 @@ def _checked(
     model: Model, days: int, seed: int, fixed: Mapping[str, float], acts: Sequence[Act], draws: int | None, start: str
 ) -> tuple[dict[str, float], list[list[str | float | int]]]:
     """Check what a user gave, and name what can't be used."""
-    for what, number, least in (("days", days, 1), ("seed", seed, 0), ("draws", 1 if draws is None else draws, 1)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InputError(f"{what}={number!r} was given; give a whole number, {least} or more")
-    if start:
-        try:
-            date.fromisoformat(start)
-        except ValueError as e:
-            raise InputError(f"start='{start}' is no date; write it as 2020-03-01") from e
-    for name, value in fixed.items():
+    if not isinstance(model, Model):
+        raise InputError(f"a model is needed, but {type(model).__name__} was given")
+    days, seed = _whole("days", days, 1), _whole("seed", seed, 0)
+    if seed >= 2**63:
+        raise InputError(f"seed={seed} was given; give one below 2**63")
+    if draws is not None:
+        _whole("draws", draws, 1)
+    try:
+        date.fromisoformat(start or "2020-01-01")
+    except (TypeError, ValueError) as e:
+        raise InputError(f"start={start!r} is no date; write it as '2020-03-01'") from e
+    values = {}
+    for name, value in dict(fixed).items():
         if name not in model.parameters:
             raise InputError(nearest("parameter", name, model.parameters))
-        prior = model.parameters[name].prior
-        if not math.isfinite(value) or not bool(prior.support.check(torch.tensor(float(value)))):
-            raise InputError(f"parameter {name}={value} can't be: it must be a finite number in {prior.support}")
-    for name, value, day in acts:
+        values[name] = _number(f"parameter {name}", value)
+        support = model.parameters[name].prior.support
+        if not bool(support.check(torch.tensor(values[name]))):
+            raise InputError(f"parameter {name}={value} can't be: its prior lives on {_words(support)}")
+    taken: list[list[str | float | int]] = []
+    for act in acts:
+        if not isinstance(act, Sequence) or isinstance(act, str) or len(act) != 3:
+            raise InputError(f"the intervention {act!r} can't be read: give (name, value, day)")
+        name, value, day = act
         if name not in model.environment:
             raise InputError(nearest("part of the environment", name, model.environment))
-        if not math.isfinite(value):
-            raise InputError(f"the intervention {name}={value}@{day} has no finite value")
-        if isinstance(day, bool) or not isinstance(day, int) or not 0 <= day < days:
-            raise InputError(
-                f"the intervention {name}={value:g}@{day} lies outside the run: give a day from 0 to {days - 1}"
-            )
-    return {n: float(v) for n, v in fixed.items()}, [[n, float(v), d] for n, v, d in acts]
+        value, day = _number(f"the intervention {name}", value), _whole(f"the day of the intervention {name}", day, 0)
+        if day >= days:
+            raise InputError(f"the intervention {name}={value:g}@{day} lies outside the run: give a day below {days}")
+        if any(other[0] == name and other[2] == day for other in taken):
+            raise InputError(f"two interventions set {name} on day {day}: leave one of them out")
+        taken.append([name, value, day])
+    return values, taken
+
+
+def _whole(what: str, value: object, least: int) -> int:
+    """Take a whole number of any integer type."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{what}={value!r} was given; give a whole number, {least} or more")
+    return number
+
+
+def _number(what: str, value: object) -> float:
+    """Take a number that is finite in single precision, in which agents' values are kept."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as e:
+        raise InputError(f"{what}={value!r} is no number") from e
+    single = float(torch.tensor(number, dtype=torch.float32))
+    if not math.isfinite(single) or (single == 0.0 and number != 0.0):
+        raise InputError(f"{what}={value!r} can't be: it must be a finite number of single precision")
+    return number
+
+
+def _words(support: object) -> str:
+    """What a parameter may be, in words."""
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    if low is not None and high is not None:
+        return f"{float(low):g} to {float(high):g}"
+    return f"numbers above {float(low):g}" if low is not None else str(support)
+
+
+def _fingerprint(population: Population) -> int:
+    """A checksum of the people, so that a checkpoint is resumed among the same."""
+    value = 0
+    for name in sorted(str(v) for v in population.dataset.variables):
+        value = zlib.crc32(np.ascontiguousarray(population.dataset[name].to_numpy()).data, value)
+    return value
 
 
 def _thetas(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int) -> list[dict[str, float]]:

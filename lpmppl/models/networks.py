@@ -18,17 +18,22 @@ from lpmppl.errors import InputError
 __all__ = ["Edges", "Groups"]
 
 
-def _check_members(name: str, index: Tensor, count: int, what: str) -> None:
-    if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
-        raise InputError(
-            f"network '{name}': {what} must be integers of shape (n,), but {index.dtype} of shape "
-            f"{tuple(index.shape)} was given"
-        )
+def _members(name: str, index: Tensor, count: int, what: str) -> Tensor:
+    """Check that an index holds whole numbers in 0 … count − 1, and give it as int32 or int64."""
+    if not isinstance(index, Tensor) or index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
+        given = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
+        raise InputError(f"network '{name}': {what} must be a tensor of integers of shape (n,), but {given} was given")
+    if index.dtype not in (torch.int32, torch.int64):
+        index = index.to(torch.int64 if index.dtype == torch.uint64 else torch.int32)
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= count):
-        raise InputError(
-            f"network '{name}': {what} must lie in 0 … {count - 1}, but {int(index.min())} … {int(index.max())} was "
-            "given"
-        )
+        span = f"{int(index.min())} … {int(index.max())}"
+        raise InputError(f"network '{name}': {what} must lie in 0 … {count - 1}, but {span} was given")
+    return index
+
+
+def _check_units(name: str, quantum: float, bound: float) -> None:
+    if not (quantum > 0 and bound > 0):
+        raise InputError(f"network '{name}': quantum {quantum:g} and bound {bound:g} were given; both must be above 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +61,12 @@ class Groups:
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_members(self.name, self.index, self.count, "group numbers")
+        _check_units(self.name, self.quantum, self.bound)
+        object.__setattr__(self, "index", _members(self.name, self.index, self.count, "group numbers"))
+        if self.nowhere is not None and not 0 <= self.nowhere < self.count:
+            raise InputError(f"network '{self.name}': nowhere={self.nowhere} is no group of 0 … {self.count - 1}")
         if self.dims and math.prod(len(labels) for labels in self.dims.values()) != self.count:
             raise InputError(f"network '{self.name}': the labels of {dict(self.dims)} don't make {self.count} groups")
-        if self.index.dtype not in (torch.int32, torch.int64):
-            object.__setattr__(self, "index", self.index.int())
 
     @property
     def agents(self) -> int:
@@ -141,8 +147,9 @@ class Edges:
     bound: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_members(self.name, self.source, self.agents, "sources")
-        _check_members(self.name, self.target, self.agents, "targets")
+        _check_units(self.name, self.quantum, self.bound)
+        object.__setattr__(self, "source", _members(self.name, self.source, self.agents, "sources"))
+        object.__setattr__(self, "target", _members(self.name, self.target, self.agents, "targets"))
         if self.source.shape != self.target.shape:
             raise InputError(
                 f"network '{self.name}': {self.source.shape[0]} sources but {self.target.shape[0]} targets; give "

@@ -57,6 +57,8 @@ def sir(people: Population) -> SIR:
 
 
 def _require(people: Population, *names: str) -> None:
+    if not isinstance(people, Population):
+        raise InputError(f"a population is needed, but {type(people).__name__} was given; say nyc.population(agents)")
     if missing := [n for n in names if n not in people.dataset]:
         raise InputError(
             f"the population '{people.name}' lacks {', '.join(missing)}, which this model needs; build one with "

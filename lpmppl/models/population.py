@@ -40,7 +40,10 @@ class Population:
                 f"a population needs a dimension 'agent' of one or more, but the dataset has {dict(dataset.sizes)}"
             )
         self.dataset = dataset
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as e:
+            raise InputError(f"device '{device}' is none that torch knows; say cpu or cuda") from e
         self._tensors: dict[str, Tensor] = {}
         self._groups: dict[tuple[object, ...], Groups] = {}
         self.ids = self._ids()
@@ -91,15 +94,20 @@ class Population:
             if name not in self.dataset:
                 raise InputError(nearest("variable of the population", name, [str(v) for v in self.dataset.variables]))
             values = self.dataset[name].to_numpy()
+            if values.dtype.kind not in "biuf":
+                raise InputError(
+                    f"variable '{name}' of the population holds {values.dtype}; give it number codes and labels"
+                )
             writable = values if values.flags.writeable and values.flags.c_contiguous else values.copy()
             self._tensors[name] = torch.from_numpy(writable).to(self.device)
         return self._tensors[name]
 
     def labels(self, name: str) -> list[str]:
         """The labels of a coded variable; its distinct codes where it has none."""
+        codes = self[name]
         labels = self.dataset[name].attrs.get("labels")
         if labels is None:
-            return [str(c) for c in range(int(self[name].max()) + 1)]
+            return [str(c) for c in range(int(codes.max()) + 1)]
         return [str(label) for label in labels]
 
     def plate(self, *, episode: Tensor | int | None = None) -> AgentPlate:

@@ -55,8 +55,9 @@ def lognormal(mean: Tensor, spread: Tensor | float) -> dist.LogNormal:
     >>> round(float(d.mean), 4), round(float(d.stddev), 4)
     (4.5, 1.5)
     """
-    variance = torch.log1p((spread / mean) ** 2)
-    return dist.LogNormal(torch.log(mean) - variance / 2, torch.sqrt(variance))
+    # In double precision no ratio of two float32 numbers overflows or vanishes when squared.
+    variance = torch.log1p((torch.as_tensor(spread).double() / mean.double()) ** 2)
+    return dist.LogNormal(torch.log(mean.double()) - variance / 2, torch.sqrt(variance))
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,16 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
     """
     fatality = torch.tensor(INFECTION_FATALITY, device=population.device)
 
+    def period(name: str, cohort: Cohort) -> dist.LogNormal:
+        return lognormal(_each(cohort, theta[f"{name}_mean"]), _each(cohort, theta[f"{name}_spread"]))
+
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
         # Whoever was infected in the last step is still susceptible by stage; the half step more is room for rounding.
         new = population.cohort(s["infected_at"], lambda at: at > t - 1.5 * dt)
         new = new.select(new.read(s["stage"]) == Stage.SUSCEPTIBLE)
         with new.plate(episode=0):
-            latent = pyro.sample(
-                "latent_period", lognormal(new.read(theta["latent_mean"]), new.read(theta["latent_spread"]))
-            )
+            latent = pyro.sample("latent_period", period("latent", new))
         due = new.write(s["due"], new.read(s["infected_at"]) + latent.clamp(min=dt))
         stage = new.write(s["stage"], Stage.EXPOSED)
 
@@ -105,23 +107,20 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
         ends = (was == Stage.INFECTIOUS).nonzero().squeeze(-1)
         onset, end = turning.select(begins), turning.select(ends)
         with onset.plate(episode=0):
-            period = pyro.sample(
-                "infectious_period",
-                lognormal(onset.read(theta["infectious_mean"]), onset.read(theta["infectious_spread"])),
-            ).clamp(min=dt)
-        risk = (fatality[population["age_band"].index_select(0, end.agent).long()] * end.read(theta["fatality"])).clamp(
-            max=1.0
-        )
+            infectious = pyro.sample("infectious_period", period("infectious", onset)).clamp(min=dt)
+        risk = fatality[end.group(population["age_band"]).long()] * _each(end, theta["fatality"])
         with end.plate(episode=0):
-            fatal = pyro.sample("fatal", dist.Bernoulli(risk)).bool()
-            delay = pyro.sample("death_delay", lognormal(*(torch.full_like(risk, d) for d in DEATH_DELAY)))
+            fatal = pyro.sample("fatal", dist.Bernoulli(risk.clamp(max=1.0))).nonzero().squeeze(-1)
+        dying = end.select(fatal)
+        with dying.plate(episode=0):
+            delay = pyro.sample("death_delay", lognormal(*(torch.tensor(d) for d in DEATH_DELAY)))
 
+        # Who isn't at the begin or end of being infectious was dying, and is dead.
         next_stage = torch.full_like(was, Stage.DEAD)
-        next_at = torch.full_like(at, math.inf)
-        next_stage.index_fill_(0, begins, Stage.INFECTIOUS)
-        next_stage.index_copy_(0, ends, torch.where(fatal, Stage.DYING, Stage.RECOVERED).to(was.dtype))
-        next_at = next_at.index_copy(0, begins, at[begins] + period)
-        next_at = next_at.index_copy(0, ends, torch.where(fatal, at[ends] + delay, math.inf))
+        next_stage.index_fill_(0, begins, Stage.INFECTIOUS).index_fill_(0, ends, Stage.RECOVERED)
+        next_stage.index_fill_(0, ends[fatal], Stage.DYING)
+        next_at = torch.full_like(at, math.inf).index_copy(0, begins, at[begins] + infectious.to(at.dtype))
+        next_at = next_at.index_copy(0, ends[fatal], at[ends[fatal]] + delay.to(at.dtype))
         return _Turn(turning, at, was, turning.overwrite(stage, next_stage), turning.overwrite(due, next_at))
 
     def change(s: State, turn: _Turn) -> State:
@@ -147,6 +146,11 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
         policy=clocks,
         transition=change,
     )
+
+
+def _each(cohort: Cohort, parameter: Tensor) -> Tensor:
+    """A parameter for each member of a cohort, or the one that all have."""
+    return parameter.reshape(()) if parameter.numel() == 1 else cohort.read(parameter)
 
 
 def _total(field: object) -> Tensor:

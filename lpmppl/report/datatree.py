@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import xarray as xr
@@ -20,8 +21,11 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     Raises InputError where the folder can't be written.
     """
     target = Path(path)
+    # HDF5 can crash the process where a disk is full, so that the file is made in memory.
+    content = io.BytesIO()
+    tree.to_netcdf(content, engine="h5netcdf")
     with replacing(target) as part:
-        tree.to_netcdf(part, engine="h5netcdf")
+        part.write_bytes(content.getbuffer())
     return target
 
 

@@ -286,3 +286,93 @@ def test_record_keeps_worlds_that_part_later_with_the_days_before():
         simulate(day, {"x": torch.zeros(1)}, torch.tensor(0.0), torch.tensor(2.0))
     assert record.series["n"].values.shape == (2, 2, 1, 1)
     assert record.series["n"].days == [0.0, 1.0]
+
+
+class TestLazy:
+    def test_a_field_and_a_sparse_value_compare_and_compute_as_tensors(self):
+        field = aggregate(torch.ones(6), three(), reduce="sum")
+        few = Cohort.of(torch.tensor([True, False, True])).carrying(torch.tensor([0.5, 2.0]))
+        assert (field == 2).tolist() == [True, True, False, False, False, False]
+        assert (field != 2).sum().item() == 4
+        assert (few == 0.5).tolist() == [True, False, False]
+        assert (1 - few).tolist() == [0.5, 1.0, -1.0]
+        assert (-few * 2).tolist() == [-1.0, 0.0, -4.0]
+        assert (1 / field)[0].item() == 0.5
+        assert (field**2).max().item() == 9
+        assert few.sum().item() == 2.5
+        assert field.clamp(max=1).tolist() == [1.0] * 6
+        with pytest.raises(RuntimeError, match="ambiguous"):
+            bool(field)
+        with pytest.raises(AttributeError, match="nor a tensor"):
+            _ = field.nonsense
+
+
+class TestMisuse:
+    people = Population.of({"household": [0, 0, 1, 1]})
+
+    def days(self, day, *handlers, n=2):
+        from contextlib import ExitStack
+
+        with DiscreteTime(), ExitStack() as stack:
+            for handler in handlers:
+                stack.enter_context(handler)
+            return simulate(day, {"x": torch.zeros(1)}, torch.tensor(0.0), torch.tensor(float(n)))
+
+    def test_a_site_twice_in_a_step_is_refused(self):
+        import pyro
+        import pyro.distributions as dist
+
+        def day(s):
+            with self.people.plate():
+                pyro.sample("a", dist.Normal(0.0, 1.0))
+                pyro.sample("a", dist.Normal(0.0, 1.0))
+            return s
+
+        with pytest.raises(LpmError, match="'a' comes twice in one step"):
+            self.days(day, ExogenousNoise(0))
+
+    def test_chance_of_the_environment_is_keyed_too(self):
+        import pyro
+        import pyro.distributions as dist
+
+        def day(s):
+            noise = pyro.sample("weather", dist.Normal(0.0, 1.0))
+            with pyro.plate("stations", 3):
+                more = pyro.sample("rain", dist.Normal(0.0, 1.0))
+            return {**s, "x": s["x"] + noise + more.sum()}
+
+        before = torch.get_rng_state()
+        one, two, other = (self.days(day, ExogenousNoise(k))["x"].item() for k in (0, 0, 1))
+        assert torch.equal(before, torch.get_rng_state())
+        assert one == two != other
+
+    def test_an_intervention_on_an_unknown_key_is_refused(self):
+        act = StaticIntervention(torch.tensor(0.0), {"y": torch.zeros(1)})
+        with pytest.raises(InputError, match="unknown part of the state 'y'"):
+            self.days(lambda s: s, act)
+
+    def test_a_hazard_that_cannot_be_is_refused_by_its_site(self):
+        risk = torch.ones(4, dtype=torch.bool)
+        for bad in (-0.1, math.nan, math.inf):
+            with self.people.plate(), pytest.raises(InputError, match="site 'hit': a hazard of"):
+                happens("hit", Exposure(torch.zeros(4), bad, risk))
+            field = aggregate(risk, self.people.network("household")) * torch.tensor([bad])
+            with self.people.plate(), pytest.raises(InputError, match="site 'hit': a hazard of"):
+                happens("hit", Exposure(torch.zeros(4), field, risk))
+
+    def test_a_tally_keeps_its_unit_and_its_name(self):
+        def day(s):
+            tally("n", torch.ones(4, dtype=torch.bool) if float(s["t"]) < 1 else torch.ones(4))
+            return s
+
+        with pytest.raises(LpmError, match="tally 'n' counts in units"):
+            self.days(day, Record())
+        with pytest.raises(InputError, match="slash"):
+            tally("a/b", torch.ones(4))
+
+    @pytest.mark.parametrize("dim", [-1, -2])
+    def test_worlds_stay_clear_of_agents_and_draws(self, dim):
+        from chirho.counterfactual.handlers import MultiWorldCounterfactual
+
+        with pytest.raises(LpmError, match="first_available_dim=-3"):
+            self.days(lambda s: s, MultiWorldCounterfactual(first_available_dim=dim))

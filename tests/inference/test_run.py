@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 import lpmppl as lpm
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.run import run
 from tests.laws.conftest import policy, seirm_in_layers, sir_on_a_graph, worlds
 
@@ -112,9 +112,26 @@ def test_resumed_it_is_the_same(model, tmp_path):
         ({"set": {"beta": -1.0}}, "beta=-1"),
         ({"interventions": [("transmision", 0.3, 5)]}, "did you mean 'transmission'"),
         ({"interventions": [("beta", 0.3, 5)]}, "unknown part of the environment 'beta'"),
-        ({"interventions": [("transmission", math.inf, 5)]}, "no finite value"),
+        ({"interventions": [("transmission", math.inf, 5)]}, "finite number"),
         ({"interventions": [("transmission", 0.3, 20)]}, "outside the run"),
-        ({"interventions": [("transmission", 0.3, -1)]}, "outside the run"),
+        ({"interventions": [("transmission", 0.3, -1)]}, "transmission=-1"),
+        ({"interventions": [("transmission", 1e39, 5)]}, "single precision"),
+        ({"interventions": [("transmission", 1.0, 5), ("transmission", 0.0, 5)]}, "two interventions set transmission"),
+        ({"interventions": [("transmission", 0.3)]}, "give (name, value, day)"),
+        (
+            {"interventions": [("transmission", -1.0, 5)], "set": {"initial_infected": 0.1}},
+            "site 'infection': a hazard of",
+        ),
+        ({"set": {"beta": 1e39}}, "single precision"),
+        ({"set": {"beta": 1e-50}}, "single precision"),
+        ({"set": {"beta": "x"}}, "is no number"),
+        ({"set": {"initial_infected": 2.0}}, "its prior lives on 0 to 1"),
+        ({"seed": 2**63}, "below 2**63"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0"),
+        ({"checkpoint": "nowhere/c.npz"}, "no folder nowhere"),
+        ({"resume": "nowhere.npz"}, "no checkpoint nowhere.npz"),
+        ({"resume": "a.npz", "checkpoint": "b.npz"}, "leave checkpoint=b.npz out"),
+        ({"start": 20200301}, "no date"),
         ({"start": "1 March"}, "no date"),
         ({"draws": 2, "checkpoint": "c.npz"}, "leave one of them out"),
     ],
@@ -131,3 +148,80 @@ def test_the_front_for_those_who_come_from_agenttorch(model):
     tree = simulation.execute(days=5, seed=1)
     assert tree["prior_predictive"].dataset.identical(run(model, 5, 1)["prior_predictive"].dataset)
     assert simulation.result is tree
+
+
+def test_extreme_but_possible_values_stay_finite(model):
+    for extreme in ({"latent_mean": 1e-30}, {"latent_spread": 1e30}, {"infectious_mean": 1e38}, {"beta": 1e30}):
+        tree = run(model, days=20, set={**SEEDED, **extreme})
+        assert np.isfinite(tree["prior_predictive"]["infections"].values).all()
+    assert int(run(model, days=20, set={**SEEDED, "beta": 1e30})["prior_predictive"]["infections"].sum()) > 400
+
+
+def test_interventions_around_act_on_every_draw_and_every_run(model):
+    def treated(*handlers):
+        from contextlib import ExitStack
+
+        with ExitStack() as stack:
+            for handler in handlers:
+                stack.enter_context(handler)
+            twice = [run(model, days=30, draws=2, set={"beta": 0.1, **SEEDED}) for _ in range(2)]
+        assert twice[0]["prior_predictive"].dataset.identical(twice[1]["prior_predictive"].dataset)
+        return twice[0]["prior_predictive"]["infections"]
+
+    base, less = treated(), treated(policy(10, 0.1))
+    assert (less.sum(("day", "borough", "age")) < base.sum(("day", "borough", "age"))).all()
+    both = treated(worlds(), policy(10, 0.1))
+    np.testing.assert_array_equal(both.isel({"t=10": 0}), base)
+    np.testing.assert_array_equal(both.isel({"t=10": 1}), less)
+
+
+def test_worlds_may_start_further_left(model):
+    from chirho.counterfactual.handlers import MultiWorldCounterfactual
+
+    def go(dim):
+        with MultiWorldCounterfactual(first_available_dim=dim), policy(10, 0.1):
+            return run(model, days=20, set={"beta": 0.1, **SEEDED})["prior_predictive"]["infections"]
+
+    np.testing.assert_array_equal(go(-3), go(-5))
+
+
+def test_a_checkpoint_is_resumed_among_the_same_people(model, tmp_path):
+    from lpmppl.models.population import Population
+
+    run(model, days=20, set=SEEDED, checkpoint=tmp_path / "c.npz", checkpoint_every=7)
+    other = Population(model.population.dataset.assign(age_band=model.population.dataset["age_band"][::-1]))
+    changed = seirm_in_layers()
+    changed.population = other
+    with pytest.raises(InputError, match="another run"):
+        run(changed, days=20, set=SEEDED, resume=tmp_path / "c.npz")
+
+
+class Weekly(seirm_in_layers().__class__):
+    """Counts who is infectious every third day, under a name of its own."""
+
+    def day(self, theta):
+        from lpmppl.effects.ops import tally
+
+        day = super().day(theta)
+
+        def step(s):
+            new = day(s)
+            if int(s["t"]) % 3 == 0:
+                tally("thirds", new["stage"] == 2, stock=True)
+                tally("visits", new["stage"] == 2)
+            return new
+
+        return step
+
+
+def test_tallies_that_come_every_few_days_are_filled():
+    base = seirm_in_layers()
+    model = Weekly(base.population, base.layers)
+    tallies = run(model, days=10, set={"beta": 0.1, **SEEDED})["prior_predictive"]
+    whole = tallies["infectious"].values.ravel()
+    thirds = tallies["thirds"].values.ravel()
+    np.testing.assert_array_equal(thirds, whole[[0, 0, 0, 3, 3, 3, 6, 6, 6, 9]])
+    assert tallies["visits"].values.ravel()[[1, 2, 4, 5]].sum() == 0
+    model.tallies = {**model.tallies, "never": "never counted"}
+    with pytest.raises(LpmError, match="never counted it"):
+        run(model, days=10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution, TorchDistributionMixin
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger, handler_stack
@@ -78,6 +78,12 @@ class ExogenousNoise(Messenger):
                     f"site '{msg['name']}' is driven by a hazard but stands outside the agents' plate; sample it in "
                     "`with population.plate():`"
                 )
+            if "step" in infer and isinstance(fn, TorchDistributionMixin):
+                # Chance of the environment: as much a function of its key as the agents' is, but nobody's secret.
+                ids = torch.arange(fn.batch_shape[-1] if fn.batch_shape else 1)
+                u = self._uniform(f"{infer['site']}/environment", ids, infer)
+                msg["value"] = _quantile(msg["name"], fn, u if fn.batch_shape else u.reshape(u.shape[:-1]))
+                msg["done"] = True
             return
         site = str(infer.get("site", msg["name"]))
         if isinstance(fn, Exposure):

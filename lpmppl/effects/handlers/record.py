@@ -9,6 +9,7 @@ import torch
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.internals.segments import broadcast
+from lpmppl.errors import LpmError
 
 __all__ = ["Record", "Series"]
 
@@ -28,13 +29,13 @@ class Series:
         self.entries: list[torch.Tensor] = []
         self.dims: Mapping[str, Sequence[str]] = {}
         self.stock = False
-        self.quantum = 1.0
+        self.quantum: float | None = None
 
     @property
     def values(self) -> np.ndarray:
         shape = broadcast(*(e.shape for e in self.entries))
         whole = torch.stack([e.expand(shape) for e in self.entries]).cpu().numpy()
-        return whole if self.quantum == 1.0 else whole * self.quantum
+        return whole if self.quantum in (None, 1.0) else whole * self.quantum
 
 
 class Record(Messenger):
@@ -46,9 +47,15 @@ class Record(Messenger):
 
     def _pyro_post_tally(self, msg: Message) -> None:
         name, _, by, _, quantum, stock = msg["args"]
-        entry = self.series.setdefault(name.rpartition("/")[2], Series())
+        time, _, site = name.partition("/") if name.startswith("t=") else ("t=0", "", name)
+        entry = self.series.setdefault(site, Series())
+        if entry.entries and entry.quantum is not None and entry.quantum != quantum:
+            raise LpmError(
+                f"tally '{site}' counts in units of {quantum:g} on day {time[2:]} and in {entry.quantum:g} before; "
+                "give it values of one kind"
+            )
         entry.dims, entry.stock, entry.quantum = getattr(by, "dims", {}), stock, quantum
-        entry.days.append(float(name[2:].partition("/")[0]) if name.startswith("t=") else 0.0)
+        entry.days.append(float(time[2:]))
         entry.entries.append(msg["value"].detach())
 
     def _pyro_post_snapshot(self, msg: Message) -> None:

@@ -22,6 +22,7 @@ from lpmppl._compat import (
     effectful,
     get_index_plates,
     get_new_interruptions,
+    keys_intervened,
     simulate_point,
 )
 from lpmppl.effects.handlers.noise import ExogenousNoise
@@ -29,7 +30,7 @@ from lpmppl.effects.internals import checkpoints
 from lpmppl.effects.internals.order import check_order
 from lpmppl.effects.internals.segments import at_work
 from lpmppl.effects.internals.worlds import policy
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
 
 __all__ = ["DiscreteTime"]
@@ -53,14 +54,20 @@ class _Step(Messenger):
 
     def __init__(self, t: float, number: int) -> None:
         super().__init__()
-        self.prefix, self.number = f"t={t:g}/", number
+        self.prefix, self.number, self.seen = f"t={t:.12g}/", number, set[str]()
+
+    def _once(self, name: str) -> str:
+        if name in self.seen:
+            raise LpmError(f"'{name}' comes twice in one step, and would get one chance twice: give each its name")
+        self.seen.add(name)
+        return self.prefix + name
 
     def _pyro_sample(self, msg: Message) -> None:
         msg["infer"] = {"site": msg["name"], "step": self.number, **(msg["infer"] or {})}
-        msg["name"] = self.prefix + msg["name"]
+        msg["name"] = self._once(msg["name"])
 
     def _pyro_tally(self, msg: Message) -> None:
-        msg["args"] = (self.prefix + msg["args"][0], *msg["args"][1:])
+        msg["args"] = (self._once(msg["args"][0]), *msg["args"][1:])
 
 
 class DiscreteTime(Solver[Tensor]):
@@ -119,18 +126,20 @@ class DiscreteTime(Solver[Tensor]):
         return n
 
     def _run(self, dynamics: Dynamics, state: dict[str, Tensor], first: int, last: int) -> State:
+        if self.checkpoint is not None and not self.checkpoint.parent.is_dir():
+            raise InputError(f"there is no folder {self.checkpoint.parent} for the checkpoint; make it first")
         begin = first
         applied: list[tuple[int, int]] = []
         splits: dict[str, list[str]] = {}
         if self.resume and self.checkpoint is not None and self.checkpoint.exists():
             first, state, applied, splits = self._restored(state)
-        static, dynamic = self._interruptions(first, last, set(applied))
+        static, dynamic = self._interruptions(first, last, set(applied), state)
         for k, _ in dynamic:
             state.setdefault(f"event/{k}", torch.zeros(1, dtype=torch.bool))
         now = first
         while True:
             for key, n, interruption in [s for s in static if s[1] == now]:
-                with policy(f"t={n * self.dt:g}" if key == 0 else f"t={n * self.dt:g}/{key}"):
+                with policy(f"t={n * self.dt:.12g}" if key == 0 else f"t={n * self.dt:.12g}/{key}"):
                     dynamics, changed = interruption.callback(dynamics, state)
                 state = {**state, **changed}
                 applied.append((n, key))
@@ -148,7 +157,7 @@ class DiscreteTime(Solver[Tensor]):
                 self._save(state, now, applied, splits)
 
     def _interruptions(
-        self, first: int, last: int, applied: set[tuple[int, int]]
+        self, first: int, last: int, applied: set[tuple[int, int]], state: State
     ) -> tuple[list[tuple[int, int, Interruption[Tensor]]], list[tuple[int, Interruption[Tensor]]]]:
         """Sort the interruptions into static ones (key, step, …), in order of time, and dynamic ones (number, …)."""
         static: list[tuple[int, int, Interruption[Tensor]]] = []
@@ -156,6 +165,9 @@ class DiscreteTime(Solver[Tensor]):
         seen: dict[int, int] = {}
         for interruption in get_new_interruptions():
             predicate = interruption.predicate
+            for name in keys_intervened(interruption):
+                if name not in state:
+                    raise InputError(nearest("part of the state", name, state))
             if isinstance(predicate, StaticEvent):
                 n = self._steps(predicate.time, "time of an intervention")
                 key = seen[n] = seen.get(n, -1) + 1
@@ -178,6 +190,11 @@ class DiscreteTime(Solver[Tensor]):
                 raise InputError(
                     f"DiscreteTime can't tell when {interruption} is due; use ChiRho's static or dynamic interruptions"
                 )
+        if missing := sorted(n for n, key in applied if key > seen.get(n, -1)):
+            raise InputError(
+                f"the checkpoint has had an intervention at day {missing[0] * self.dt:g} that isn't in force now; "
+                "resume with the interventions it was made with"
+            )
         return sorted(static, key=lambda s: (s[1], s[0])), dynamic
 
     def _events(
@@ -243,7 +260,11 @@ class DiscreteTime(Solver[Tensor]):
         assert self.checkpoint is not None
         plates = [[name, frame.size] for name, frame in get_index_plates().items()]
         meta = {"tag": self.tag, "step": now, "dt": self.dt, "applied": applied, "splits": splits, "plates": plates}
-        checkpoints.save(self.checkpoint, {**_snapshot(), **{f"state/{k}": v for k, v in state.items()}}, meta)
+        try:
+            checkpoints.save(self.checkpoint, {**_snapshot(), **{f"state/{k}": v for k, v in state.items()}}, meta)
+        except OSError as e:
+            # A full disk shouldn't cost the run itself.
+            warnings.warn(f"the checkpoint {self.checkpoint} can't be written ({e.strerror}); going on", stacklevel=2)
 
     def _restored(self, state: State) -> tuple[int, dict[str, Tensor], list[tuple[int, int]], dict[str, list[str]]]:
         assert self.checkpoint is not None
@@ -258,6 +279,8 @@ class DiscreteTime(Solver[Tensor]):
             )
         for name, size in meta["plates"]:
             add_indices(IndexSet(**{name: set(range(size))}))
+            if name not in get_index_plates():
+                raise InputError(f"{self.checkpoint} holds several worlds; resume it under the same handler of worlds")
         _restore(saved)
         device = next(iter(state.values())).device
         return (

@@ -43,14 +43,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
-            if meta.get("format") != _FORMAT:
+            if meta.get("format") != _FORMAT or not {"tag", "step", "dt", "applied", "splits", "plates"} <= set(meta):
                 raise InputError(
                     f"{path} is not a checkpoint of this version ({meta.get('format')!r}); run again without resuming"
                 )
             arrays = {k[2:]: torch.from_numpy(file[k]) for k in file.files if k.startswith("t/")}
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as e:
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, RuntimeError, zipfile.BadZipFile) as e:
         raise InputError(
             f"{path} is damaged or not a checkpoint ({type(e).__name__}); delete it to start from day 0"
         ) from e

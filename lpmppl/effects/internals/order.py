@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lpmppl._compat import BlockMessenger, ConditionMessenger, TraceMessenger, handler_stack
+from lpmppl._compat import BlockMessenger, ConditionMessenger, IndexPlatesMessenger, TraceMessenger, handler_stack
 from lpmppl.errors import LpmError
 
 __all__ = ["check_order"]
@@ -20,6 +20,13 @@ def check_order(noise: type, solver: type) -> None:
         raise LpmError(f"{noise.__name__} stands inside another {noise.__name__}: the inner one would win; keep one")
     if sum(isinstance(h, solver) for h in stack) > 1:
         raise LpmError(f"{solver.__name__} stands inside another {solver.__name__}: keep one")
+    for handler in stack:
+        if isinstance(handler, IndexPlatesMessenger) and handler._orig_dim > -3:
+            raise LpmError(
+                f"{type(handler).__name__} has its worlds from dimension {handler._orig_dim}, where agents (-1) or "
+                "draws "
+                "(-2) are: give it first_available_dim=-3"
+            )
     if not noises:
         return
     for i, handler in enumerate(stack):

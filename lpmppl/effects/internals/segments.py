@@ -34,7 +34,7 @@ __all__ = [
     "take",
 ]
 
-BLOCK = 1 << 15
+BLOCK = 1 << 17
 """Agents per block of a fused pass: it stays in cache."""
 
 SCAN = 1 << 18
