@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -65,13 +65,13 @@ class Settings:
                 **{name: of(name, record[name], int) for name in ("days", "seed", "population_seed")},
                 saved=saved,
                 agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
-                set={name: number(name, value) for name, value in of("set", record["set"], dict).items()},
+                set={name: number(f"set {name}", value) for name, value in of("set", record["set"], dict).items()},
                 intervene=tuple(
-                    (of("intervene", n, str), number(n, v), of(n, d, int))
+                    (of("intervene", n, str), number(f"intervene {n}", v), of(f"intervene {n}", d, int))
                     for n, v, d in of("intervene", record["intervene"], list)
                 ),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{where}: the settings in run.json are damaged ({error}): start anew with --out"
             ) from None
@@ -99,7 +99,7 @@ def of(name: str, value: Any, *kinds: type) -> Any:
 
 def number(name: str, value: Any) -> float:
     """Give a value of `run.json` as a finite number; TypeError or ValueError for any other."""
-    if not math.isfinite(of(name, value, int, float)):
+    if not -sys.float_info.max <= of(name, value, int, float) <= sys.float_info.max:
         raise ValueError(f"{name} is {value!r}")
     return float(value)
 

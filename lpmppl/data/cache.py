@@ -58,8 +58,8 @@ def population(agents: int, seed: int = 0) -> xr.Dataset:
 
 
 def _make_way(path: Path) -> None:
-    """Take away an entry that is no Zarr folder, which `store.save` would not replace; the name is the cache's own."""
-    if (path / "zarr.json").is_file():
+    """Take away an entry that is no Zarr folder or can't be read, which `store.save` would not replace."""
+    if os.access(path / "zarr.json", os.R_OK):
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}.old")
     path.rename(aside)

@@ -107,19 +107,20 @@ class Cohort:
     ids: Tensor | None = None
 
     @classmethod
-    def of(cls, x: Tensor, ids: Tensor | None = None, holds: Callable[[Tensor], Tensor] | None = None) -> Cohort:
-        """Gather the agents at whom a Boolean mask of shape (…, N) is true, or at whom a predicate holds of `x`.
+    def of(cls, x: Tensor, ids: Tensor | None = None, above: float | None = None, below: float | None = None) -> Cohort:
+        """Gather the agents at whom a Boolean mask of shape (…, N) is true, or whose value is above or below a level.
 
         Raises:
             InputError: where the mask isn't Boolean, or not over the agents that the ids name.
         """
-        if (holds is None and x.dtype != torch.bool) or (ids is not None and x.shape[-1] != ids.shape[0]):
+        mask = above is None and below is None
+        if (mask and x.dtype != torch.bool) or (ids is not None and x.shape[-1] != ids.shape[0]):
             agents = "the" if ids is None else f"the {ids.shape[0]}"
             raise InputError(
                 f"a cohort needs a Boolean mask over {agents} agents on its last dimension, "
                 f"but {x.dtype} of shape {tuple(x.shape)} was given"
             )
-        return cls(positions(x, holds), x.shape, ids)
+        return cls(positions(x, above, below), x.shape, ids)
 
     def __len__(self) -> int:
         return self.where.shape[0]
@@ -208,6 +209,11 @@ class Sparse(Lazy):
 
     cohort: Cohort
     value: Tensor
+
+    @cached_property
+    def integers(self) -> dict[object, Sparse]:
+        """The value in the integers of networks that it was sent over, by their fixed point."""
+        return {}
 
     @property
     def shape(self) -> torch.Size:

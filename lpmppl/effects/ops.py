@@ -124,9 +124,7 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
             f"network '{network.name}': a running total of {onto.dtype} can't hold its messages; start it from {dtype}"
         )
     dtype = onto.dtype if onto is not None else dtype
-    whole = quantise(value, network.quantum, dtype)
-    check_bound(network.name, value, network.bound)
-    integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
+    integers = _integers(message, network, dtype)
     if reduce == "max":
         if onto is not None:
             raise InputError(
@@ -142,6 +140,19 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
     ghost = dense(message)
     ghost = network.total(ghost - ghost.detach())
     return (network.field(total * network.quantum + ghost, network.share(reduce))).with_total(total)
+
+
+def _integers(message: Tensor | Sparse, network: Network, dtype: torch.dtype) -> Tensor | Sparse:
+    """Bring a message into a network's fixed point; a sparse one that goes over several networks, once."""
+    value = message.value if isinstance(message, Sparse) else message
+    if not isinstance(message, Sparse):
+        check_bound(network.name, value, network.bound)
+        return quantise(value, network.quantum, dtype)
+    point = network.quantum, network.bound, dtype
+    if point not in message.integers:
+        check_bound(network.name, value, network.bound)
+        message.integers[point] = Sparse(message.cohort, quantise(value, network.quantum, dtype))
+    return message.integers[point]
 
 
 def tally(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -118,14 +118,14 @@ class Population:
         """
         return AgentPlate("agents", self.ids, episode)
 
-    def cohort(self, x: Tensor, holds: Callable[[Tensor], Tensor] | None = None) -> Cohort:
-        """The agents at whom a Boolean mask of shape (…, N) is true, or a predicate holds of `x`, asked block by block.
+    def cohort(self, x: Tensor, *, above: float | None = None, below: float | None = None) -> Cohort:
+        """The agents at whom a Boolean mask of shape (…, N) is true, or whose value is above or below a level.
 
         >>> people = Population.of({"age": [40, 8, 70]})
-        >>> people.cohort(people["age"], lambda age: age >= 18).agent.tolist()
+        >>> people.cohort(people["age"], above=17).agent.tolist()
         [0, 2]
         """
-        return Cohort.of(x, self.ids, holds)
+        return Cohort.of(x, self.ids, above, below)
 
     def network(self, name: str, nowhere: int | None = None) -> Groups:
         """The membership network of a variable such as "household"; members of the group `nowhere` meet nobody."""

@@ -94,14 +94,14 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
         # Whoever was infected in the last step is still susceptible by stage; the half step more is room for rounding.
-        new = population.cohort(s["infected_at"], lambda at: at > t - 1.5 * dt)
+        new = population.cohort(s["infected_at"], above=t - 1.5 * dt)
         new = new.select(new.read(s["stage"]) == Stage.SUSCEPTIBLE)
         with new.plate(episode=0):
             latent = pyro.sample("latent_period", period("latent", new))
         due = new.write(s["due"], new.read(s["infected_at"]) + latent.clamp(min=dt))
         stage = new.write(s["stage"], Stage.EXPOSED)
 
-        turning = population.cohort(due, lambda at: at < t + dt)
+        turning = population.cohort(due, below=t + dt)
         at, was = turning.read(due), turning.read(stage)
         begins = (was == Stage.EXPOSED).nonzero().squeeze(-1)
         ends = (was == Stage.INFECTIOUS).nonzero().squeeze(-1)

@@ -27,8 +27,9 @@ def test_a_good_machine_is_usable(lpm: Run, here: Run) -> None:
     assert "lpmppl can work here" in ended.out
 
 
-def test_a_cache_that_can_not_be_written_is_a_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LPMPPL_CACHE", "/proc/nowhere")
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/tmp/" + "x" * 300], ids=["nowhere", "too long"])
+def test_a_cache_that_can_not_be_written_is_a_fault(here: Run, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("LPMPPL_CACHE", folder)
     ended = here("doctor", "--json")
     assert ended.code == 1
     assert ended.json["usable"] is False

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from lpmppl.cli.settings import Settings
+from lpmppl.data import store
+
 Run = Callable[..., Any]
+
+TOO_LONG = "x" * 300
 
 SPELLINGS = {
     "population": (["simulate", "nyk"], "unknown population 'nyk': did you mean 'nyc'?"),
@@ -16,7 +21,21 @@ SPELLINGS = {
     "command": (["simulat"], "Did you mean 'simulate'?"),
     "option": (["simulate", "--agent", "2000"], "--agents"),
     "no days": (["simulate", "--days", "0"], "--days 0: simulate at least one day"),
-    "no number": (["simulate", "--agents", "many"], "'--agents'"),
+    "no number": (["simulate", "--agents", "many"], "'many' for '--agents'"),
+    "days without end": (["simulate", "--days", "100001"], "--days 100001: results are kept for every day"),
+    "seed too large": (["simulate", "--seed", str(2**63)], f"--seed {2**63}: give a whole number from 0"),
+    "seed too small": (["simulate", "--seed", "-1"], "--seed -1: give a whole number from 0"),
+    "act twice": (
+        ["simulate", "--intervene", "transmission=0.1@2", "--intervene", "transmission=0.2@2"],
+        "gives 'transmission' twice on day 2",
+    ),
+    "long --out": (["simulate", "--out", TOO_LONG], f"{TOO_LONG}: File name too long"),
+    "long --resume": (["simulate", "--resume", TOO_LONG], f"{TOO_LONG}/run.json: File name too long"),
+    "long --population": (["simulate", "--population", TOO_LONG], "File name too long"),
+    "long report": (["report", TOO_LONG], f"{TOO_LONG}/results.nc: File name too long"),
+    "long population": (["population", "nyc", "--out", TOO_LONG], f"{TOO_LONG}: File name too long"),
+    "long describe": (["population", "describe", TOO_LONG], f"{TOO_LONG}: File name too long"),
+    "no text": (["simulate", "--out", "caf\udce9"], "isn't valid UTF-8"),
     "no spelling": (["simulate", "--set", "beta"], "should read name=value"),
     "nan": (["simulate", "--set", "beta=nan"], "must be a finite number, not nan"),
     "infinite": (["simulate", "--set", "beta=-inf"], "must be a finite number, not -inf"),
@@ -31,7 +50,7 @@ SPELLINGS = {
     "population city": (["population", "nyk", "--out", "a.zarr"], "Did you mean 'nyc'?"),
     "population folder": (["population", "nyc"], "'--out'"),
 }
-"""Refused before anything heavy is loaded."""
+"""Refused before anything is built."""
 
 MEANINGS = {
     "too few": (["simulate", "--agents", "-5"], "-5"),
@@ -96,6 +115,43 @@ def test_a_damaged_run_json_is_refused(here: Run, tmp_path: Path, text: str) -> 
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(text)
     assert "damaged" in here("simulate", "--resume", "run").refused()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"agents": "1000"},
+        {"agents": None},
+        {"agents": True},
+        {"days": 3.5},
+        {"seed": "0"},
+        {"saved": 3},
+        {"device": None},
+        {"name": ["nyc"]},
+        {"set": [1]},
+        {"set": {"beta": "x"}},
+        {"set": {"beta": 10**400}},
+        {"intervene": [["transmission", "x", 2]]},
+        {"intervene": [["transmission", 0.3, 2.5]]},
+        {"intervene": "abc"},
+    ],
+    ids=str,
+)
+def test_a_run_json_edited_to_other_types_is_refused(here: Run, tmp_path: Path, edit: dict[str, Any]) -> None:
+    asked = Settings("nyc", "", "seirm", 2000, 3, 0, 0, "cpu", {}, ())
+    (tmp_path / "run").mkdir()
+    record = {"status": "running", "settings": {**asked.record(), **edit}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    line = here("simulate", "--resume", "run").refused()
+    assert f"damaged ({next(iter(edit))}" in line
+
+
+def test_a_population_without_known_provenance_runs_and_is_not_described(here: Run, tmp_path: Path) -> None:
+    assert here("population", "nyc", "--agents", "2000", "--out", "p.zarr").code == 0
+    store.save(store.load(tmp_path / "p.zarr").assign_attrs(provenance="a survey"), tmp_path / "q.zarr")
+    assert "margins are known only for" in here("population", "describe", "q.zarr").refused()
+    assert here("simulate", "--population", "q.zarr", "--days", "3", "--out", "a").code == 0
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["data"] == {}
 
 
 def test_another_result_is_no_report(here: Run, tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ def test_a_run_on_a_saved_population_goes_on_with_it(here: Run, tmp_path: Path) 
     assert here("simulate", "--resume", "a", "--json").json["totals"] == found["totals"]
 
 
+def test_a_done_run_that_lost_its_files_says_how_to_get_them_back(here: Run, tmp_path: Path) -> None:
+    here("simulate", "--agents", "2000", "--days", "3", "--out", "a")
+    assert "its report is a/report.html" in here("simulate", "--resume", "a").refused()
+    (tmp_path / "a" / "report.html").unlink()
+    assert "make it again with lpmppl report a" in here("simulate", "--resume", "a").refused()
+    (tmp_path / "a" / "results.nc").unlink()
+    assert "a/results.nc is gone: start anew with --out" in here("simulate", "--resume", "a").refused()
+
+
 def test_a_run_on_other_data_is_refused(here: Run, tmp_path: Path) -> None:
     interrupted_run(here, tmp_path / "a")
     source = tmp_path / "a" / "run.json"
@@ -116,7 +125,7 @@ def test_a_run_on_other_data_is_refused(here: Run, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_without_a_folder_says_that_nothing_is_kept(start: Start, tmp_path: Path) -> None:
-    process = start("simulate", "nyc", "--agents", "2000", "--days", "1000000")
+    process = start("simulate", "nyc", "--agents", "2000", "--days", "100000")
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

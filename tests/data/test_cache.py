@@ -1,6 +1,7 @@
 """Built once, kept, and built again when damaged."""
 
 import multiprocessing
+import os
 import warnings
 
 import pytest
@@ -38,6 +39,55 @@ def test_damaged_entry_is_built_again_with_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         xr.testing.assert_identical(cache.population(1000, 0), again)
+
+
+@pytest.mark.parametrize("kind", ["empty folder", "file", "dangling link"])
+def test_what_is_no_population_gives_way_to_one(kind):
+    path = cache.path_of(1000, 0)
+    path.parent.mkdir()
+    if kind == "empty folder":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("no")
+    else:
+        path.symlink_to("nowhere")
+    with pytest.warns(UserWarning, match="building it again"):
+        first = cache.population(1000, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xr.testing.assert_identical(cache.population(1000, 0), first)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read everything")
+def test_an_entry_that_cannot_be_read_is_built_again():
+    cache.population(1000, 0)
+    cache.path_of(1000, 0).chmod(0)
+    with pytest.warns(UserWarning, match=r"Permission denied.*building it again"):
+        first = cache.population(1000, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xr.testing.assert_identical(cache.population(1000, 0), first)
+
+
+def test_an_entry_whose_reading_fails_is_built_again(monkeypatch):
+    first = cache.population(1000, 0)
+
+    def unreadable(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"Input/output error.*building it again"):
+        patch.setattr(store, "load", unreadable)
+        again = cache.population(1000, 0)
+    assert (again["age"].values == first["age"].values).all()
+
+
+def test_a_cache_folder_whose_name_is_too_long_costs_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setenv("LPMPPL_CACHE", str(tmp_path / ("x" * 300)))
+    with pytest.warns(UserWarning, match="set LPMPPL_CACHE to another folder") as warned:
+        people = cache.population(1000, 0)
+    assert people.sizes["agent"] == 1000
+    assert len(warned) == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch):

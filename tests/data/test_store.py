@@ -80,6 +80,54 @@ def test_truncated_metadata(saved, name):
     refused(saved, "truncated or damaged")
 
 
+def edit(path, change):
+    """Change a zarr.json as one changes a text."""
+    meta = json.loads(path.read_text())
+    change(meta)
+    path.write_text(json.dumps(meta))
+
+
+def test_another_label(saved):
+    file = saved / "borough" / "zarr.json"
+    file.write_text(file.read_text().replace("Manhattan", "Atlantis"))
+    refused(saved, "'borough' does not match its checksum")
+
+
+def test_labels_lost(saved):
+    edit(saved / "borough" / "zarr.json", lambda meta: meta["attributes"].pop("labels"))
+    refused(saved, "'borough' does not match its checksum")
+
+
+def test_another_dimension(saved):
+    edit(saved / "workplace_size" / "zarr.json", lambda meta: meta.update(dimension_names=["other"]))
+    refused(saved, "'workplace_size' does not match its checksum")
+
+
+@pytest.mark.parametrize("name", ["provenance", "title", "more"])
+def test_another_attribute(saved, name):
+    edit(saved / "zarr.json", lambda meta: meta["attributes"].update({name: "nonsense"}))
+    refused(saved, "attributes do not match their checksum")
+
+
+@pytest.mark.parametrize("checksums", ["[]", "{}", '{"variables": 3, "attrs": ""}', "nonsense"])
+def test_damaged_checksums(saved, checksums):
+    edit(saved / "zarr.json", lambda meta: meta["attributes"].update(checksums=checksums))
+    refused(saved, "truncated or damaged")
+
+
+def test_attributes_of_every_kind_come_back(tmp_path):
+    attrs = {"text": "é", "whole": 3, "real": 0.1, "list": ["a", "b"], "pair": (1, 2), "yes": True, "nan": float("nan")}
+    attrs |= {"numpy": np.float64(0.1), "array": np.arange(3), "nested": {"a": [1, {"b": None}]}}
+    values = {"x": ("agent", np.array([True, False]), attrs), "y": ("agent", np.array([0.5, np.nan], "float32"))}
+    dataset = xr.Dataset(values, coords={"code": ("agent", [1, 2], attrs), "one": 1}, attrs=attrs)
+    again = store.load(store.save(dataset, tmp_path / "a.zarr"))
+    xr.testing.assert_equal(again, dataset)
+    assert set(again.coords) == {"code", "one"}
+    assert again["x"].attrs["list"] == ["a", "b"]
+    store.save(again, tmp_path / "b.zarr")
+    xr.testing.assert_equal(store.load(tmp_path / "b.zarr"), dataset)
+
+
 def test_foreign_and_absent(tmp_path):
     refused(tmp_path / "none.zarr", "no population at")
     (tmp_path / "notes.txt").write_text("no")

@@ -28,6 +28,22 @@ def test_a_truncated_file_is_refused_in_one_line(result: xr.DataTree, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_full_disk_is_refused_in_one_line_and_leaves_what_was_there(result: xr.DataTree, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="needs limits on the size of files")
+    path = datatree.save(result, tmp_path / "results.nc")
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="can't write") as caught:
+            datatree.save(result, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["results.nc"]
+
+
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     xr.Dataset({"a": ("x", [1])}).to_netcdf(tmp_path / "results.nc", engine="h5netcdf")
     with pytest.raises(InputError, match="no result of lpmppl"):

@@ -164,7 +164,7 @@ def test_the_course_of_the_disease_has_its_declared_laws(handlers):
 
 @meanings()
 def test_the_parts_of_a_course_are_independent(handlers):
-    """Failure rate 1e-6, over the three pairs of sites that all old people have, and the two of a delay with a period."""
+    """Failure rate 1e-6, over the three pairs of sites that all old people have, and the delay with the periods."""
     sites, ages = course(handlers)
     delay, dead = sites.pop("death_delay"), sites["fatal"].astype(bool)
     p = []

@@ -11,6 +11,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,34 +201,35 @@ def differentiated(x: Tensor) -> bool:
     return x.requires_grad or torch.autograd.forward_ad.unpack_dual(x).tangent is not None
 
 
-def positions(x: Tensor, holds: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Find the flat positions at which a Boolean mask of any shape is true, or at which a predicate holds, in order.
+def positions(x: Tensor, above: float | None = None, below: float | None = None) -> Tensor:
+    """Find, in order, the flat positions at which a Boolean mask is true, or values lie above or below a level.
 
-    >>> positions(torch.tensor([[False, True], [True, False]])), positions(torch.tensor([3.0, 1.0]), lambda x: x < 2)
+    >>> positions(torch.tensor([[False, True], [True, False]])), positions(torch.tensor([3.0, 1.0]), below=2)
     (tensor([1, 2]), tensor([1]))
     """
     global _last
-    if holds is None and _last is not None and _last[0]() is x and _last[1] == x._version:
+    mask = above is None and below is None
+    if mask and _last is not None and _last[0]() is x and _last[1] == x._version:
         return _last[2]
     flat = x.reshape(-1)
     found: dict[int, Tensor] = {}
 
     def search(block: slice) -> None:
-        mask = flat[block] if holds is None else holds(flat[block])
-        found[block.start] = _true(mask) + block.start
+        found[block.start] = _true(flat[block], above, below) + block.start
 
     blocked(flat.shape[0], lambda: search, SCAN, x.device)
     if not found:
         return torch.empty(0, dtype=torch.int64, device=x.device)
     result = torch.cat([found[k] for k in sorted(found)])
-    if holds is None and _buffers is not None and not x.is_inference():
+    if mask and _buffers is not None and not x.is_inference():
         # An event's mask is asked for its agents twice: for the time within the step, and by the model.
         _last = weakref.ref(x), x._version, result
     return result
 
 
-def _true(mask: Tensor) -> Tensor:
-    """Where a flat mask is true; NumPy finds rare events several times faster than torch."""
-    if mask.device.type != "cpu" or inside_transform(mask):
-        return mask.nonzero().squeeze(-1)
-    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+def _true(x: Tensor, above: float | None, below: float | None) -> Tensor:
+    """Where a flat mask is true or values lie beyond a level; NumPy is several times faster at it than torch."""
+    plain = x.detach()
+    some: Any = plain if x.device.type != "cpu" or inside_transform(plain) else plain.numpy()
+    mask = some > above if above is not None else some < below if below is not None else some
+    return mask.nonzero().squeeze(-1) if isinstance(mask, Tensor) else torch.from_numpy(np.flatnonzero(mask))
