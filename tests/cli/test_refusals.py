@@ -35,7 +35,7 @@ SPELLINGS = {
     "long report": (["report", TOO_LONG], f"{TOO_LONG}/results.nc: File name too long"),
     "long population": (["population", "nyc", "--out", TOO_LONG], f"{TOO_LONG}: File name too long"),
     "long describe": (["population", "describe", TOO_LONG], f"{TOO_LONG}: File name too long"),
-    "no text": (["simulate", "--out", "caf\udce9"], "isn't valid UTF-8"),
+    "no text": (["simulate", "--out", "run\udce9"], "isn't valid UTF-8"),
     "no spelling": (["simulate", "--set", "beta"], "should read name=value"),
     "nan": (["simulate", "--set", "beta=nan"], "must be a finite number, not nan"),
     "infinite": (["simulate", "--set", "beta=-inf"], "must be a finite number, not -inf"),
@@ -135,7 +135,7 @@ def test_a_damaged_run_json_is_refused(here: Run, tmp_path: Path, text: str) -> 
         {"intervene": [["transmission", 0.3, 2.5]]},
         {"intervene": "abc"},
     ],
-    ids=str,
+    ids=lambda edit: str(edit)[:60],
 )
 def test_a_run_json_edited_to_other_types_is_refused(here: Run, tmp_path: Path, edit: dict[str, Any]) -> None:
     asked = Settings("nyc", "", "seirm", 2000, 3, 0, 0, "cpu", {}, ())
