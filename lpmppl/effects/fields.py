@@ -99,15 +99,17 @@ class _Leaf:
         return (values if self.share is None else values * self.share[group]) * scale
 
     def at(self, lead: Shape, row: Shape) -> _Leaf:
-        """The leaf in one row of the leading dimensions, its values worked out and its scalar a number."""
+        """The leaf in one row of the leading dimensions, with everything worked out on the groups.
+
+        Agents then only add: a sum has the same bits wherever in a block an agent lies, unlike a fused multiply-add.
+        """
         scale = self.scale
         if isinstance(scale, Tensor):
             scale = float(scale[row_of(lead, scale, row)] if scale.dim() else scale)
-        base = self.base[row_of(lead, self.base, row)]
-        return _Leaf(base if self.share is None else scaled(base, self.share), self.index, None, scale)
+        return _Leaf(scaled(self.base[row_of(lead, self.base, row)], self.share, scale), self.index)
 
     def block(self, agents: slice, out: Tensor) -> Tensor:
-        """The values before the scalar, of some agents; `out` is for working in."""
+        """The values of some agents, once they are worked out; `out` is for working in."""
         return (
             self.base[agents] if self.index is None else torch.index_select(self.base, 0, self.index[agents], out=out)
         )
@@ -178,9 +180,10 @@ class Field(Lazy):
     def fill(self, agents: slice, out: Tensor, spare: Tensor) -> Tensor:
         """Evaluate some agents of a field without leading dimensions into `out`; `spare` is for working in."""
         first, *rest = self.leaves
-        torch.mul(first.block(agents, out), first.scale, out=out)
+        if (value := first.block(agents, out)) is not out:
+            out.copy_(value)
         for leaf in rest:
-            out.add_(leaf.block(agents, spare), alpha=leaf.scale)  # type: ignore[arg-type]
+            out.add_(leaf.block(agents, spare))
         for factor in self.factors:
             out.mul_(factor[agents])
         return out

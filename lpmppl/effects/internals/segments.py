@@ -137,14 +137,14 @@ def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     return out
 
 
-def scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply flat values of any kind by floating-point factors of the same shape, on several threads if many."""
-    if x.nbytes < _LARGE or x.shape != factor.shape or differentiated(x) or differentiated(factor):
-        return x * factor
-    out = empty(factor.shape, factor.dtype, factor.device)
+def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
+    """Multiply flat values of any kind by shares of the same shape and by a number, on several threads if many."""
+    if x.nbytes < _LARGE or share is None or x.shape != share.shape:
+        return (x if share is None else x * share) * scale
+    out = empty(share.shape, share.dtype, share.device)
 
     def part(block: slice) -> None:
-        out[block].copy_(x[block]).mul_(factor[block])
+        out[block].copy_(x[block]).mul_(share[block]).mul_(scale)
 
     blocked(x.shape[0], lambda: part, device=x.device)
     return out
