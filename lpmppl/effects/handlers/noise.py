@@ -43,8 +43,11 @@ class ExogenousNoise(Messenger):
         key, draw = stream(self.seed, site), self.draw if draw is None else draw
         if not isinstance(episode, Tensor):
             return exponential(ids, key, draw, episode)
+        return self._later(self.resistance(site, ids, 0, draw), key, ids, episode, draw)
+
+    def _later(self, first: Tensor, key: int, ids: Tensor, episode: Tensor, draw: Tensor | int) -> Tensor:
+        """The resistances of everybody's present episode, from those of the first: only later ones are drawn."""
         again = Cohort.of(episode > 0, ids)
-        first = self.resistance(site, ids, 0, draw)
         if not len(again):
             return first
         if isinstance(draw, Tensor):
@@ -59,7 +62,7 @@ class ExogenousNoise(Messenger):
         if kept is None or kept[0] is not ids:
             kept = self._first[site] = ids, self.resistance(site, ids)
         if isinstance(episode, Tensor):
-            return self.resistance(site, ids, episode) if bool((episode > 0).any()) else kept[1]
+            return self._later(kept[1], stream(self.seed, site), ids, episode, self.draw)
         return self.resistance(site, ids, episode) if episode else kept[1]
 
     def _draw(self, infer: Message) -> Tensor | int:
