@@ -49,6 +49,7 @@ __all__ = [
     "repair_chirho",
     "simulate_point",
     "storage_uses",
+    "touched",
 ]
 
 Message = dict[str, Any]
@@ -99,6 +100,12 @@ def repair_chirho() -> None:
 def storage_uses(storage: torch.UntypedStorage) -> int:
     """Count the tensors and handles that share a storage, this handle included."""
     return int(torch._C._storage_Use_Count(storage._cdata))
+
+
+def touched(x: torch.Tensor) -> None:
+    """Count a change that was made to a tensor's memory from outside torch, as torch counts its own."""
+    if not x.is_inference():
+        torch._C._autograd._unsafe_set_version_counter((x,), (x._version + 1,))
 
 
 def inside_transform(x: torch.Tensor) -> bool:

@@ -67,3 +67,13 @@ def test_the_handler_stack_lists_handlers_outermost_first():
 @pytest.mark.parametrize("name", [n for n in _compat.__all__ if n[0].isupper()])
 def test_every_borrowed_class_is_still_one(name):
     assert isinstance(getattr(_compat, name), type)
+
+
+def test_touched_counts_a_change_that_torch_did_not_see():
+    x = torch.zeros(3)
+    view, version = x[1:], x._version
+    x.numpy()[0] = 1.0
+    _compat.touched(x)
+    assert x._version == view._version == version + 1
+    with torch.inference_mode():
+        _compat.touched(torch.zeros(3))

@@ -15,7 +15,7 @@ import typer
 from typer import TyperException
 
 from lpmppl.cli.doctor import doctor
-from lpmppl.cli.interrupted import Interrupted
+from lpmppl.cli.interrupted import Interrupted, forget_interrupt
 from lpmppl.cli.population import population
 from lpmppl.cli.report import report
 from lpmppl.cli.simulate import simulate
@@ -59,7 +59,9 @@ def about() -> None:
 def main() -> None:
     """Run the command line on the program's arguments, and exit."""
     ready()
-    sys.exit(invoke(sys.argv[1:]))
+    code = invoke(sys.argv[1:])
+    forget_interrupt()
+    sys.exit(code)
 
 
 def invoke(arguments: Sequence[str]) -> int:

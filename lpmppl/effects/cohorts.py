@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.internals.segments import broadcast, copy, differentiated, positions, put, take
+from lpmppl.effects.internals.successors import changed, changed_in_place
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
 
@@ -173,16 +174,18 @@ class Cohort:
         if differentiated(new) or differentiated(x):
             flat = x.expand(cohort.shape).reshape(-1)
             return flat.index_put((cohort.where,), new).reshape(cohort.shape)
-        out = copy(x, cohort.shape)
-        put(out.view(-1), cohort.where, new)
-        return out
+        if x.shape != cohort.shape:
+            x = copy(x, cohort.shape)
+            put(x.view(-1), cohort.where, new)
+            return x
+        return changed(x, cohort.where, lambda flat: put(flat, cohort.where, new))
 
     def overwrite(self, x: Tensor, value: Tensor | float) -> Tensor:
         """Like `write`, for a tensor that is the caller's own: it is changed in place where that can be."""
         new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
         if x.shape != self.shape or not x.is_contiguous() or differentiated(x) or differentiated(new):
             return self.write(x, value)
-        put(x.view(-1), self.where, new)
+        changed_in_place(x, self.where, lambda flat: put(flat, self.where, new))
         return x
 
     def carrying(self, value: Tensor | float) -> Sparse:

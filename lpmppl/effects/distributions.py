@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,8 +10,8 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from lpmppl.effects.cohorts import dense
-from lpmppl.effects.fields import Field, accumulate, row_of, shape_of
-from lpmppl.effects.internals.segments import broadcast, crosses, differentiated, empty
+from lpmppl.effects.fields import Field, accumulate, shape_of
+from lpmppl.effects.internals.segments import broadcast, differentiated, empty
 from lpmppl.errors import InputError
 
 __all__ = ["Exposure", "Left"]
@@ -99,21 +98,8 @@ class Exposure(dist.TorchDistribution):
             or differentiated(self.before)
         ):
             return (self.after > resistance) & (self.before <= resistance) & self.at_risk
-        shape = broadcast(self.batch_shape, resistance.shape)
-        event = empty(shape, torch.bool, self.before.device)
-        lead = tuple(shape[:-1])
-
-        def visit(row: tuple[int, ...]) -> Callable[[slice, Tensor, Tensor], None]:
-            r, here = resistance[row_of(lead, resistance, row)], event[row]
-            risk = self.at_risk[row_of(lead, self.at_risk, row)]
-
-            def look(agents: slice, before: Tensor, after: Tensor) -> None:
-                crosses(before, after, r[agents], risk[agents], here[agents])
-
-            return look
-
-        before = self.before.expand(*lead, -1) if len(lead) > len(self.before.shape) - 1 else self.before
-        self._memo["after"] = accumulate(before, hazard, self.at_risk, self.dt, visit)
+        event = empty(broadcast(self.batch_shape, resistance.shape), torch.bool, self.before.device)
+        self._memo["after"] = accumulate(self.before, hazard, self.at_risk, self.dt, resistance, event)
         return event
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Exposure:

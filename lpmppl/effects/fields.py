@@ -12,7 +12,19 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
-from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, differentiated, empty, keep, scaled
+from lpmppl.effects.internals.segments import (
+    BLOCK,
+    blocked,
+    broadcast,
+    differentiated,
+    empty,
+    expose,
+    find,
+    gather,
+    known,
+    meet,
+    scaled,
+)
 from lpmppl.errors import InputError
 
 __all__ = ["Field", "Network", "accumulate", "row_of", "rows", "shape_of"]
@@ -108,11 +120,14 @@ class _Leaf:
             scale = float(scale[row_of(lead, scale, row)] if scale.dim() else scale)
         return _Leaf(scaled(self.base[row_of(lead, self.base, row)], self.share, scale), self.index)
 
-    def block(self, agents: slice, out: Tensor) -> Tensor:
-        """The values of some agents, once they are worked out; `out` is for working in."""
-        return (
-            self.base[agents] if self.index is None else torch.index_select(self.base, 0, self.index[agents], out=out)
-        )
+    def fill(self, agents: slice, out: Tensor, add: bool) -> None:
+        """Write the values of some agents into `out`, or add them to it, once they are worked out on the groups."""
+        if self.index is not None:
+            gather(self.base, self.index[agents], out, add)
+        elif add:
+            out.add_(self.base[agents])
+        else:
+            out.copy_(self.base[agents])
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +192,10 @@ class Field(Lazy):
             tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(f[row_of(lead, f, row)] for f in self.factors)
         )
 
-    def fill(self, agents: slice, out: Tensor, spare: Tensor) -> Tensor:
-        """Evaluate some agents of a field without leading dimensions into `out`; `spare` is for working in."""
-        first, *rest = self.leaves
-        if (value := first.block(agents, out)) is not out:
-            out.copy_(value)
-        for leaf in rest:
-            out.add_(leaf.block(agents, spare))
+    def fill(self, agents: slice, out: Tensor) -> Tensor:
+        """Evaluate some agents of a field without leading dimensions into `out`."""
+        for k, leaf in enumerate(self.leaves):
+            leaf.fill(agents, out, add=k > 0)
         for factor in self.factors:
             out.mul_(factor[agents])
         return out
@@ -239,16 +251,13 @@ def shape_of(x: Tensor | Field | Sparse | float) -> torch.Size:
     return torch.Size() if isinstance(x, int | float) else x.shape
 
 
-Look = Callable[[slice, Tensor, Tensor], None]
-"""Called for each block of a pass with the slice of agents, and their cumulative hazard before and after."""
-
-
 def accumulate(
     before: Tensor,
     hazard: Tensor | Field | float,
     at_risk: Tensor,
     dt: Tensor | float,
-    visit: Callable[[Shape], Look] | None = None,
+    level: Tensor | None = None,
+    crossed: Tensor | None = None,
 ) -> Tensor:
     """Add a step's hazard to the cumulative hazard of the agents at risk, in one blocked pass where it is a field.
 
@@ -257,36 +266,62 @@ def accumulate(
         hazard: hazard per unit of time, a field, a number or a tensor broadcastable to (…, N).
         at_risk: Boolean, shape (…, N).
         dt: the length of the step, a number or a tensor whose last dimension is 1.
-        visit: makes, for a row of the leading dimensions, what is to be done with each of its blocks while it is in
-            cache.
+        level: where the hazard is a field, levels of shape (…, N) to look out for in the same pass.
+        crossed: a Boolean of the result's shape to write into where `level` lies in (before, after] of one at risk.
     Returns:
         `before + at_risk · hazard · dt`, in the dtype of `before`, shape broadcast of all.
     """
     if not isinstance(hazard, Field):
         return before + (at_risk * (hazard * dt)).to(before.dtype)
     step: Field = hazard * dt
-    shape = broadcast(before.shape, step.shape, at_risk.shape)
+    shape = broadcast(before.shape, step.shape, at_risk.shape, shape_of(level if level is not None else 0.0))
     lead, n = tuple(shape[:-1]), shape[-1]
     out = empty(shape, before.dtype, before.device)
-    for row in rows(lead):
-        was, risk = before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
-        look = None if visit is None else visit(row)
-        blocked(n, functools.partial(_pass, step.at(lead, row), was, risk, out[row], look), device=before.device)
+    found: dict[int, Tensor] = {}
+    for k, row in enumerate(rows(lead)):
+        here, was, risk = step.at(lead, row), before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
+        if level is None or crossed is None:
+            work = functools.partial(_exposing, here, was, risk, out[row])
+        else:
+            levels = level[row_of(lead, level, row)]
+            work = functools.partial(_meeting, here, was, risk, out[row], levels, crossed[row], k * n, found)
+        blocked(n, work, device=before.device)
+    if crossed is not None and found:
+        known(crossed, torch.cat([found[k] for k in sorted(found)]))
     return out
 
 
-def _pass(hazard: Field, before: Tensor, risk: Tensor, after: Tensor, look: Look | None) -> Callable[[slice], None]:
-    longest = BLOCK if before.device.type == "cpu" else before.shape[-1]
-    spare = torch.empty((2, longest), device=before.device)
+def _room(like: Tensor) -> Tensor:
+    return torch.empty(BLOCK if like.device.type == "cpu" else like.shape[-1], device=like.device)
+
+
+def _exposing(hazard: Field, before: Tensor, risk: Tensor, after: Tensor) -> Callable[[slice], None]:
+    room = _room(before)
 
     def do(block: slice) -> None:
-        size = block.stop - block.start
-        step = hazard.fill(block, spare[0, :size], spare[1, :size])
-        keep(step, risk[block])
-        was, now = before[block], after[block]
-        torch.add(was, step, out=now)
-        if look is not None:
-            look(block, was, now)
+        expose(hazard.fill(block, room[: block.stop - block.start]), risk[block], before[block], after[block])
+
+    return do
+
+
+def _meeting(
+    hazard: Field,
+    before: Tensor,
+    risk: Tensor,
+    after: Tensor,
+    level: Tensor,
+    event: Tensor,
+    first: int,
+    found: dict[int, Tensor],
+) -> Callable[[slice], None]:
+    room = _room(before)
+    places = torch.empty(BLOCK, dtype=torch.int64) if before.device.type == "cpu" else None
+
+    def do(block: slice) -> None:
+        step = hazard.fill(block, room[: block.stop - block.start])
+        meet(step, risk[block], before[block], after[block], level[block], event[block])
+        # Who it is is looked up while the block is in cache.
+        found[first + block.start] = find(event[block], first + block.start, places)
 
     return do
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Field
 from lpmppl.effects.internals.segments import broadcast, copy, take
+from lpmppl.effects.internals.successors import changed
 from lpmppl.errors import InputError
 
 __all__ = ["Edges", "Groups"]
@@ -34,6 +35,18 @@ def _members(name: str, index: Tensor, count: int, what: str) -> Tensor:
 def _check_units(name: str, quantum: float, bound: float) -> None:
     if not (quantum > 0 and bound > 0):
         raise InputError(f"network '{name}': quantum {quantum:g} and bound {bound:g} were given; both must be above 0")
+
+
+def _added(onto: Tensor | None, shape: torch.Size, place: Tensor, value: Tensor) -> Tensor:
+    """Add values at flat positions that may repeat onto a total, or onto zeros, of a shape."""
+    if onto is None:
+        total = torch.zeros(shape, dtype=value.dtype, device=value.device)
+    elif onto.shape == shape:
+        return changed(onto, place, lambda flat: flat.index_add_(0, place, value.to(flat.dtype)))
+    else:
+        total = copy(onto, shape)
+    total.view(-1).index_add_(0, place, value.to(total.dtype))
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +99,18 @@ class Groups:
 
     def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:
         lead = integers.shape[:-1] if onto is None else broadcast(onto.shape[:-1], integers.shape[:-1])
-        shape = (*lead, self.count)
-        if onto is None:
-            out = torch.zeros(shape, dtype=integers.dtype, device=self.index.device)
-        else:
-            out = copy(onto, shape)
+        shape = torch.Size((*lead, self.count))
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
             group = cohort.group(self.index)
             place = group if len(shape) == 1 else group + cohort.row * self.count
-            out.view(-1).index_add_(0, place, value.to(out.dtype))
-        elif math.prod(lead) == 1 and onto is None:
+            return _added(onto, shape, place, value)
+        if onto is None:
+            out = torch.zeros(shape, dtype=integers.dtype, device=self.index.device)
+        else:
+            out = copy(onto, shape)
+        if math.prod(lead) == 1 and onto is None:
             out.view(-1).index_add_(0, self.index, integers.reshape(-1))
         else:
             out.index_add_(-1, self.index, integers.to(out.dtype).expand(*lead, self.agents))
@@ -175,8 +188,7 @@ class Edges:
 
     def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:
         lead = integers.shape[:-1] if onto is None else broadcast(onto.shape[:-1], integers.shape[:-1])
-        shape = (*lead, self.agents)
-        out = torch.zeros(shape, dtype=integers.dtype, device=self.target.device) if onto is None else copy(onto, shape)
+        shape = torch.Size((*lead, self.agents))
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
@@ -185,10 +197,10 @@ class Edges:
             start = torch.repeat_interleave(first - (degree.cumsum(0) - degree), degree)
             edge = start + torch.arange(start.shape[0], device=start.device)
             place = self.target.index_select(0, edge) + torch.repeat_interleave(cohort.row * self.agents, degree)
-            out.view(-1).index_add_(0, place, torch.repeat_interleave(value.to(out.dtype), degree))
-        else:
-            sent = integers.to(out.dtype).index_select(-1, self.source)
-            out.index_add_(-1, self.target, sent.expand(*lead, sent.shape[-1]))
+            return _added(onto, shape, place, torch.repeat_interleave(value, degree))
+        out = torch.zeros(shape, dtype=integers.dtype, device=self.target.device) if onto is None else copy(onto, shape)
+        sent = integers.to(out.dtype).index_select(-1, self.source)
+        out.index_add_(-1, self.target, sent.expand(*lead, sent.shape[-1]))
         return out
 
     def largest(self, integers: Tensor) -> Tensor:

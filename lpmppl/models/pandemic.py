@@ -80,6 +80,8 @@ class SEIRM(Model):
             imported = pyro.sample("importation", dist.Bernoulli(theta["initial_infected"])).bool()
         state = {
             "stage": torch.full((people.size,), int(Stage.SUSCEPTIBLE), dtype=torch.uint8, device=device),
+            "susceptible": ~imported,
+            "infected": imported,
             "infected_at": torch.where(imported, float(start), -math.inf),
             "due": torch.full((people.size,), math.inf, device=device),
             "exposure": torch.zeros(people.size, dtype=torch.float64, device=device),

@@ -93,9 +93,7 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
 
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
-        # Whoever was infected in the last step is still susceptible by stage; the half step more is room for rounding.
-        new = population.cohort(s["infected_at"], above=t - 1.5 * dt)
-        new = new.select(new.read(s["stage"]) == Stage.SUSCEPTIBLE)
+        new = population.cohort(s["infected"])
         with new.plate(episode=0):
             latent = pyro.sample("latent_period", period("latent", new))
         due = new.write(s["due"], new.read(s["infected_at"]) + latent.clamp(min=dt))
@@ -132,8 +130,8 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
         updates: dict[str, Tensor] = {}
         for layer in layers:
             count = s[f"{layer.name}/infectious"]
-            updates[f"{layer.name}/today"] = _total(aggregate(today, layer, onto=count))
             updates[f"{layer.name}/infectious"] = _total(aggregate(lasting, layer, onto=count))
+            updates[f"{layer.name}/today"] = _total(aggregate(today, layer, onto=count))
         updates["infectious"] = tally("infectious", lasting, by=by, onto=s["infectious"])
         tally("deaths", turn.turning.select(turn.was == Stage.DYING), by=by)
         return {**updates, "due": turn.due, "stage": turn.stage}
@@ -141,7 +139,7 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
     counts = [f"{layer.name}/infectious" for layer in layers]
     return Substep(
         "progression",
-        reads=("stage", "due", "infected_at", "infectious", *counts),
+        reads=("stage", "due", "infected", "infected_at", "infectious", *counts),
         writes=("stage", "due", "infectious", *counts, *(f"{layer.name}/today" for layer in layers)),
         policy=clocks,
         transition=change,

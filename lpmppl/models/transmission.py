@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Sparse
@@ -59,8 +58,7 @@ def transmission(population: Population, layers: Sequence[Layer], theta: Theta, 
             running(s[f"{layer.network.name}/today"], layer.network, weight=layer.contacts) for layer in layers
         )
         hazard = pressure * (theta["beta"] * s["transmission"]) * susceptibility
-        # SUSCEPTIBLE is 0, and torch negates bytes ten times faster than it compares them.
-        return Exposure(s["exposure"], hazard, at_risk=torch.logical_not(s["stage"]), dt=s["dt"])
+        return Exposure(s["exposure"], hazard, at_risk=s["susceptible"], dt=s["dt"])
 
     def infect(infection: Exposure) -> tuple[Exposure, Tensor, Tensor | Sparse]:
         with population.plate():
@@ -71,18 +69,23 @@ def transmission(population: Population, layers: Sequence[Layer], theta: Theta, 
         cohort = population.cohort(infected)
         tally("infections", cohort, by=by)
         at = s["t"] + s["dt"] * (1.0 - cohort.read(left))
-        return {"exposure": infection.after, "infected_at": cohort.write(s["infected_at"], at)}
+        return {
+            "exposure": infection.after,
+            "infected": infected,
+            "infected_at": cohort.write(s["infected_at"], at),
+            "susceptible": cohort.write(s["susceptible"], False),
+        }
 
     return Substep(
         "transmission",
         reads=(
-            "stage",
             "exposure",
             "infected_at",
+            "susceptible",
             "transmission",
             *(f"{layer.network.name}/today" for layer in layers),
         ),
-        writes=("exposure", "infected_at"),
+        writes=("exposure", "infected", "infected_at", "susceptible"),
         observe=force,
         policy=infect,
         transition=change,

@@ -75,6 +75,6 @@ def test_who_is_infected_at_either_end_of_a_step_is_exposed_in_the_next(dt):
         for n in range(round(day / dt), round(day / dt) + 10):
             start = torch.tensor(n * dt)
             ends = torch.stack((start, start + torch.tensor(dt)))
-            begin = lambda at=ends: {**model.initial(theta), "infected_at": at}  # noqa: E731
+            begin = lambda at=ends: {**model.initial(theta), "infected": torch.tensor([True, True]), "infected_at": at}  # noqa: E731
             state, _ = go(model.day(theta), begin, dt, ExogenousNoise(64), dt=dt, begin=(n + 1) * dt)
             assert (state["stage"] == Stage.EXPOSED).all(), (n, ends)

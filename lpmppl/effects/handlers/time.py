@@ -29,6 +29,7 @@ from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.internals import checkpoints
 from lpmppl.effects.internals.order import check_order
 from lpmppl.effects.internals.segments import at_work
+from lpmppl.effects.internals.successors import successors
 from lpmppl.effects.internals.worlds import policy
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
@@ -111,7 +112,7 @@ class DiscreteTime(Solver[Tensor]):
             return
         check_order(ExogenousNoise, DiscreteTime)
         dynamics, state, start, end = msg["args"]
-        with at_work():
+        with at_work(), successors():
             msg["value"] = self._run(dynamics, dict(state), self._steps(start, "start"), self._steps(end, "end"))
         msg["done"] = True
 

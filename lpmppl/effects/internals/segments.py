@@ -11,24 +11,30 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lpmppl._compat import inside_transform, storage_uses
+from lpmppl._compat import inside_transform, storage_uses, touched
+from lpmppl.effects.internals import kernels
 
 __all__ = [
     "BLOCK",
+    "LARGE",
     "at_work",
+    "bare",
     "blocked",
     "broadcast",
+    "carry_over",
     "copy",
-    "crosses",
     "differentiated",
     "empty",
-    "keep",
+    "expose",
+    "find",
+    "gather",
+    "known",
+    "meet",
     "positions",
     "put",
     "scaled",
@@ -41,7 +47,9 @@ BLOCK = 1 << 17
 SCAN = 1 << 18
 """Agents per block of a search."""
 
-_LARGE = 1 << 22
+LARGE = 1 << 22
+"""Bytes from which a tensor is worth a buffer that is used again."""
+
 _CPU = torch.device("cpu")
 _buffers: list[torch.UntypedStorage] | None = None
 _threads: ThreadPoolExecutor | None = None
@@ -83,20 +91,20 @@ def blocked(
     workers = min(_workers, -(-n // block))
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
-    def share(first: int) -> None:
+    starts = iter(range(0, n, block))
+
+    def share() -> None:
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             do = work()
-            for low in range(first * block, n, workers * block):
+            # Whoever is free takes the next block: a thread that comes late, or has lost its core, holds nobody up.
+            for low in starts:
                 do(slice(low, min(low + block, n)))
 
-    if workers <= 1 or _threads is None:
-        workers = 1
-        share(0)
-        return
-    others = [_threads.submit(share, k) for k in range(1, workers)]
-    share(0)
+    others = [_threads.submit(share) for _ in range(1, workers)] if _threads is not None else []
+    share()
     for other in others:
-        other.result()
+        if not other.cancel():
+            other.result()
 
 
 def broadcast(*shapes: Sequence[int]) -> torch.Size:
@@ -113,7 +121,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     """Give an uninitialised tensor, from a buffer that has fallen out of use where there is one of the same size."""
     size = torch.Size(shape)
     wanted = size.numel() * dtype.itemsize
-    if _buffers is None or wanted < _LARGE or device.type != "cpu":
+    if _buffers is None or wanted < LARGE or device.type != "cpu":
         return torch.empty(size, dtype=dtype, device=device)
     for storage in _buffers:
         if storage.nbytes() == wanted and storage_uses(storage) == 1:
@@ -126,7 +134,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     """Copy a tensor, expanded to `shape`, into a contiguous buffer of its own."""
     out = empty(x.shape if shape is None else shape, x.dtype, x.device)
-    if x.shape != out.shape or not x.is_contiguous() or out.nbytes < _LARGE:
+    if x.shape != out.shape or not x.is_contiguous() or out.nbytes < LARGE:
         return out.copy_(x)
     source, target = x.view(-1), out.view(-1)
 
@@ -139,12 +147,15 @@ def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
 
 def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
     """Multiply flat values of any kind by shares of the same shape and by a number, on several threads if many."""
-    if x.nbytes < _LARGE or share is None or x.shape != share.shape:
+    if x.nbytes < LARGE or share is None or x.shape != share.shape:
         return (x if share is None else x * share) * scale
     out = empty(share.shape, share.dtype, share.device)
 
     def part(block: slice) -> None:
-        out[block].copy_(x[block]).mul_(share[block]).mul_(scale)
+        if bare(x, share) and share.dtype == torch.float32:
+            kernels.scale(out[block].numpy(), x[block].numpy(), share[block].numpy(), np.float32(scale))
+        else:
+            out[block].copy_(x[block]).mul_(share[block]).mul_(scale)
 
     blocked(x.shape[0], lambda: part, device=x.device)
     return out
@@ -152,12 +163,12 @@ def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
 
 def take(x: Tensor, where: Tensor) -> Tensor:
     """Read a flat tensor at positions of shape (k,), on several threads where they are many."""
-    if where.shape[0] <= BLOCK or x.device.type != "cpu" or differentiated(x):
+    if not bare(x, where) or differentiated(x) or not x.is_contiguous():
         return x.index_select(0, where)
     out = empty(where.shape, x.dtype, x.device)
 
     def read(part: slice) -> None:
-        torch.index_select(x, 0, where[part], out=out[part])
+        gather(x, where[part], out[part])
 
     blocked(where.shape[0], lambda: read)
     return out
@@ -165,35 +176,65 @@ def take(x: Tensor, where: Tensor) -> Tensor:
 
 def put(x: Tensor, where: Tensor, value: Tensor) -> None:
     """Write values, a scalar or shape (k,), into a flat tensor at distinct positions, on several threads if many."""
+    if not bare(x, where, value):
+        x.index_put_((where,), value)
+        return
+    many = value.dim() > 0 and value.shape[0] > 1
+    source, target, places = value.detach().reshape(-1).contiguous().numpy(), x.numpy(), _unsigned(where)
 
     def write(part: slice) -> None:
-        x.index_put_((where[part],), value[part] if value.dim() else value)
+        kernels.scatter(target, places[part], source[part] if many else source)
 
-    blocked(where.shape[0], lambda: write, device=x.device)
+    blocked(where.shape[0], lambda: write)
+    touched(x)
 
 
-def keep(x: Tensor, mask: Tensor) -> None:
-    """Zero what a mask leaves out, in place; on the CPU by NumPy, which is twice as fast with Booleans."""
-    if x.device.type == "cpu":
-        values = x.numpy()
-        np.multiply(values, mask.numpy(), out=values)
+def carry_over(x: Tensor, where: Tensor, source: Tensor) -> None:
+    """Write into a flat tensor what another holds, at flat positions that may repeat."""
+    target, places, values = x.numpy(), _unsigned(where), source.numpy()
+
+    def write(part: slice) -> None:
+        kernels.carry_over(target, places[part], values)
+
+    blocked(where.shape[0], lambda: write)
+    touched(x)
+
+
+def _unsigned(where: Tensor) -> np.ndarray:
+    places = where.numpy()
+    return places.view(f"u{places.itemsize}")
+
+
+def expose(step: Tensor, at_risk: Tensor, before: Tensor, after: Tensor) -> None:
+    """Write into `after` the hazard of those at risk on top of `before`; all are flat blocks of one length."""
+    if bare(step, at_risk, before, after):
+        kernels.accrue(step.numpy(), at_risk.numpy(), before.numpy(), after.numpy())
     else:
-        x.mul_(mask)
+        torch.add(before, step * at_risk, out=after)
 
 
-def crosses(before: Tensor, after: Tensor, level: Tensor, at_risk: Tensor, out: Tensor) -> None:
-    """Write into a mask where a level lies in (before, after] of an agent at risk.
+def meet(step: Tensor, at_risk: Tensor, before: Tensor, after: Tensor, level: Tensor, event: Tensor) -> None:
+    """Do as `expose`, and write into a mask where one at risk has its level in (before, after]."""
+    if bare(step, at_risk, before, after, level):
+        blocks = (x.numpy() for x in (step, at_risk, before, after, level, event))
+        kernels.meet(*blocks)
+    else:
+        expose(step, at_risk, before, after)
+        torch.gt(after, level, out=event).logical_and_(before <= level).logical_and_(at_risk)
 
-    Few of those at risk are above their level, so only they are looked at twice.
-    """
-    if out.device.type != "cpu":
-        torch.gt(after, level, out=out).logical_and_(before <= level).logical_and_(at_risk)
-        return
-    flags, levels = out.numpy(), level.numpy()
-    np.logical_and(np.greater(after.numpy(), levels, out=flags), at_risk.numpy(), out=flags)
-    above = np.flatnonzero(flags)
-    if above.size:
-        flags[above] = before.numpy()[above] <= levels[above]
+
+def gather(values: Tensor, index: Tensor, out: Tensor, add: bool = False) -> Tensor:
+    """Read flat values at an index of shape (k,) into `out`, or add them to it."""
+    if not bare(out, values, index):
+        return out.add_(values[index]) if add else out.copy_(values[index])
+    read = kernels.gather_add if add else kernels.gather
+    read(out.numpy(), values.numpy(), _unsigned(index))
+    return out
+
+
+def bare(*tensors: Tensor) -> bool:
+    """Say whether tensors are on the CPU, with memory of their own that a compiled loop can work on."""
+    return all(x.device.type == "cpu" and not inside_transform(x) for x in tensors)
 
 
 def differentiated(x: Tensor) -> bool:
@@ -207,29 +248,53 @@ def positions(x: Tensor, above: float | None = None, below: float | None = None)
     >>> positions(torch.tensor([[False, True], [True, False]])), positions(torch.tensor([3.0, 1.0]), below=2)
     (tensor([1, 2]), tensor([1]))
     """
-    global _last
     mask = above is None and below is None
     if mask and _last is not None and _last[0]() is x and _last[1] == x._version:
         return _last[2]
     flat = x.reshape(-1)
     found: dict[int, Tensor] = {}
 
-    def search(block: slice) -> None:
-        found[block.start] = _true(flat[block], above, below) + block.start
+    def searcher() -> Callable[[slice], None]:
+        room = torch.empty(min(SCAN, flat.shape[0]), dtype=torch.int64) if compiled else None
 
-    blocked(flat.shape[0], lambda: search, SCAN, x.device)
+        def search(block: slice) -> None:
+            found[block.start] = find(flat[block], block.start, room, above, below)
+
+        return search
+
+    compiled = bare(x)
+    blocked(flat.shape[0], searcher, SCAN, x.device)
     if not found:
         return torch.empty(0, dtype=torch.int64, device=x.device)
     result = torch.cat([found[k] for k in sorted(found)])
-    if mask and _buffers is not None and not x.is_inference():
-        # An event's mask is asked for its agents twice: for the time within the step, and by the model.
-        _last = weakref.ref(x), x._version, result
+    if mask:
+        known(x, result)
     return result
 
 
-def _true(x: Tensor, above: float | None, below: float | None) -> Tensor:
-    """Where a flat mask is true or values lie beyond a level; NumPy is several times faster at it than torch."""
+def known(mask: Tensor, where: Tensor) -> None:
+    """Keep the flat positions at which a mask is true: an event's are asked for at once, and again by the model."""
+    global _last
+    if _buffers is not None and not mask.is_inference():
+        _last = weakref.ref(mask), mask._version, where
+
+
+def find(
+    x: Tensor, first: int, room: Tensor | None = None, above: float | None = None, below: float | None = None
+) -> Tensor:
+    """Say where a flat mask is true or values lie beyond a level, counted from `first`.
+
+    On the CPU, `room` for as many integers lets a compiled loop do it.
+    """
     plain = x.detach()
-    some: Any = plain if x.device.type != "cpu" or inside_transform(plain) else plain.numpy()
-    mask = some > above if above is not None else some < below if below is not None else some
-    return mask.nonzero().squeeze(-1) if isinstance(mask, Tensor) else torch.from_numpy(np.flatnonzero(mask))
+    if room is None:
+        mask = plain > above if above is not None else plain < below if below is not None else plain
+        return mask.nonzero().squeeze(-1) + first
+    values, out = plain.numpy(), room.numpy()
+    if above is not None:
+        n = kernels.above(values, values.dtype.type(above), first, out)
+    elif below is not None:
+        n = kernels.below(values, values.dtype.type(below), first, out)
+    else:
+        n = kernels.true(values.view(np.uint8), first, out)
+    return room[:n].clone()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import blocked
+from lpmppl.effects.internals import kernels
+from lpmppl.effects.internals.segments import bare, blocked
 
 __all__ = ["exponential", "stream", "uniform"]
 
@@ -70,11 +72,14 @@ def uniform(ids: Tensor, key: int, *more: int | Tensor) -> Tensor:
             z = _mix(step * _signed(_GOLDEN) + (_signed(z) if isinstance(z, int) else z))
     if isinstance(z, Tensor):
         return _fraction(ids.to(torch.int64) * _signed(_GOLDEN) + z)
-    start = _signed(z)
     out = torch.empty(ids.shape, dtype=torch.float64, device=ids.device)
+    compiled = bare(ids, out)
 
     def block(agents: slice) -> None:
-        out[agents] = _fraction(ids[agents].to(torch.int64) * _signed(_GOLDEN) + start)
+        if compiled:
+            kernels.uniform(ids[agents].numpy(), np.uint64(z), out[agents].numpy())
+        else:
+            out[agents] = _fraction(ids[agents].to(torch.int64) * _signed(_GOLDEN) + _signed(z))
 
     blocked(ids.shape[0], lambda: block, device=ids.device)
     return out

@@ -1,0 +1,146 @@
+"""Loops over agents that neither torch nor NumPy has in one piece, compiled for the CPU by Numba.
+
+Each works on a block that fits the cache, without the interpreter's lock, so that blocks run on several threads. None
+reorders or contracts a floating-point operation: an agent's bits don't depend on where in a block it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+__all__ = [
+    "above",
+    "accrue",
+    "below",
+    "carry_over",
+    "gather",
+    "gather_add",
+    "meet",
+    "scale",
+    "scatter",
+    "true",
+    "uniform",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(loop: F) -> F:
+    """Compile a loop, keeping the machine code on disk where there is a place for it."""
+    try:
+        return cast(F, numba.njit(nogil=True, cache=True)(loop))
+    except RuntimeError:  # an installation and a home that can't be written
+        return cast(F, numba.njit(nogil=True)(loop))
+
+
+@_compiled
+def gather(out: np.ndarray, values: np.ndarray, index: np.ndarray) -> None:
+    """Set out[k] to values[index[k]]; the index is unsigned, which spares a test for negative ones."""
+    for k in range(index.shape[0]):
+        out[k] = values[index[k]]
+
+
+@_compiled
+def gather_add(out: np.ndarray, values: np.ndarray, index: np.ndarray) -> None:
+    """Add values[index[k]] to out[k]."""
+    for k in range(index.shape[0]):
+        out[k] += values[index[k]]
+
+
+@_compiled
+def scatter(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """Set out[index[k]] to values[k], or to the one value there is."""
+    if values.shape[0] == 1:
+        for k in range(index.shape[0]):
+            out[index[k]] = values[0]
+    else:
+        for k in range(index.shape[0]):
+            out[index[k]] = values[k]
+
+
+@_compiled
+def carry_over(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """Set out[index[k]] to values[index[k]]."""
+    for k in range(index.shape[0]):
+        out[index[k]] = values[index[k]]
+
+
+@_compiled
+def scale(out: np.ndarray, values: np.ndarray, share: np.ndarray, factor: np.float32) -> None:
+    """Set out[k] to values[k] times its share times a factor, each rounded to the kind of the share."""
+    for k in range(out.shape[0]):
+        out[k] = (np.float32(values[k]) * share[k]) * factor
+
+
+@_compiled
+def accrue(step: np.ndarray, risk: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+    """Add a step's hazard to the cumulative hazard of those at risk."""
+    for k in range(step.shape[0]):
+        after[k] = before[k] + step[k] if risk[k] else before[k]
+
+
+@_compiled
+def meet(
+    step: np.ndarray, risk: np.ndarray, before: np.ndarray, after: np.ndarray, level: np.ndarray, event: np.ndarray
+) -> None:
+    """Do as `accrue`, and say where the level of someone at risk lies in (before, after]."""
+    for k in range(step.shape[0]):
+        was = before[k]
+        now = was + step[k] if risk[k] else was
+        after[k] = now
+        event[k] = risk[k] & (now > level[k]) & (was <= level[k])
+
+
+@_compiled
+def true(x: np.ndarray, first: int, out: np.ndarray) -> int:
+    """Write first + k for every k at which a mask, given as bytes, is true; returns how many."""
+    n = 0
+    eights = x[: x.shape[0] // 8 * 8].view(np.uint64)
+    for word in range(eights.shape[0]):
+        if eights[word]:
+            for k in range(8 * word, 8 * word + 8):
+                if x[k]:
+                    out[n] = first + k
+                    n += 1
+    for k in range(8 * eights.shape[0], x.shape[0]):
+        if x[k]:
+            out[n] = first + k
+            n += 1
+    return n
+
+
+@_compiled
+def above(x: np.ndarray, level: float, first: int, out: np.ndarray) -> int:
+    """Write first + k for every k at which a value lies above a level; returns how many."""
+    n = 0
+    for k in range(x.shape[0]):
+        if x[k] > level:
+            out[n] = first + k
+            n += 1
+    return n
+
+
+@_compiled
+def below(x: np.ndarray, level: float, first: int, out: np.ndarray) -> int:
+    """Write first + k for every k at which a value lies below a level; returns how many."""
+    n = 0
+    for k in range(x.shape[0]):
+        if x[k] < level:
+            out[n] = first + k
+            n += 1
+    return n
+
+
+@_compiled
+def uniform(ids: np.ndarray, start: np.uint64, out: np.ndarray) -> None:
+    """Set out[k] to the uniform of agent ids[k] in the stream that starts at `start`, as `streams` defines it."""
+    for k in range(ids.shape[0]):
+        z = np.uint64(ids[k]) * np.uint64(0x9E3779B97F4A7C15) + start
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+        out[k] = (np.float64(z >> np.uint64(12)) + 0.5) * 2.0**-52

@@ -1,0 +1,89 @@
+"""The parts that a composed model is made of: a substep with its parameters, environment, tallies and start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+
+from lpmppl.errors import InputError, nearest
+from lpmppl.models.model import Parameter
+from lpmppl.models.networks import Groups
+from lpmppl.models.population import Population
+from lpmppl.models.substep import Substep
+from lpmppl.typing import State, Theta
+
+__all__ = ["Part", "Setting", "chosen"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and when a model plays: what every part of it is told.
+
+    Args:
+        people: the population.
+        start: the date of day 0.
+        by: the strata of tallies, or None for one total.
+        residents: how many people the agents stand for; the agents themselves by default.
+    """
+
+    people: Population
+    start: date
+    by: Groups | None = None
+    residents: int | None = None
+
+    def day(self, iso: str) -> int:
+        """The day of the model on which a date such as "2020-03-22" falls; negative before the start."""
+        return (date.fromisoformat(iso) - self.start).days
+
+    @cached_property
+    def weight(self) -> float:
+        """The number of residents that one agent stands for."""
+        return (self.residents or self.people.size) / self.people.size
+
+
+def _nothing(_: Setting, __: Theta, ___: float) -> State:
+    return {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A substep with what it brings to a model.
+
+    Args:
+        name: the substep's name.
+        substep: the setting and the parameters to the substep.
+        start: the setting, the parameters and the first day to the state keys that only this substep writes.
+        parameters: its structural parameters, by name.
+        environment: the state keys that policies may change, with their values at the start.
+        tallies: what it counts, by name, in a few words.
+    """
+
+    name: str
+    substep: Callable[[Setting, Theta], Substep]
+    start: Callable[[Setting, Theta, float], State] = _nothing
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    environment: Mapping[str, float] = field(default_factory=dict)
+    tallies: Mapping[str, str] = field(default_factory=dict)
+
+
+def chosen(parts: Sequence[Part], without: Collection[str]) -> tuple[Part, ...]:
+    """The parts of a model but for those that are left out.
+
+    Raises:
+        InputError: for a name that no part has, or if nothing is left.
+    """
+    for name in _each(without):
+        if name not in {part.name for part in parts}:
+            raise InputError(nearest("substep", name, [part.name for part in parts]))
+    left = tuple(part for part in parts if part.name not in without)
+    if not left:
+        raise InputError("a model without any substep was asked for; leave one of them in")
+    return left
+
+
+def _each(names: Collection[str]) -> Iterable[str]:
+    if isinstance(names, str):
+        raise InputError(f"without={names!r} was given; give a list of substeps' names, such as [{names!r}]")
+    return names
