@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import lpmppl as lpm
-from lpmppl.models.progression import lognormal
+from lpmppl.models.periods import lognormal
 
 AGENTS = int(os.environ.get("LPMPPL_EXAMPLE_AGENTS", "1000000"))
 

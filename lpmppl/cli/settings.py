@@ -11,7 +11,7 @@ from lpmppl.errors import InputError, nearest
 
 __all__ = ["POPULATIONS", "Settings"]
 
-POPULATIONS: dict[str, tuple[str, ...]] = {"nyc": ("seirm", "sir")}
+POPULATIONS: dict[str, tuple[str, ...]] = {"nyc": ("pandemic", "seirm", "sir")}
 """Populations by name, the module of that name in `lpmppl.models`, with the models that it defines."""
 
 MOST_DAYS = 100_000
@@ -34,7 +34,8 @@ class Settings:
     population_seed: int
     device: str
     set: Mapping[str, float]
-    intervene: tuple[tuple[str, float, int], ...]
+    intervene: tuple[tuple[str, float | str, int], ...]
+    start: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in POPULATIONS:
@@ -61,13 +62,13 @@ class Settings:
         try:
             saved = of("saved", record["saved"], str)
             return cls(
-                **{name: of(name, record[name], str) for name in ("name", "model", "device")},
+                **{name: of(name, record[name], str) for name in ("name", "model", "device", "start")},
                 **{name: of(name, record[name], int) for name in ("days", "seed", "population_seed")},
                 saved=saved,
                 agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
                 set={name: number(f"set {name}", value) for name, value in of("set", record["set"], dict).items()},
                 intervene=tuple(
-                    (of("intervene", n, str), number(f"intervene {n}", v), of(f"intervene {n}", d, int))
+                    (of("intervene", n, str), act(f"intervene {n}", v), of(f"intervene {n}", d, int))
                     for n, v, d in of("intervene", record["intervene"], list)
                 ),
             )
@@ -104,6 +105,11 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def act(name: str, value: Any) -> float | str:
+    """Give a value of an intervention in `run.json`, a word or a finite number; TypeError or ValueError otherwise."""
+    return value if isinstance(value, str) else number(name, value)
+
+
 def plain(value: object) -> str:
     """Write a setting as it is given on the command line.
 
@@ -113,5 +119,5 @@ def plain(value: object) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{k}={v:g}" for k, v in value.items()) or "none"
     if isinstance(value, tuple):
-        return " ".join(f"{n}={v:g}@{d}" for n, v, d in value) or "none"
+        return " ".join(f"{n}={v}@{d}" if isinstance(v, str) else f"{n}={v:g}@{d}" for n, v, d in value) or "none"
     return str(value) or "none"

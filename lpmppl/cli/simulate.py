@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import shlex
 import sys
@@ -35,8 +36,12 @@ def simulate(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="POPULATION", help="Whom to simulate.")] = "nyc",
     model: Annotated[
-        str, typer.Option(help="seirm (exposed, infectious, deaths; three layers of contact) or sir.")
-    ] = "seirm",
+        str,
+        typer.Option(
+            help="pandemic (disease, testing, vaccination, mobility, work, money and behaviour), seirm (its core: "
+            "exposed, infectious, deaths) or sir."
+        ),
+    ] = "pandemic",
     agents: Annotated[
         int, typer.Option(help="How many people; fewer than the city has are a proportional sample.")
     ] = 8_400_000,
@@ -52,6 +57,9 @@ def simulate(
             metavar="NAME=VALUE@DAY", help="From this day on, set a part of the environment. Repeat for more."
         ),
     ] = None,
+    start: Annotated[
+        str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic; by default 2020-03-01.")
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")
     ] = None,
@@ -109,6 +117,7 @@ def simulate(
         device=device,
         set=settings(set_ or []),
         intervene=tuple(interventions(intervene or [])),
+        start=start,
     )
     folder = None
     try:
@@ -244,7 +253,10 @@ def simulated(asked: Settings, population: Population, folder: RunFolder | None,
     """Run the model."""
     from lpmppl.inference.run import run
 
-    model = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)(population)
+    make = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)
+    if asked.start and "start" not in inspect.signature(make).parameters:
+        raise InputError(f"--start {asked.start}: the model {asked.model} has no dates; leave --start out")
+    model = make(population, **({"start": asked.start} if asked.start else {}))
     checkpoint = folder.checkpoint if folder else None
     return run(
         model,

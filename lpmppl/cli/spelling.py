@@ -11,6 +11,7 @@ from lpmppl.errors import InputError
 __all__ = ["interventions", "settings"]
 
 NAME = re.compile(r"[A-Za-z_][\w./-]*")
+NO_NUMBERS = ("nan", "inf", "infinity")
 
 
 def settings(texts: Sequence[str]) -> dict[str, float]:
@@ -32,15 +33,16 @@ def settings(texts: Sequence[str]) -> dict[str, float]:
     return values
 
 
-def interventions(texts: Sequence[str]) -> list[tuple[str, float, int]]:
-    """Read `name=value@day` triples: from this day on, the name has this value.
+def interventions(texts: Sequence[str]) -> list[tuple[str, float | str, int]]:
+    """Read `name=value@day` triples: from this day on, the name has this value, a number or a word.
 
-    Raises InputError for another spelling, a value that isn't a finite number, or a name given twice for one day.
+    Raises InputError for another spelling, a value that isn't a finite number or a word, or a name given twice for one
+    day.
 
-    >>> interventions(["transmission=0.3@20"])
-    [('transmission', 0.3, 20)]
+    >>> interventions(["transmission=0.3@20", "test=antigen@0"])
+    [('transmission', 0.3, 20), ('test', 'antigen', 0)]
     """
-    acts: list[tuple[str, float, int]] = []
+    acts: list[tuple[str, float | str, int]] = []
     for text in texts:
         act, at, day = text.rpartition("@")
         name, equals, value = act.partition("=")
@@ -52,7 +54,8 @@ def interventions(texts: Sequence[str]) -> list[tuple[str, float, int]]:
             raise InputError(f"--intervene '{text}': the day '{day}' isn't a whole number")
         if any((name.strip(), int(day)) == (other, when) for other, _, when in acts):
             raise InputError(f"--intervene gives '{name.strip()}' twice on day {int(day)}: give it once a day")
-        acts.append((name.strip(), finite(value, f"--intervene {text}"), int(day)))
+        word = value.strip() if NAME.fullmatch(value.strip()) and value.strip().lower() not in NO_NUMBERS else None
+        acts.append((name.strip(), word or finite(value, f"--intervene {text}"), int(day)))
     return acts
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import broadcast, copy, differentiated, positions, put, take
+from lpmppl.effects.internals.segments import broadcast, copy, differentiated, empty, known, positions, put, take
 from lpmppl.effects.internals.successors import changed, changed_in_place
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
@@ -109,7 +109,7 @@ class Cohort:
 
     @classmethod
     def of(cls, x: Tensor, ids: Tensor | None = None, above: float | None = None, below: float | None = None) -> Cohort:
-        """Gather the agents at whom a Boolean mask of shape (…, N) is true, or whose value is above or below a level.
+        """Gather the agents at whom a mask of shape (…, N) is true, or whose value is above or below a level, or both.
 
         Raises:
             InputError: where the mask isn't Boolean, or not over the agents that the ids name.
@@ -179,6 +179,13 @@ class Cohort:
             put(x.view(-1), cohort.where, new)
             return x
         return changed(x, cohort.where, lambda flat: put(flat, cohort.where, new))
+
+    def mask(self) -> Tensor:
+        """Say of every agent whether it is a member: Boolean of the cohort's shape."""
+        out = empty(self.shape, torch.bool, self.where.device).zero_()
+        put(out.view(-1), self.where, torch.ones((), dtype=torch.bool, device=out.device))
+        known(out, self.where)
+        return out
 
     def overwrite(self, x: Tensor, value: Tensor | float) -> Tensor:
         """Like `write`, for a tensor that is the caller's own: it is changed in place where that can be."""

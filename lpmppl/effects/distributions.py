@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
+from scipy.special import betainc, nbdtrik
 from torch import Tensor
 
 from lpmppl.effects.cohorts import dense
@@ -14,7 +16,7 @@ from lpmppl.effects.fields import Field, accumulate, shape_of
 from lpmppl.effects.internals.segments import broadcast, differentiated, empty
 from lpmppl.errors import InputError
 
-__all__ = ["Exposure", "Left"]
+__all__ = ["Counted", "Exposure", "Left"]
 
 
 class Exposure(dist.TorchDistribution):
@@ -68,7 +70,7 @@ class Exposure(dist.TorchDistribution):
     def check(self, name: str) -> None:
         """Refuse a hazard that is negative or no finite number, by the name of its site."""
         hazard, dt = self.hazard, self.dt
-        parts = [leaf.scale for leaf in hazard.leaves] if isinstance(hazard, Field) else [hazard]
+        parts = hazard.scales if isinstance(hazard, Field) else [hazard]
         for part in (*parts, dt):
             x = torch.as_tensor(part).detach()
             if not bool(((x >= 0) & (x < torch.inf)).all()):
@@ -170,3 +172,54 @@ class Left(dist.TorchDistribution):
         h = (self.after - self.before).clamp(min=1e-30)
         density = torch.log(h) - h * (1 - dense(value)) - torch.log(-torch.expm1(-h))
         return torch.where(self.event, density, torch.zeros_like(density)).expand(self.batch_shape)
+
+
+class Counted(dist.TorchDistribution):
+    r"""A count with more variance than a Poisson's: negative binomial of a mean, with variance :math:`m + m^2 / k`.
+
+    Args:
+        mean: the expected count m, 0 or more, shape (…, G).
+        size: k, above 0, a number or a tensor that broadcasts with the mean.
+
+    >>> Counted(torch.tensor([0.0, 100.0]), 10.0).variance
+    tensor([   0., 1100.])
+    """
+
+    arg_constraints = {"mean_count": constraints.nonnegative, "size": constraints.positive}
+    support = constraints.nonnegative_integer
+
+    def __init__(self, mean: Tensor, size: Tensor | float, *, _shape: torch.Size | None = None) -> None:
+        self.mean_count, self.size = torch.broadcast_tensors(mean, torch.as_tensor(size, dtype=mean.dtype))
+        super().__init__(self.mean_count.shape if _shape is None else _shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.mean_count
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean_count + self.mean_count**2 / self.size
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Counted:
+        shape = torch.Size(batch_shape)
+        return Counted(self.mean_count.expand(shape), self.size.expand(shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.batch_shape
+        mean, size = self.mean_count.detach().expand(shape), self.size.detach().expand(shape)
+        return torch.poisson(torch._standard_gamma(size) * (mean / size))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        m, k = self.mean_count, self.size
+        out = torch.lgamma(value + k) - torch.lgamma(k) - torch.lgamma(value + 1)
+        return out - k * torch.log1p(m / k) + torch.xlogy(value, m / (m + k))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The smallest count whose cumulative probability reaches `value`; it carries no derivative."""
+        mean, size = (x.detach().double().cpu().numpy() for x in (self.mean_count, self.size))
+        u, p = value.detach().double().cpu().numpy(), size / (size + mean)
+        # The inverse is of a continuous extension of the distribution function: one off where that is rounded.
+        count = np.ceil(np.nan_to_num(nbdtrik(u, size, p)))
+        below = np.maximum(count - 1, 0)
+        count = np.where(betainc(size, below + 1, p) >= u, below, count)
+        return torch.as_tensor(np.where(mean > 0, count, 0.0), dtype=self.mean_count.dtype, device=value.device)

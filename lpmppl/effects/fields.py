@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from lpmppl.effects.internals.segments import (
     BLOCK,
     blocked,
     broadcast,
+    choose,
     differentiated,
     empty,
     expose,
@@ -27,7 +29,7 @@ from lpmppl.effects.internals.segments import (
 )
 from lpmppl.errors import InputError
 
-__all__ = ["Field", "Network", "accumulate", "row_of", "rows", "shape_of"]
+__all__ = ["Choice", "Field", "Network", "accumulate", "row_of", "rows", "shape_of"]
 
 Shape = tuple[int, ...]
 
@@ -115,12 +117,19 @@ class _Leaf:
 
         Agents then only add: a sum has the same bits wherever in a block an agent lies, unlike a fused multiply-add.
         """
-        scale = self.scale
-        if isinstance(scale, Tensor):
-            scale = float(scale[row_of(lead, scale, row)] if scale.dim() else scale)
+        scale = _number(self.scale, lead, row)
         return _Leaf(scaled(self.base[row_of(lead, self.base, row)], self.share, scale), self.index)
 
-    def fill(self, agents: slice, out: Tensor, add: bool) -> None:
+    @property
+    def differentiated(self) -> bool:
+        return differentiated(self.base) or (isinstance(self.scale, Tensor) and differentiated(self.scale))
+
+    @property
+    def scales(self) -> list[Tensor | float]:
+        """The numbers that everything in it is multiplied by."""
+        return [self.scale]
+
+    def fill(self, agents: slice, out: Tensor, add: bool, _: Rooms) -> None:
         """Write the values of some agents into `out`, or add them to it, once they are worked out on the groups."""
         if self.index is not None:
             gather(self.base, self.index[agents], out, add)
@@ -131,15 +140,97 @@ class _Leaf:
 
 
 @dataclass(frozen=True, eq=False)
+class Choice(Lazy):
+    """One of two numbers for each agent, by a mask, such as what reaches those who wear a mask and those who don't.
+
+    It reads as `torch.where(mask, yes, no)`, and as a factor of a field costs no tensor over all agents.
+
+    Args:
+        mask: Boolean, shape (…, N).
+        yes: the value where the mask is true, a number or a tensor whose last dimension is 1.
+        no: the value elsewhere.
+    Raises:
+        InputError: where the mask isn't Boolean, or a value is one per agent.
+
+    >>> Choice(torch.tensor([True, False]), 0.5, 1.0) * torch.tensor([2.0, 2.0])
+    tensor([1., 2.])
+    """
+
+    mask: Tensor
+    yes: Tensor | float
+    no: Tensor | float
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != torch.bool:
+            raise InputError(f"a choice needs a Boolean mask, but {self.mask.dtype} was given")
+        for value in (self.yes, self.no):
+            if isinstance(value, Tensor) and value.dim() and value.shape[-1] != 1:
+                raise InputError(
+                    f"a choice is between two numbers, but one of shape {tuple(value.shape)} was given; "
+                    "use torch.where for values of each agent"
+                )
+
+    @property
+    def shape(self) -> torch.Size:
+        return broadcast(self.mask.shape, shape_of(self.yes), shape_of(self.no))
+
+    @property
+    def differentiated(self) -> bool:
+        return any(isinstance(x, Tensor) and differentiated(x) for x in (self.yes, self.no))
+
+    def dense(self) -> Tensor:
+        dtype = torch.get_default_dtype()
+        yes, no = (torch.as_tensor(x, dtype=dtype, device=self.mask.device) for x in (self.yes, self.no))
+        return torch.where(self.mask, yes, no)
+
+    def read(self, cohort: Cohort) -> Tensor:
+        yes, no = (cohort.read(torch.as_tensor(x, dtype=torch.float32)) for x in (self.yes, self.no))
+        return torch.where(cohort.read(self.mask), yes, no)
+
+    def at(self, lead: Shape, row: Shape) -> Choice:
+        """The choice in one row of the leading dimensions, between two plain numbers."""
+        yes, no = (_number(x, lead, row) for x in (self.yes, self.no))
+        return Choice(self.mask[row_of(lead, self.mask, row)], yes, no)
+
+    def apply(self, agents: slice, out: Tensor) -> None:
+        """Multiply some agents' values by it, in place."""
+        choose(out, self.mask[agents], float(self.yes), float(self.no))
+
+
+def _number(x: Tensor | float, lead: Shape, row: Shape) -> float:
+    if not isinstance(x, Tensor):
+        return x
+    return float(x[row_of(lead, x, row)] if x.dim() else x)
+
+
+Factor = Tensor | Choice
+
+
+class Rooms:
+    """Buffers for one thread's blocks, one for each depth at which sums lie within products."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self.length, self.device = length, device
+        self.free: list[Tensor] = []
+
+    @contextlib.contextmanager
+    def room(self, size: int) -> Iterator[Tensor]:
+        buffer = self.free.pop() if self.free else torch.empty(self.length, device=self.device)
+        yield buffer[:size]
+        self.free.append(buffer)
+
+
+@dataclass(frozen=True, eq=False)
 class Field(Lazy):
     """What reaches each agent, kept on the groups it comes from until someone asks for the per-agent tensor.
 
-    A field is a sum of leaves on groups times a product of per-agent factors. It reads as a tensor of shape (…, N):
-    any torch function, and arithmetic with anything but scalars, per-agent factors and fields, makes it one.
+    A field is a sum, of leaves on groups and of other fields, times a product of per-agent factors. It reads as a
+    tensor of shape (…, N): any torch function, and arithmetic with anything but scalars, per-agent factors and fields,
+    makes it one.
     """
 
-    leaves: tuple[_Leaf, ...]
-    factors: tuple[Tensor, ...] = ()
+    leaves: tuple[_Leaf | Field, ...]
+    factors: tuple[Factor, ...] = ()
     total: Tensor | None = None
     """The integer total behind a field that `aggregate` made: what a running total in the state goes on from."""
 
@@ -160,12 +251,17 @@ class Field(Lazy):
 
     @property
     def differentiated(self) -> bool:
-        parts = (
-            *(leaf.base for leaf in self.leaves),
-            *(leaf.scale for leaf in self.leaves if isinstance(leaf.scale, Tensor)),
-            *self.factors,
-        )
-        return any(differentiated(p) for p in parts)
+        factors = (f.differentiated if isinstance(f, Choice) else differentiated(f) for f in self.factors)
+        return any(leaf.differentiated for leaf in self.leaves) or any(factors)
+
+    @property
+    def scales(self) -> list[Tensor | float]:
+        """The numbers that everything in it is multiplied by."""
+        return [scale for leaf in self.leaves for scale in leaf.scales]
+
+    def scaled(self, factor: Tensor | float) -> Field:
+        """The field times one number for all agents."""
+        return Field(tuple(leaf.scaled(factor) for leaf in self.leaves), self.factors)
 
     def dense(self) -> Tensor:
         """Read the field back to agents: shape (…, N)."""
@@ -174,7 +270,7 @@ class Field(Lazy):
         for leaf in rest:
             out = out + leaf.dense()
         for factor in self.factors:
-            out = out * factor
+            out = out * dense(factor)
         return out
 
     def read(self, cohort: Cohort) -> Tensor:
@@ -188,17 +284,23 @@ class Field(Lazy):
 
     def at(self, lead: Shape, row: Shape) -> Field:
         """The field in one row of the leading dimensions."""
-        return Field(
-            tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(f[row_of(lead, f, row)] for f in self.factors)
-        )
+        factors = (f.at(lead, row) if isinstance(f, Choice) else f[row_of(lead, f, row)] for f in self.factors)
+        return Field(tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(factors))
 
-    def fill(self, agents: slice, out: Tensor) -> Tensor:
-        """Evaluate some agents of a field without leading dimensions into `out`."""
+    def fill(self, agents: slice, out: Tensor, add: bool, rooms: Rooms) -> None:
+        """Write some agents' values of a field without leading dimensions into `out`, or add them to it."""
+        if add and self.factors:
+            with rooms.room(out.shape[0]) as inner:
+                self.fill(agents, inner, False, rooms)
+                out.add_(inner)
+            return
         for k, leaf in enumerate(self.leaves):
-            leaf.fill(agents, out, add=k > 0)
+            leaf.fill(agents, out, add or k > 0, rooms)
         for factor in self.factors:
-            out.mul_(factor[agents])
-        return out
+            if isinstance(factor, Choice):
+                factor.apply(agents, out)
+            else:
+                out.mul_(factor[agents])
 
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Field):
@@ -207,13 +309,14 @@ class Field(Lazy):
             return self.dense() * other.dense()
         if isinstance(other, Sparse):
             return self.dense() * other.dense()
-        if not isinstance(other, Tensor | int | float):
-            other = torch.as_tensor(other)
-        if not isinstance(other, Tensor):
-            return Field(tuple(leaf.scaled(other) for leaf in self.leaves), self.factors)
-        if other.dim() == 0 or other.shape[-1] == 1:
-            return Field(tuple(leaf.scaled(other) for leaf in self.leaves), self.factors)
-        if other.shape[-1] == self.shape[-1]:
+        if isinstance(other, Choice):
+            if other.shape[-1] == self.shape[-1]:
+                return Field(self.leaves, (*self.factors, other))
+        elif not isinstance(other, Tensor):
+            return self.scaled(other if isinstance(other, int | float) else torch.as_tensor(other))
+        elif other.dim() == 0 or other.shape[-1] == 1:
+            return self.scaled(other)
+        elif other.shape[-1] == self.shape[-1]:
             return Field(self.leaves, (*self.factors, other))
         raise InputError(
             f"a field over {self.shape[-1]} agents can't be multiplied by a tensor of shape {tuple(other.shape)}; "
@@ -229,8 +332,9 @@ class Field(Lazy):
         return self * -1.0
 
     def __add__(self, other: Any) -> Any:
-        if isinstance(other, Field) and not self.factors and not other.factors:
-            return Field(self.leaves + other.leaves)
+        if isinstance(other, Field):
+            mine, theirs = (f.leaves if not f.factors else (f,) for f in (self, other))
+            return Field(mine + theirs)
         return self.dense() + dense(other)
 
     def __radd__(self, other: Any) -> Any:
@@ -291,15 +395,17 @@ def accumulate(
     return out
 
 
-def _room(like: Tensor) -> Tensor:
-    return torch.empty(BLOCK if like.device.type == "cpu" else like.shape[-1], device=like.device)
+def _rooms(like: Tensor) -> Rooms:
+    return Rooms(BLOCK if like.device.type == "cpu" else like.shape[-1], like.device)
 
 
 def _exposing(hazard: Field, before: Tensor, risk: Tensor, after: Tensor) -> Callable[[slice], None]:
-    room = _room(before)
+    rooms = _rooms(before)
 
     def do(block: slice) -> None:
-        expose(hazard.fill(block, room[: block.stop - block.start]), risk[block], before[block], after[block])
+        with rooms.room(block.stop - block.start) as step:
+            hazard.fill(block, step, False, rooms)
+            expose(step, risk[block], before[block], after[block])
 
     return do
 
@@ -314,12 +420,13 @@ def _meeting(
     first: int,
     found: dict[int, Tensor],
 ) -> Callable[[slice], None]:
-    room = _room(before)
+    rooms = _rooms(before)
     places = torch.empty(BLOCK, dtype=torch.int64) if before.device.type == "cpu" else None
 
     def do(block: slice) -> None:
-        step = hazard.fill(block, room[: block.stop - block.start])
-        meet(step, risk[block], before[block], after[block], level[block], event[block])
+        with rooms.room(block.stop - block.start) as step:
+            hazard.fill(block, step, False, rooms)
+            meet(step, risk[block], before[block], after[block], level[block], event[block])
         # Who it is is looked up while the block is in cache.
         found[first + block.start] = find(event[block], first + block.start, places)
 

@@ -262,10 +262,12 @@ def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mappi
         name: the decision's name.
         archetypes: attribute codes of the archetypes, integers of shape (K, attributes), or (K,).
         options: what can be chosen, A names.
-        context: what the archetypes observe, by name.
+        context: what the archetypes observe, by name: numbers, or tensors of shape (…, 1), or (…, K) where archetypes
+            observe different things; leading dimensions are worlds, draws and groups. Under `attributes`, the labels
+            of each column of `archetypes` in words, by the attribute's name.
     Returns:
-        probabilities of shape (K, A); agents choose by `pyro.sample` of a Categorical with their archetype's row (eq.
-        6).
+        probabilities of shape (K, A), or (…, K, A) where what is observed has leading dimensions; agents choose with
+        their archetype's row (eq. 6).
     Raises:
         LpmError: where no behaviour is in force.
     """

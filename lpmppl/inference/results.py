@@ -42,7 +42,12 @@ def tree_of(
         if name not in records[0].series:
             raise LpmError(f"the model declares the tally '{name}', but never counted it in {days} days")
     words = {name: model.tallies.get(name, name) for name in (*model.tallies, *records[0].series)}
-    outcomes = xr.Dataset({n: _tally(w, [record.series[n] for record in records], days) for n, w in words.items()})
+    outcomes = xr.Dataset(
+        {
+            n: _tally(w, [record.series[n] for record in records], days, model.units.get(n, "people"))
+            for n, w in words.items()
+        }
+    )
     outcomes = outcomes.assign_coords(chain=[0], draw=np.arange(len(records)), day=np.arange(days))
     groups = {
         "/": xr.Dataset(attrs=dict(attrs)),
@@ -57,7 +62,7 @@ def tree_of(
     return xr.DataTree.from_dict(groups)
 
 
-def _tally(words: str, draws: Sequence[Series], days: int) -> xr.DataArray:
+def _tally(words: str, draws: Sequence[Series], days: int, unit: str) -> xr.DataArray:
     """One tally as (chain, draw, worlds, day, strata); worlds have the names of the interventions that parted them."""
     plates = sorted(get_index_plates().items(), key=lambda p: p[1].dim)
     first = draws[0]
@@ -85,7 +90,7 @@ def _tally(words: str, draws: Sequence[Series], days: int) -> xr.DataArray:
     attrs = {
         "kind": "stock" if first.stock else "flow",
         "long_name": words,
-        "units": "people" if first.stock else "people per day",
+        "units": unit if first.stock else f"{unit} per day",
     }
     dims = ("chain", "draw", *(name for name, _ in plates), "day", *strata)
     return xr.DataArray(np.stack(stacked)[None], dims=dims, coords=strata, attrs=attrs)

@@ -19,7 +19,8 @@ import torch
 import xarray as xr
 from chirho.dynamical.handlers.interruption import StaticIntervention
 
-from lpmppl._compat import interruptions_renewed
+from lpmppl._compat import handler_stack, interruptions_renewed
+from lpmppl.effects.handlers.behaviour import Utility
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -31,7 +32,7 @@ from lpmppl.models.population import Population
 
 __all__ = ["Simulation", "create", "run"]
 
-Act = tuple[str, float, int]
+Act = tuple[str, float | str, int]
 _ONE_AT_A_TIME = threading.RLock()
 """Pyro's handlers are one stack for all threads."""
 
@@ -62,10 +63,11 @@ def run(
         days: how many days, 1 or more.
         seed: the seed of the agents' chance, and of the priors where parameters are drawn.
         set: values of parameters, by name; the others have their defaults, or are drawn.
-        interventions: `(name, value, day)`: from that day on, a part of the environment has that value.
+        interventions: `(name, value, day)`: from that day on, a part of the environment has that value, a number or,
+            where the model has words for it, a word.
         draws: how many times to draw parameters from their priors and the agents' chance anew; None for one run at the
             defaults.
-        start: the ISO date of day 0, for the results.
+        start: the ISO date of day 0, for the results; by default the model's own, where it has one.
         progress: show a progress bar on stderr.
         checkpoint: a file to write the run to every `checkpoint_every` days, for a single run.
         checkpoint_every: days between checkpoints.
@@ -108,6 +110,8 @@ def run(
                 records.append(stack.enter_context(Record()))
                 stack.enter_context(solver)
                 stack.enter_context(ExogenousNoise(seed, draw))
+                if model.behaviour and not any(hasattr(h, "_pyro_decide") for h in handler_stack()):
+                    stack.enter_context(Utility(model.behaviour))
                 for name, value, day in acts:
                     stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
                 simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
@@ -119,7 +123,7 @@ def run(
         "model": model.name,
         "population": model.population.name,
         "population_provenance": str(model.population.dataset.attrs.get("provenance", "{}")),
-        "start": start,
+        "start": start or getattr(model, "start", ""),
         "seconds": seconds,
         "device": str(model.population.device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -161,13 +165,30 @@ def _checked(
         name, value, day = act
         if name not in model.environment:
             raise InputError(nearest("part of the environment", name, model.environment))
-        value, day = _number(f"the intervention {name}", value), _whole(f"the day of the intervention {name}", day, 0)
+        value, day = _setting(model, name, value), _whole(f"the day of the intervention {name}", day, 0)
         if day >= days:
             raise InputError(f"the intervention {name}={value:g}@{day} lies outside the run: give a day below {days}")
         if any(other[0] == name and other[2] == day for other in taken):
             raise InputError(f"two interventions set {name} on day {day}: leave one of them out")
         taken.append([name, value, day])
     return values, taken
+
+
+def _setting(model: Model, name: str, value: object) -> float:
+    """The number of what a part of the environment is set to: a word for it, or a number within its limits."""
+    words = model.options.get(name)
+    if words is not None and isinstance(value, str):
+        if value not in words:
+            raise InputError(nearest(f"value of {name}", value, words))
+        return float(words.index(value))
+    number = _number(f"the intervention {name}", value)
+    if words is not None and number not in range(len(words)):
+        raise InputError(f"the intervention {name}={value} can't be: give one of {', '.join(words)}")
+    low, high = model.limits.get(name, (-math.inf, math.inf))
+    # Below 0 stands for what was recorded, where there is such.
+    if not low <= number <= high and number != model.environment[name]:
+        raise InputError(f"the intervention {name}={number:g} can't be: give {low:g} to {high:g}")
+    return number
 
 
 def _whole(what: str, value: object, least: int) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -44,14 +45,22 @@ class Model(ABC):
         name: the model's name.
         parameters: every sample site outside the agents' plate, by name.
         environment: the state keys that policies may change, with their values at the start.
+        limits: the least and the greatest value of parts of the environment, by name, where there are such.
+        options: the words for 0, 1, … of parts of the environment whose values have such, by name.
         tallies: what the model counts, by name, in a few words; the headline first.
+        units: the units of tallies that don't count people, by name.
+        behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
         population: the people.
     """
 
     name: ClassVar[str]
     parameters: Mapping[str, Parameter]
     environment: Mapping[str, float]
+    limits: Mapping[str, tuple[float, float]] = MappingProxyType({})
+    options: Mapping[str, Sequence[str]] = MappingProxyType({})
+    behaviour: Mapping[str, Any] = MappingProxyType({})
     tallies: Mapping[str, str]
+    units: Mapping[str, str] = MappingProxyType({})
     population: Population
 
     @abstractmethod

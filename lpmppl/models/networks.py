@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Field
-from lpmppl.effects.internals.segments import broadcast, copy, take
+from lpmppl.effects.internals.segments import broadcast, copy, empty, take
 from lpmppl.effects.internals.successors import changed
 from lpmppl.errors import InputError
 
@@ -40,7 +40,7 @@ def _check_units(name: str, quantum: float, bound: float) -> None:
 def _added(onto: Tensor | None, shape: torch.Size, place: Tensor, value: Tensor) -> Tensor:
     """Add values at flat positions that may repeat onto a total, or onto zeros, of a shape."""
     if onto is None:
-        total = torch.zeros(shape, dtype=value.dtype, device=value.device)
+        total = empty(shape, value.dtype, value.device).zero_()
     elif onto.shape == shape:
         return changed(onto, place, lambda flat: flat.index_add_(0, place, value.to(flat.dtype)))
     else:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from lpmppl.errors import InputError
-from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.contacts import CONTACTS, Layer
+from lpmppl.models.pandemic import Pandemic
 from lpmppl.models.population import Population
+from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
-from lpmppl.models.transmission import Layer
 
-__all__ = ["CONTACTS", "population", "seirm", "sir"]
+__all__ = ["CONTACTS", "pandemic", "population", "seirm", "sir"]
 
-CONTACTS = {"household": 4.11, "workplace": 8.07, "school": 11.41, "community": 2.79}
-"""Contacts per day and person in each setting, of those in it: Mistry et al., Nature Communications 12 (2021), 323."""
+
+RESIDENTS = 8_480_225
+"""Residents of the city: ACS 2020–2024, the base of its synthetic population."""
+
+PEOPLE = (
+    "age", "age_band", "borough", "puma", "household", "household_size", "household_kind", "income", "role",
+    "employment", "occupation", "industry", "workplace", "workplace_kind",
+)  # fmt: skip
+"""What the pandemic asks of its people."""
 
 STRATA = {"borough": "borough", "age": "age_band"}
 
@@ -48,6 +58,18 @@ def seirm(people: Population) -> SEIRM:
         Layer(people.network("neighbourhood"), CONTACTS["community"]),
     )
     return SEIRM(people, layers, by=STRATA)
+
+
+def pandemic(people: Population, start: str = "2020-03-01", without: Collection[str] = ()) -> Pandemic:
+    """The composed pandemic, tallied by borough and age.
+
+    Args:
+        people: `population()`, or one that `Population.open` read.
+        start: the ISO date of day 0.
+        without: the names of substeps to leave out.
+    """
+    _require(people, *PEOPLE)
+    return Pandemic(people, by=STRATA, start=start, without=without, residents=RESIDENTS)
 
 
 def sir(people: Population) -> SIR:

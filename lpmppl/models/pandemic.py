@@ -1,106 +1,143 @@
-"""The pandemic model: so far its core, SEIRM — susceptible, exposed, infectious, recovered, mortality."""
+"""The pandemic: disease, immunity, testing, vaccination, mobility, work, money and behaviour, composed."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 
-import pyro
-import pyro.distributions as dist
 import torch
 
-from lpmppl.effects.internals.ring import width
+from lpmppl.effects.internals.segments import broadcast
+from lpmppl.errors import InputError
+from lpmppl.models import (
+    behaviour,
+    immunity,
+    labour,
+    masking,
+    mobility,
+    observation,
+    progression,
+    stimulus,
+    testing,
+    transmission,
+    vaccination,
+)
 from lpmppl.models.model import Model, Parameter
+from lpmppl.models.part import Part, Setting, chosen
 from lpmppl.models.population import Population
-from lpmppl.models.progression import Stage, progression
-from lpmppl.models.substep import Substep, compose
-from lpmppl.models.transmission import Layer, transmission
+from lpmppl.models.substep import CLOCK, Substep, compose
 from lpmppl.typing import Dynamics, State, Theta
 
-__all__ = ["SEIRM"]
+__all__ = ["PARTS", "Pandemic"]
+
+PARTS: tuple[Part, ...] = (
+    mobility.PART,
+    stimulus.PART,
+    labour.PART,
+    immunity.PART,
+    progression.PART,
+    testing.PART,
+    behaviour.PART,
+    masking.PART,
+    vaccination.PART,
+    transmission.PART,
+    observation.PART,
+)
+"""A day of the pandemic, in order: the city and its economy, each agent's own clocks, then what agents do to others."""
 
 
-def _around(default: float, spread: float = 0.2) -> dist.LogNormal:
-    return dist.LogNormal(math.log(default), spread)
-
-
-class SEIRM(Model):
-    """An epidemic over several layers of contact, with published latent and infectious periods and mortality by age.
+class Pandemic(Model):
+    """The composed model of a city's pandemic.
 
     Args:
-        population: the people, with `age_band` (0–9 … 80+).
-        layers: who meets whom, and how often.
-        by: the dimensions of the tallies and the variables they come from, such as `{"borough": "borough", "age":
-            "age_band"}`.
+        population: the people, with `age`, `age_band`, `household`, `workplace`, `puma` and what they do.
+        by: the dimensions of the tallies and the variables they come from.
+        start: the ISO date of day 0.
+        without: the names of substeps to leave out; what they would have written stays as it is before the pandemic.
+        parts: the parts of a day, in order.
+        residents: how many people the agents stand for; the agents themselves by default.
+    Raises:
+        InputError: for a name that no part has, a date that isn't one, or a part without one whose state it reads.
     """
 
-    name = "seirm"
+    name = "pandemic"
 
-    def __init__(self, population: Population, layers: Sequence[Layer], by: Mapping[str, str] | None = None) -> None:
-        self.population, self.layers = population, tuple(layers)
+    def __init__(
+        self,
+        population: Population,
+        by: Mapping[str, str] | None = None,
+        start: str = "2020-03-01",
+        without: Collection[str] = (),
+        parts: Sequence[Part] = PARTS,
+        residents: int | None = None,
+    ) -> None:
+        try:
+            day = date.fromisoformat(start)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"start={start!r} is no date; write it as '2020-03-01'") from e
+        self.population, self.start, self.parts = population, start, chosen(parts, without)
         self.by = population.strata(**by) if by else None
-        covasim = "Kerr et al., PLOS Computational Biology 17 (2021), table 1"
-        self.parameters = {
-            "beta": Parameter(
-                _around(0.048, 0.3),
-                0.048,
-                "transmission",
-                "transmissions per contact",
-                "chosen: R0 near 3, see docs/seirm.md",
-            ),
-            "latent_mean": Parameter(
-                _around(4.5), 4.5, "mean latent period", "days", f"{covasim}, after Lauer et al. 2020"
-            ),
-            "latent_spread": Parameter(_around(1.5), 1.5, "spread of the latent period", "days", covasim),
-            "infectious_mean": Parameter(
-                _around(8.0), 8.0, "mean infectious period", "days", f"mild cases: {covasim}, after Wölfel et al. 2020"
-            ),
-            "infectious_spread": Parameter(_around(2.0), 2.0, "spread of the infectious period", "days", covasim),
-            "fatality": Parameter(
-                _around(1.0),
-                1.0,
-                "fatality",
-                "factor on deaths per infection",
-                "by age: Ferguson et al., report 9 (2020)",
-            ),
-            "initial_infected": Parameter(
-                dist.Beta(1.0, 1999.0),
-                0.0005,
-                "infected at day 0",
-                "share of the population",
-                "chosen: about 4,000 New Yorkers",
-            ),
-        }
-        self.environment = {"transmission": 1.0}
-        self.tallies = {"infections": "new infections", "infectious": "infectious", "deaths": "deaths"}
+        self.setting = Setting(population, day, self.by, residents)
+        self.parameters: dict[str, Parameter] = {}
+        self.environment: dict[str, float] = {}
+        self.limits: dict[str, tuple[float, float]] = {}
+        self.options: dict[str, Sequence[str]] = {}
+        self.tallies: dict[str, str] = {}
+        self.units: dict[str, str] = {}
+        headline = sorted(self.parts, key=lambda part: part.name != "transmission")
+        for part in self.parts:
+            self.parameters |= part.parameters
+            self.environment |= part.environment
+            self.limits |= part.limits
+            self.options |= part.options
+        for part in headline:
+            self.tallies |= part.tallies
+            self.units |= part.units
+        self.behaviour = behaviour.UTILITY
+        # A part that reads what nobody writes is said now, not on the first day.
+        substeps = self.substeps(self.defaults())
+        given = {key for substep in substeps for key in substep.writes} | {k for part in self.parts for k in part.keeps}
+        compose(*substeps, given=given | set(self._background()) | set(self.environment))
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
+        state = dict(self._background())
+        for part in self.parts:
+            state |= part.start(self.setting, theta, start)
+        device = self.population.device
+        return {**state, **{name: torch.full((1,), value, device=device) for name, value in self.environment.items()}}
+
+    def _background(self) -> State:
+        """What parts that are left out would write, as it was before the pandemic."""
         people, device = self.population, self.population.device
-        with people.plate():
-            imported = pyro.sample("importation", dist.Bernoulli(theta["initial_infected"])).bool()
-        state = {
-            "stage": torch.full((people.size,), int(Stage.SUSCEPTIBLE), dtype=torch.uint8, device=device),
-            "susceptible": ~imported,
-            "infected": imported,
-            "infected_at": torch.where(imported, float(start), -math.inf),
-            "due": torch.full((people.size,), math.inf, device=device),
-            "exposure": torch.zeros(people.size, dtype=torch.float64, device=device),
-            "infectious": torch.zeros(self.by.count if self.by else 1, dtype=torch.int64, device=device),
-            "transmission": torch.ones(1, device=device),
+        nobody = torch.zeros(people.size, dtype=torch.bool, device=device)
+        never = torch.full((people.size,), -torch.inf, device=device)
+        normal = torch.ones(1, device=device)
+        return {
+            "employed": people["employment"] == 2,
+            "doses": torch.zeros(people.size, dtype=torch.uint8, device=device),
+            "dosed_at": never,
+            "positive_at": never,
+            "seeks_test": nobody,
+            "isolating": nobody,
+            "masked": nobody,
+            "willing": ~nobody,
+            "learnt": nobody,
+            "savings": people.derived("balances", lambda: stimulus.balances(people)),
+            **{f"mobility/{kind}": normal for kind in ("workplaces", "retail", "transit")},
         }
-        for layer in self.layers:
-            n = layer.network
-            state[f"{n.name}/infectious"] = torch.zeros_like(
-                n.share("sum"), dtype=width(n.name, n.quantum, n.bound, n.reach)
-            )
-        return state
 
     def substeps(self, theta: Theta) -> tuple[Substep, ...]:
-        """The parts of a day: own clocks first, then what the infectious do to others."""
-        return (
-            progression(self.population, [layer.network for layer in self.layers], theta, self.by),
-            transmission(self.population, self.layers, theta, self.by),
-        )
+        """The parts of a day, in order."""
+        return tuple(part.substep(self.setting, theta) for part in self.parts)
 
     def day(self, theta: Theta) -> Dynamics:
-        return compose(*self.substeps(theta))
+        step = compose(*self.substeps(theta))
+
+        def day(state: State) -> State:
+            # Once worlds part, every part of the state has them all, without a copy: then what is read of one cohort
+            # is there in all of its worlds.
+            lead = broadcast(*(x.shape[:-1] for x in state.values()))
+            wide = {k: x if k in CLOCK else x.expand(*lead, x.shape[-1]) for k, x in state.items()}
+            return step(wide if lead else state)
+
+        return day

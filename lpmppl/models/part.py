@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 
 from lpmppl.errors import InputError, nearest
@@ -37,6 +38,10 @@ class Setting:
         """The day of the model on which a date such as "2020-03-22" falls; negative before the start."""
         return (date.fromisoformat(iso) - self.start).days
 
+    def date_of(self, day: float) -> date:
+        """The date of a day of the model."""
+        return self.start + timedelta(days=math.floor(day))
+
     @cached_property
     def weight(self) -> float:
         """The number of residents that one agent stands for."""
@@ -56,16 +61,24 @@ class Part:
         substep: the setting and the parameters to the substep.
         start: the setting, the parameters and the first day to the state keys that only this substep writes.
         parameters: its structural parameters, by name.
+        keeps: the state keys that its start gives and nobody changes.
         environment: the state keys that policies may change, with their values at the start.
+        limits: the least and the greatest value of what policies may change, by name, where there are such.
+        options: the words for 0, 1, … of what policies may change, by name, where its values have such.
         tallies: what it counts, by name, in a few words.
+        units: the units of tallies that don't count people, by name.
     """
 
     name: str
     substep: Callable[[Setting, Theta], Substep]
     start: Callable[[Setting, Theta, float], State] = _nothing
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    keeps: Collection[str] = ()
     environment: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tallies: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 def chosen(parts: Sequence[Part], without: Collection[str]) -> tuple[Part, ...]:

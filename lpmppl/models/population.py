@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.models.networks import Groups
 
 __all__ = ["Population"]
+
+T = TypeVar("T")
 
 
 class Population:
@@ -46,6 +49,7 @@ class Population:
             raise InputError(f"device '{device}' is none that torch knows; say cpu or cuda") from e
         self._tensors: dict[str, Tensor] = {}
         self._groups: dict[tuple[object, ...], Groups] = {}
+        self._derived: dict[str, object] = {}
         self.ids = self._ids()
         """Global ids of the agents, shape (N,): noise is keyed by them."""
 
@@ -102,6 +106,12 @@ class Population:
             self._tensors[name] = torch.from_numpy(writable).to(self.device)
         return self._tensors[name]
 
+    def derived(self, name: str, make: Callable[[], T]) -> T:
+        """What follows from the people alone, made when it is first asked for under its name and then kept."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        return cast(T, self._derived[name])
+
     def labels(self, name: str) -> list[str]:
         """The labels of a coded variable; its distinct codes where it has none."""
         codes = self[name]
@@ -119,7 +129,7 @@ class Population:
         return AgentPlate("agents", self.ids, episode)
 
     def cohort(self, x: Tensor, *, above: float | None = None, below: float | None = None) -> Cohort:
-        """The agents at whom a Boolean mask of shape (…, N) is true, or whose value is above or below a level.
+        """The agents at whom a Boolean mask of shape (…, N) is true, or whose value is above or below a level, or both.
 
         >>> people = Population.of({"age": [40, 8, 70]})
         >>> people.cohort(people["age"], above=17).agent.tolist()

@@ -1,10 +1,9 @@
-"""Progression: the course of the disease by each agent's own clock, and who is infectious today."""
+"""Progression: the course of the disease by each agent's own clock, from infection to recovery or death."""
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyro
@@ -13,143 +12,313 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
-from lpmppl.effects.fields import Network
-from lpmppl.effects.ops import aggregate, tally
-from lpmppl.models.networks import Groups
-from lpmppl.models.population import Population
+from lpmppl.effects.ops import tally
+from lpmppl.models.immunity import archetype_of, disease_factor
+from lpmppl.models.model import Parameter
+from lpmppl.models.part import Part, Setting
+from lpmppl.models.periods import around, each, lognormal
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["INFECTION_FATALITY", "Stage", "lognormal", "progression"]
-
-INFECTION_FATALITY = (0.00002, 0.00006, 0.0003, 0.0008, 0.0015, 0.006, 0.022, 0.051, 0.093)
-"""Deaths per infection by age band 0–9 … 80+.
-
-Ferguson et al., Imperial College COVID-19 report 9 (2020), table 1, after Verity et al., Lancet Infectious Diseases 20
-(2020).
-"""
-
-DEATH_DELAY = (10.0, 8.0)
-"""Days from the end of infectiousness to death, mean and spread.
-
-17.8 days from onset with a coefficient of variation of 0.45 (Verity et al. 2020), less the mean infectious period; the
-subtraction is ours.
-"""
+__all__ = ["CLINICAL", "PART", "Stage", "fatality_by_age", "progression", "survivors_by_age"]
 
 
 class Stage(enum.IntEnum):
-    """Where an agent is in the course of the disease."""
+    """Where an agent is in the course of the disease; severe is admitted to hospital, critical in intensive care."""
 
     SUSCEPTIBLE = 0
     EXPOSED = 1
-    INFECTIOUS = 2
-    DYING = 3
-    RECOVERED = 4
-    DEAD = 5
+    PRESYMPTOMATIC = 2
+    ASYMPTOMATIC = 3
+    MILD = 4
+    SEVERE = 5
+    CRITICAL = 6
+    RECOVERED = 7
+    DEAD = 8
 
 
-def lognormal(mean: Tensor, spread: Tensor | float) -> dist.LogNormal:
-    """The log-normal of a mean and a standard deviation, both in days and of one shape.
+CLINICAL = (0.29, 0.21, 0.27, 0.33, 0.40, 0.49, 0.63, 0.69, 0.69)
+"""Share of infections with symptoms by age band 0–9 … 80+: Davies et al., Nature Medicine 26 (2020), 70+ is one."""
 
-    >>> d = lognormal(torch.tensor(4.5), 1.5)
-    >>> round(float(d.mean), 4), round(float(d.stddev), 4)
-    (4.5, 1.5)
+_HOSPITAL = (0.001, 0.003, 0.012, 0.032, 0.049, 0.102, 0.166, 0.243, 0.273)
+_INTENSIVE = (0.05, 0.05, 0.05, 0.05, 0.063, 0.122, 0.274, 0.432, 0.709)
+"""Admitted of those with symptoms, and in intensive care of those: Ferguson et al., Imperial report 9 (2020)."""
+
+PRESYMPTOMATIC = 0.4
+"""Share of the incubation period in which an agent is called presymptomatic (chosen: two days of the median)."""
+
+AT_HOME = 0.2
+"""Share of deaths outside hospital (chosen: a fifth of New York's in spring 2020 were probable, few admitted)."""
+
+
+class _Leg(enum.IntEnum):
+    """What an agent waits for, and so which period is drawn."""
+
+    ASYMPTOMATIC = 0
+    MILD = 1
+    TO_HOSPITAL = 2
+    TO_DEATH_AT_HOME = 3
+    TO_INTENSIVE = 4
+    SEVERE = 5
+    TO_DEATH = 6
+    CRITICAL = 7
+
+
+_PERIODS = ((8.0, 2.0), (8.0, 2.0), (6.6, 4.9), (17.8, 8.0), (1.5, 2.0), (18.1, 6.3), (10.7, 4.8), (18.1, 6.3))
+"""Mean and standard deviation in days of each leg: Kerr et al., PLOS Computational Biology 17 (2021), table 1.
+
+Onset to death at home is Verity et al.'s onset to death, Lancet Infectious Diseases 20 (2020).
+"""
+
+_SEVERE, _CRITICAL, _FATAL = 1, 2, 4
+
+
+def fatality_by_age(age: Tensor) -> Tensor:
+    r"""Deaths per infection by age in years: :math:`10^{-3.27 + 0.0524\,age}` per cent.
+
+    Levin et al., European Journal of Epidemiology 35 (2020), 1123.
+
+    >>> [round(float(100 * p), 3) for p in fatality_by_age(torch.tensor([25.0, 55.0, 85.0]))]
+    [0.011, 0.409, 15.276]
     """
-    # In double precision no ratio of two float32 numbers overflows or vanishes when squared.
-    variance = torch.log1p((torch.as_tensor(spread).double() / mean.double()) ** 2)
-    return dist.LogNormal(torch.log(mean.double()) - variance / 2, torch.sqrt(variance))
+    return torch.pow(10.0, -3.27 + 0.0524 * age - 2.0)
+
+
+def survivors_by_age() -> Tensor:
+    """Admitted who survive, per infection, by age band: two thirds of infections are ill, half of the critical die."""
+    hospital, intensive = torch.tensor(_HOSPITAL), torch.tensor(_INTENSIVE)
+    return hospital * (2 / 3) * (1 - intensive / 2)
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """The action of a day: who leaves a stage and when, and every agent's stage and clock after it."""
+    """The action of a day: who turns, from and to which stage and when, and everybody's clocks after it."""
 
     turning: Cohort
-    at: Tensor
     was: Tensor
-    stage: Tensor
-    due: Tensor
+    now: Tensor
+    state: State
 
 
-def progression(population: Population, layers: Sequence[Network], theta: Theta, by: Groups | None = None) -> Substep:
+def progression(setting: Setting, theta: Theta) -> Substep:
     r"""The substep in which agents pass through the stages of the disease by their own clocks.
 
-    An agent infected at time τ becomes infectious at τ + latent period, never sooner than one step later, ends being
-    infectious after the infectious period, and then recovers or, with the infection fatality of its age, dies after a
-    delay. An agent counts towards its groups' infectious members for the fraction of the step in which it is
-    infectious.
+    The incubation period is log-normal; its quantile also says which of the immune archetypes' variation classes the
+    infection is of, so that a fast course is fast in the body too. Symptoms, admission, intensive care and death are
+    drawn when they come into question, by age, vaccination and whether it is a first infection; every period is at
+    least one step. Who recovers returns to risk.
 
     Args:
-        population: the people; its `age_band` gives the fatality.
-        layers: the networks whose infectious members are counted, by name.
-        theta: `latent_mean`, `latent_spread`, `infectious_mean`, `infectious_spread` in days and `fatality`, a factor
-            on the fatality by age.
-        by: the strata of the tallies.
+        setting: where it plays; `age` in years and `age_band` give the risks.
+        theta: `incubation_median` in days and `incubation_spread` in log units; `severity` and `fatality`, factors on
+            the published risks of admission and death; `reinfection_severity`, a factor on both for later infections.
     """
-    fatality = torch.tensor(INFECTION_FATALITY, device=population.device)
+    people, by = setting.people, setting.by
+    device = people.device
+    clinical, survive = torch.tensor(CLINICAL, device=device), survivors_by_age().to(device)
+    intensive = torch.tensor(_INTENSIVE, device=device)
+    periods = torch.tensor(_PERIODS, device=device)
+    years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
+    per_head = 1e5 / people.size
 
-    def period(name: str, cohort: Cohort) -> dist.LogNormal:
-        return lognormal(_each(cohort, theta[f"{name}_mean"]), _each(cohort, theta[f"{name}_spread"]))
+    def incubate(s: State) -> State:
+        new = people.cohort(s["infected"])
+        dt = float(s["dt"])
+        with new.plate(episode=new.read(s["episode"])):
+            quantile = pyro.sample("incubation", dist.Uniform(torch.zeros(()), 1.0))
+        log = torch.log(each(new, theta["incubation_median"])) + each(
+            new, theta["incubation_spread"]
+        ) * torch.special.ndtri(quantile)
+        wait = ((1 - PRESYMPTOMATIC) * torch.exp(log)).clamp(min=dt)
+        archetype = archetype_of(new, people, s, quantile)
+        return {
+            "due": new.write(s["due"], (new.read(s["infected_at"]) + wait).float()),
+            "stage": new.write(s["stage"], Stage.EXPOSED),
+            "archetype": new.write(s["archetype"], archetype),
+            "active": new.write(s["active"], True),
+        }
+
+    def onset_draws(sick: Cohort, s: State, vulnerable: Tensor) -> Tensor:
+        """What becomes of those whose symptoms begin: which of severe, critical and fatal."""
+        band, age = sick.group(people["age_band"]).long(), sick.group(years).float()
+        p_symptoms = clinical[band]
+        fatal_risk = fatality_by_age(age) * each(sick, theta["fatality"]) * vulnerable / p_symptoms
+        severe_risk = survive[band] * each(sick, theta["severity"]) * vulnerable / p_symptoms
+        ward = intensive[band] / 2 / (1 - intensive[band] / 2)
+        with sick.plate(episode=sick.read(s["episode"])):
+            fatal = pyro.sample("fatal", dist.Bernoulli(fatal_risk.clamp(max=0.95)))
+            admitted = pyro.sample(
+                "admission", dist.Bernoulli(torch.where(fatal > 0, 1 - AT_HOME, severe_risk.clamp(max=0.95)))
+            )
+            critical = pyro.sample("intensive", dist.Bernoulli(torch.where(fatal > 0, torch.ones_like(ward), ward)))
+        destiny = _FATAL * fatal + admitted * (_SEVERE + _CRITICAL * critical)
+        return destiny.to(torch.uint8)
 
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
-        new = population.cohort(s["infected"])
-        with new.plate(episode=0):
-            latent = pyro.sample("latent_period", period("latent", new))
-        due = new.write(s["due"], new.read(s["infected_at"]) + latent.clamp(min=dt))
-        stage = new.write(s["stage"], Stage.EXPOSED)
+        state = incubate(s)
+        turning = people.cohort(state["due"], below=t + dt)
+        at, was = turning.read(state["due"]), turning.read(state["stage"])
+        episode = turning.read(s["episode"])
 
-        turning = population.cohort(due, below=t + dt)
-        at, was = turning.read(due), turning.read(stage)
         begins = (was == Stage.EXPOSED).nonzero().squeeze(-1)
-        ends = (was == Stage.INFECTIOUS).nonzero().squeeze(-1)
-        onset, end = turning.select(begins), turning.select(ends)
-        with onset.plate(episode=0):
-            infectious = pyro.sample("infectious_period", period("infectious", onset)).clamp(min=dt)
-        risk = fatality[end.group(population["age_band"]).long()] * _each(end, theta["fatality"])
-        with end.plate(episode=0):
-            fatal = pyro.sample("fatal", dist.Bernoulli(risk.clamp(max=1.0))).nonzero().squeeze(-1)
-        dying = end.select(fatal)
-        with dying.plate(episode=0):
-            delay = pyro.sample("death_delay", lognormal(*(torch.tensor(d) for d in DEATH_DELAY)))
+        first = turning.select(begins)
+        immune = disease_factor(first, s, theta)
+        with first.plate(episode=episode[begins]):
+            odds = clinical[first.group(people["age_band"]).long()] * immune
+            symptoms = pyro.sample("symptoms", dist.Bernoulli(odds)).bool()
+        onset = (was == Stage.PRESYMPTOMATIC).nonzero().squeeze(-1)
+        sick = turning.select(onset)
+        again = torch.where(episode[onset] > 1, each(sick, theta["reinfection_severity"]), 1.0)
+        destiny = turning.read(s["destiny"]).index_copy(
+            0, onset, onset_draws(sick, s, again * disease_factor(sick, s, theta, severe=True))
+        )
 
-        # Who isn't at the begin or end of being infectious was dying, and is dead.
-        next_stage = torch.full_like(was, Stage.DEAD)
-        next_stage.index_fill_(0, begins, Stage.INFECTIOUS).index_fill_(0, ends, Stage.RECOVERED)
-        next_stage.index_fill_(0, ends[fatal], Stage.DYING)
-        next_at = torch.full_like(at, math.inf).index_copy(0, begins, at[begins] + infectious.to(at.dtype))
-        next_at = next_at.index_copy(0, ends[fatal], at[ends[fatal]] + delay.to(at.dtype))
-        return _Turn(turning, at, was, turning.overwrite(stage, next_stage), turning.overwrite(due, next_at))
+        severe, critical, fatal = ((destiny & bit) > 0 for bit in (_SEVERE, _CRITICAL, _FATAL))
+        # Where to, and what each agent then waits for; the dead and the recovered wait for nothing.
+        now = torch.full_like(was, Stage.RECOVERED)
+        now = now.index_copy(0, begins, torch.where(symptoms, Stage.PRESYMPTOMATIC, Stage.ASYMPTOMATIC).to(now.dtype))
+        now = torch.where(was == Stage.PRESYMPTOMATIC, Stage.MILD, now)
+        now = torch.where((was == Stage.MILD) & severe, Stage.SEVERE, now)
+        now = torch.where((was == Stage.SEVERE) & critical, Stage.CRITICAL, now)
+        now = torch.where(fatal & ((was == Stage.CRITICAL) | ((was == Stage.MILD) & ~severe)), Stage.DEAD, now)
+        leg = torch.full_like(was, _Leg.ASYMPTOMATIC)
+        leg = torch.where(
+            now == Stage.MILD,
+            torch.where(severe, _Leg.TO_HOSPITAL, torch.where(fatal, _Leg.TO_DEATH_AT_HOME, _Leg.MILD)),
+            leg,
+        )
+        leg = torch.where(now == Stage.SEVERE, torch.where(critical, _Leg.TO_INTENSIVE, _Leg.SEVERE), leg)
+        leg = torch.where(now == Stage.CRITICAL, torch.where(fatal, _Leg.TO_DEATH, _Leg.CRITICAL), leg).long()
+        with turning.plate(episode=len(_Leg) * episode + leg):
+            period = pyro.sample("period", lognormal(periods[leg, 0], periods[leg, 1])).clamp(min=dt)
+        # The incubation period is known since infection: its rest follows from its first part.
+        rest = (at - turning.read(s["infected_at"])) * (PRESYMPTOMATIC / (1 - PRESYMPTOMATIC))
+        wait = torch.where(now == Stage.PRESYMPTOMATIC, rest.clamp(min=dt), period.to(rest.dtype))
+        over = (now == Stage.RECOVERED) | (now == Stage.DEAD)
+        due = torch.where(over, math.inf, at + wait)
+        state = {
+            **state,
+            "destiny": turning.write(s["destiny"], destiny),
+            "stage": turning.overwrite(state["stage"], now),
+            "due": turning.overwrite(state["due"], due),
+            "active": turning.select(over).overwrite(state["active"], False),
+        }
+        return _Turn(turning, was, now, state)
 
     def change(s: State, turn: _Turn) -> State:
-        t, dt = float(s["t"]), float(s["dt"])
-        left = ((t + dt - turn.at) / dt).clamp(0.0, 1.0)
-        # +1 for who becomes infectious, −1 for who ends; on the day itself, for the fraction of the day left.
-        sign = (turn.was == Stage.EXPOSED).float() - (turn.was == Stage.INFECTIOUS).float()
-        today, lasting = turn.turning.carrying(sign * left), turn.turning.carrying(sign.to(torch.int64))
-        updates: dict[str, Tensor] = {}
-        for layer in layers:
-            count = s[f"{layer.name}/infectious"]
-            updates[f"{layer.name}/infectious"] = _total(aggregate(lasting, layer, onto=count))
-            updates[f"{layer.name}/today"] = _total(aggregate(today, layer, onto=count))
-        updates["infectious"] = tally("infectious", lasting, by=by, onto=s["infectious"])
-        tally("deaths", turn.turning.select(turn.was == Stage.DYING), by=by)
-        return {**updates, "due": turn.due, "stage": turn.stage}
+        turning, was, now = turn.turning, turn.was, turn.now
+        ward = lambda x: (x == Stage.SEVERE) | (x == Stage.CRITICAL)  # noqa: E731
+        admitted, sick = turning.select(now == Stage.SEVERE), turning.select(now == Stage.MILD)
+        admissions = tally("admissions", admitted, by=by)
+        tally("deaths", turning.select(now == Stage.DEAD), by=by)
+        change = ward(now).to(torch.int64) - ward(was).to(torch.int64)
+        hospitalised = tally("hospitalised", turning.carrying(change), by=by, onto=s["hospitalised"])
+        today = admissions.sum(-1, keepdim=True).float() * (per_head / s["dt"])
+        share = (s["dt"] / 7.0).clamp(max=1.0)
+        ill = (now == Stage.MILD) | (now == Stage.SEVERE) | (now == Stage.CRITICAL)
+        keys = ("due", "stage", "archetype", "active", "destiny")
+        return {
+            **{key: turn.state[key] for key in keys},
+            "symptomatic": turning.write(s["symptomatic"], ill),
+            "onset": sick.mask(),
+            "admitted": admitted.mask(),
+            "died": turning.select(now == Stage.DEAD).mask(),
+            "returned": turning.select(now == Stage.RECOVERED).mask(),
+            "hospitalised": hospitalised,
+            "admissions/week": s["admissions/week"] + share * (today - s["admissions/week"]),
+        }
 
-    counts = [f"{layer.name}/infectious" for layer in layers]
     return Substep(
         "progression",
-        reads=("stage", "due", "infected", "infected_at", "infectious", *counts),
-        writes=("stage", "due", "infectious", *counts, *(f"{layer.name}/today" for layer in layers)),
+        reads=(
+            "infected",
+            "infected_at",
+            "episode",
+            "doses",
+            "dosed_at",
+            "due",
+            "stage",
+            "archetype",
+            "active",
+            "destiny",
+            "symptomatic",
+            "hospitalised",
+            "admissions/week",
+        ),
+        writes=(
+            "due",
+            "stage",
+            "archetype",
+            "active",
+            "destiny",
+            "symptomatic",
+            "onset",
+            "admitted",
+            "died",
+            "returned",
+            "hospitalised",
+            "admissions/week",
+        ),
         policy=clocks,
         transition=change,
     )
 
 
-def _each(cohort: Cohort, parameter: Tensor) -> Tensor:
-    """A parameter for each member of a cohort, or the one that all have."""
-    return parameter.reshape(()) if parameter.numel() == 1 else cohort.read(parameter)
+def start(setting: Setting, theta: Theta, t: float) -> State:
+    """Nobody has been infected yet but those whom transmission's start has brought."""
+    n, device = setting.people.size, setting.people.device
+    nobody = torch.zeros(n, dtype=torch.bool, device=device)
+    return {
+        "due": torch.full((n,), math.inf, device=device),
+        "stage": torch.zeros(n, dtype=torch.uint8, device=device),
+        "archetype": torch.zeros(n, dtype=torch.int16, device=device),
+        "active": nobody,
+        "destiny": torch.zeros(n, dtype=torch.uint8, device=device),
+        "symptomatic": nobody,
+        "onset": nobody,
+        "admitted": nobody,
+        "died": nobody,
+        "returned": nobody,
+        "hospitalised": torch.zeros(setting.by.count if setting.by else 1, dtype=torch.int64, device=device),
+        "admissions/week": torch.zeros(1, device=device),
+    }
 
 
-def _total(field: object) -> Tensor:
-    return field.total  # type: ignore[attr-defined]
+PART = Part(
+    "progression",
+    progression,
+    start,
+    parameters={
+        "incubation_median": Parameter(
+            around(5.1, 0.1),
+            5.1,
+            "median incubation period",
+            "days",
+            "Lauer et al., Annals of Internal Medicine 172 (2020), 577",
+        ),
+        "incubation_spread": Parameter(
+            around(0.418, 0.1), 0.418, "spread of the incubation period", "log units", "Lauer et al. 2020"
+        ),
+        "severity": Parameter(
+            around(0.8),
+            0.8,
+            "severity",
+            "factor on admissions per infection",
+            "chosen: New York's admissions per death of spring 2020",
+        ),
+        "fatality": Parameter(
+            around(1.0),
+            1.0,
+            "fatality",
+            "factor on deaths per infection",
+            "by age: Levin et al., European Journal of Epidemiology 35 (2020), 1123",
+        ),
+        "reinfection_severity": Parameter(around(0.2), 0.2, "severity of a later infection", "factor", "chosen"),
+    },
+    tallies={
+        "admissions": "hospital admissions",
+        "deaths": "deaths",
+        "hospitalised": "in hospital",
+    },
+)

@@ -13,10 +13,11 @@ from lpmppl.effects.ops import substep
 from lpmppl.errors import InputError
 from lpmppl.typing import Dynamics, State
 
-__all__ = ["SCALES", "Substep", "compose"]
+__all__ = ["CLOCK", "SCALES", "Substep", "compose"]
 
 SCALES = ("agent", "household", "neighbourhood", "borough", "city")
 CLOCK = ("t", "dt")
+"""The time and the step in days, which the solver gives every substep."""
 
 
 def _as_it_is(state: State) -> State:

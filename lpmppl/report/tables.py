@@ -126,17 +126,22 @@ def people(tree: xr.DataTree, stratum: str | None = None) -> dict[str, float]:
 
 
 def totals(tree: xr.DataTree) -> dict[str, float | int]:
-    """Give one number per tally: a flow's sum over days and strata, and a stock's largest daily total as `peak_<name>`.
+    """Give one number per tally: a flow's sum over days and strata, and a stock's on the last day.
 
-    Several draws give their median; several worlds give one number each, under `<name>[<world>]`.
+    A stock's largest daily total is there too, as `peak_<name>`. Several draws give their median; several worlds give
+    one number each, under `<name>[<world>]`.
     """
     numbers: dict[str, float | int] = {}
     for name, tally in tallies(tree).items():
         kind = tally.attrs.get("kind", "flow")
         for i, world in enumerate(worlds(tally)):
-            middle = float(over(amount(city(tally, i), kind))[1])
-            key = (f"peak_{name}" if kind == "stock" else name) + (f"[{world}]" if world else "")
-            numbers[key] = int(middle) if middle.is_integer() else middle
+            whole = city(tally, i)
+            found = {name: whole.isel(day=-1) if kind == "stock" else amount(whole, kind)}
+            if kind == "stock":
+                found = {f"peak_{name}": amount(whole, kind), **found}
+            for key, values in found.items():
+                middle = float(over(values)[1])
+                numbers[key + (f"[{world}]" if world else "")] = int(middle) if middle.is_integer() else middle
     return numbers
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Record
 from lpmppl.effects.ops import simulate
+from lpmppl.models.contacts import Layer
 from lpmppl.models.model import Model
 from lpmppl.models.networks import Edges
-from lpmppl.models.pandemic import SEIRM
 from lpmppl.models.population import Population
+from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
-from lpmppl.models.transmission import Layer
 
 AGENTS, DAYS = 600, 40
 
@@ -142,7 +142,8 @@ def play(
     model: Model, *handlers: Any, days: int = DAYS, theta: Mapping[str, Tensor] | None = None, begin: int = 0
 ) -> Outcome:
     """Simulate under the handlers, outermost first; a solver and a record are brought where none is given."""
-    theta = theta or {**model.defaults(), "initial_infected": torch.tensor(0.02), "beta": model.defaults()["beta"] * 2}
+    if theta is None:
+        theta = {**model.defaults(), "initial_infected": torch.tensor(0.02), "beta": model.defaults()["beta"] * 2}
     record = Record()
     with torch.no_grad(), ExitStack() as stack:
         if not any(isinstance(h, DiscreteTime) for h in handlers):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lpmppl.effects.handlers import ExogenousNoise
-from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.contacts import Layer
 from lpmppl.models.population import Population
+from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
-from lpmppl.models.transmission import Layer
 from tests.oracles import play
 
 CITIES, SIZE, DAYS = 4, 300_000, 15

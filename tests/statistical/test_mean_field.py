@@ -10,10 +10,10 @@ from scipy import integrate, stats
 from torch.func import jacrev
 
 from lpmppl.effects.handlers import ExogenousNoise
-from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.contacts import SUSCEPTIBILITY, Layer
 from lpmppl.models.population import Population
+from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
-from lpmppl.models.transmission import SUSCEPTIBILITY, Layer
 from tests.oracles import RATE, chance, far, final_size, mean_field, play
 
 BETA, GAMMA, INITIAL, DAYS = 0.6, 0.2, 0.2, 10

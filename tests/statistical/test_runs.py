@@ -7,10 +7,10 @@ import pytest
 
 from lpmppl.effects.handlers import ExogenousNoise
 from lpmppl.inference.run import run
-from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.contacts import Layer
 from lpmppl.models.population import Population
+from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
-from lpmppl.models.transmission import Layer
 from tests.oracles import RATE, chance, play, same_law
 
 SIZE, DAYS = 120, 50

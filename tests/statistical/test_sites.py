@@ -16,10 +16,9 @@ from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.handlers import ExogenousNoise
 from lpmppl.effects.ops import happens
-from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.contacts import Layer
 from lpmppl.models.population import Population
-from lpmppl.models.progression import DEATH_DELAY, INFECTION_FATALITY
-from lpmppl.models.transmission import Layer
+from lpmppl.models.seirm import DEATH_DELAY, INFECTION_FATALITY, SEIRM
 from tests.oracles import RATE, chance, chi_square, go, play, two_sided
 
 N = 60_000

@@ -8,10 +8,9 @@ import torch
 from scipy import stats
 
 from lpmppl.effects.handlers import ExogenousNoise
-from lpmppl.models.pandemic import SEIRM
+from lpmppl.models.contacts import Layer
 from lpmppl.models.population import Population
-from lpmppl.models.progression import Stage
-from lpmppl.models.transmission import Layer
+from lpmppl.models.seirm import SEIRM, Stage
 from tests.oracles import go, play
 from tests.statistical.test_runs import THETA as TOWN
 from tests.statistical.test_runs import seirm, sir, towns

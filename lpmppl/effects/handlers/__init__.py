@@ -1,6 +1,6 @@
 """The meanings of a society's program, one handler a file."""
 
-from lpmppl.effects.handlers.behaviour import Tabulated
+from lpmppl.effects.handlers.behaviour import Tabulated, Utility
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -12,6 +12,7 @@ __all__ = [
     "Invariant",
     "Record",
     "Tabulated",
+    "Utility",
     "Verified",
     "bounded",
     "conserved",

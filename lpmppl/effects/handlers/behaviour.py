@@ -1,8 +1,9 @@
-"""Behaviour from a table: the plainest meaning of `decide`."""
+"""Behaviour from a table and from utilities: the plainest meanings of `decide`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,7 +11,10 @@ from torch import Tensor
 from lpmppl._compat import Message, Messenger
 from lpmppl.errors import InputError, nearest
 
-__all__ = ["Tabulated"]
+__all__ = ["Coefficients", "Tabulated", "Utility"]
+
+Coefficients: TypeAlias = Mapping[str, Mapping[str, Mapping[str, float | Tensor]]]
+"""What a feature adds to the utility of an option: decision → option → feature → value."""
 
 
 class Tabulated(Messenger):
@@ -50,3 +54,109 @@ class Tabulated(Messenger):
                 f"{tuple(self.tables[name].shape)}"
             ) from e
         msg["done"] = True
+
+
+class Utility(Messenger):
+    r"""Give decisions their probabilities by random utility: the multinomial logit.
+
+    .. math:: P(a \mid k) = \frac{e^{V_{ka}}}{\sum_b e^{V_{kb}}}, \qquad V_{ka} = \sum_f \beta_{af}\, x_{kf}
+
+    A feature x is "intercept" (1 everywhere), a name of the decision's context, a label of one of the archetypes'
+    attributes, "age=65 and over" (1 for those it fits, 0 for others), or a product of such, "savings=low ×
+    employment=employed". An option without coefficients has V = 0.
+
+    Args:
+        coefficients: β by decision, option and feature; numbers, or tensors of shape () to differentiate.
+    Raises:
+        InputError: for a coefficient that isn't finite; in a decision, for one without coefficients, an option that it
+            doesn't have, or a feature that neither its context nor its archetypes have, naming the nearest.
+    Source: McFadden, "Conditional logit analysis of qualitative choice behavior", in Zarembka (ed.), Frontiers in
+        Econometrics (1974).
+
+    >>> from lpmppl.effects.ops import decide
+    >>> with Utility({"isolate": {"isolate": {"intercept": -1.0, "risk": 0.5}}}):
+    ...     decide("isolate", torch.arange(2), ["isolate", "go on"], {"risk": torch.tensor([0.0, 2.0])})[:, 0]
+    tensor([0.2689, 0.5000])
+    """
+
+    def __init__(self, coefficients: Coefficients) -> None:
+        super().__init__()
+        self.coefficients = {
+            decision: {option: dict(features) for option, features in options.items()}
+            for decision, options in coefficients.items()
+        }
+        for decision, options in self.coefficients.items():
+            for option, features in options.items():
+                for feature, value in features.items():
+                    if not bool(torch.isfinite(torch.as_tensor(value).detach()).all()):
+                        raise InputError(
+                            f"decision '{decision}', option '{option}': the coefficient of '{feature}' is {value}; "
+                            "give a finite number"
+                        )
+
+    def _pyro_decide(self, msg: Message) -> None:
+        if msg["done"]:
+            return
+        name, archetypes, options, context = msg["args"]
+        if name not in self.coefficients:
+            raise InputError(nearest("decision", name, self.coefficients))
+        mine = self.coefficients[name]
+        for option in mine:
+            if option not in options:
+                raise InputError(nearest(f"option of decision '{name}'", option, options))
+        features = _Features(name, archetypes, context)
+        # In double precision, so that the same features give the same float32 in whatever batch of worlds.
+        utility = [
+            sum((value * features[feature] for feature, value in mine.get(option, {}).items()), features.zero)
+            for option in options
+        ]
+        chance = torch.stack(torch.broadcast_tensors(*utility), dim=-1).softmax(-1)
+        msg["value"] = chance.to(torch.get_default_dtype())
+        msg["done"] = True
+
+
+class _Features:
+    """The features of one decision by name: float64, of shape (…, K) or what broadcasts to it."""
+
+    def __init__(self, decision: str, archetypes: Tensor, context: Mapping[str, Any]) -> None:
+        self.decision = decision
+        self.codes = archetypes.reshape(archetypes.shape[0], -1)
+        self.context = {name: value for name, value in context.items() if name != "attributes"}
+        self.labels: Mapping[str, Sequence[str]] = context.get("attributes", {})
+        self.zero = torch.zeros(archetypes.shape[0], dtype=torch.float64, device=archetypes.device)
+        if self.labels and len(self.labels) != self.codes.shape[1]:
+            raise InputError(
+                f"decision '{decision}': its archetypes have {self.codes.shape[1]} attributes, but labels of "
+                f"{len(self.labels)} were given: {', '.join(self.labels)}"
+            )
+
+    def __getitem__(self, name: str) -> Tensor:
+        first, *others = (self._one(part.strip()) for part in name.split("×"))
+        for other in others:
+            first = first * other
+        return first
+
+    def _one(self, name: str) -> Tensor:
+        if name == "intercept":
+            return self.zero + 1.0
+        if name in self.context:
+            return self._observed(name)
+        attribute, _, label = name.partition("=")
+        if attribute not in self.labels:
+            known = ("intercept", *self.context, *self.labels)
+            raise InputError(nearest(f"feature of decision '{self.decision}'", attribute, known))
+        labels = tuple(self.labels[attribute])
+        if label not in labels:
+            raise InputError(nearest(f"{attribute} in decision '{self.decision}'", label, labels))
+        return (self.codes[:, tuple(self.labels).index(attribute)] == labels.index(label)).double()
+
+    def _observed(self, name: str) -> Tensor:
+        value = torch.as_tensor(self.context[name], dtype=torch.float64, device=self.zero.device)
+        if value.dim() and value.shape[-1] not in (1, self.zero.shape[0]):
+            raise InputError(
+                f"decision '{self.decision}': '{name}' of its context has shape {tuple(value.shape)}; the last "
+                f"dimension must be 1 or the {self.zero.shape[0]} archetypes"
+            )
+        if not bool(torch.isfinite(value.detach()).all()):
+            raise InputError(f"decision '{self.decision}': '{name}' of its context isn't finite")
+        return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution, TorchDistributionMixin
@@ -34,6 +36,7 @@ class ExogenousNoise(Messenger):
         super().__init__()
         self.seed, self.draw, self.hide = seed, draw, hide
         self._first: dict[str, tuple[Tensor, Tensor]] = {}
+        self._present: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0, draw: Tensor | int | None = None) -> Tensor:
         """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`.
@@ -47,7 +50,7 @@ class ExogenousNoise(Messenger):
 
     def _later(self, first: Tensor, key: int, ids: Tensor, episode: Tensor, draw: Tensor | int) -> Tensor:
         """The resistances of everybody's present episode, from those of the first: only later ones are drawn."""
-        again = Cohort.of(episode > 0, ids)
+        again = Cohort.of(episode, ids, above=0)
         if not len(again):
             return first
         if isinstance(draw, Tensor):
@@ -55,14 +58,21 @@ class ExogenousNoise(Messenger):
         return again.write(first, exponential(ids[again.agent], key, draw, again.read(episode)))
 
     def _met(self, site: str, ids: Tensor, episode: Tensor | int, infer: Message) -> Tensor:
-        """The resistance that a site's exposure meets; the population's first is kept, since every step asks for it."""
+        """The resistance that a site's exposure meets.
+
+        The population's first is kept, since every step asks for it, and that of a step's episodes, for the time left.
+        """
         if infer.get("rows") is not None:
             return self.resistance(site, ids, episode, self._draw(infer))
         kept = self._first.get(site)
         if kept is None or kept[0] is not ids:
             kept = self._first[site] = ids, self.resistance(site, ids)
         if isinstance(episode, Tensor):
-            return self._later(kept[1], stream(self.seed, site), ids, episode, self.draw)
+            present = self._present.get(site)
+            if present is None or present[0]() is not episode or present[1] != episode._version:
+                now = self._later(kept[1], stream(self.seed, site), ids, episode, self.draw)
+                present = self._present[site] = weakref.ref(episode), episode._version, now
+            return present[2]
         return self.resistance(site, ids, episode) if episode else kept[1]
 
     def _draw(self, infer: Message) -> Tensor | int:

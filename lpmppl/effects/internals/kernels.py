@@ -16,7 +16,9 @@ __all__ = [
     "above",
     "accrue",
     "below",
+    "between",
     "carry_over",
+    "choose",
     "gather",
     "gather_add",
     "meet",
@@ -74,6 +76,13 @@ def scale(out: np.ndarray, values: np.ndarray, share: np.ndarray, factor: np.flo
     """Set out[k] to values[k] times its share times a factor, each rounded to the kind of the share."""
     for k in range(out.shape[0]):
         out[k] = (np.float32(values[k]) * share[k]) * factor
+
+
+@_compiled
+def choose(out: np.ndarray, mask: np.ndarray, yes: np.float32, no: np.float32) -> None:
+    """Multiply out[k] by one of two numbers."""
+    for k in range(out.shape[0]):
+        out[k] *= yes if mask[k] else no
 
 
 @_compiled
@@ -144,3 +153,14 @@ def uniform(ids: np.ndarray, start: np.uint64, out: np.ndarray) -> None:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
         out[k] = (np.float64(z >> np.uint64(12)) + 0.5) * 2.0**-52
+
+
+@_compiled
+def between(x: np.ndarray, low: float, high: float, first: int, out: np.ndarray) -> int:
+    """Write first + k for every k at which a value lies above one level and below another; returns how many."""
+    n = 0
+    for k in range(x.shape[0]):
+        if (x[k] > low) & (x[k] < high):
+            out[n] = first + k
+            n += 1
+    return n

@@ -8,6 +8,7 @@ operation, which on a busy machine costs a hundred times the work; ours meet onc
 from __future__ import annotations
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ __all__ = [
     "blocked",
     "broadcast",
     "carry_over",
+    "choose",
     "copy",
     "differentiated",
     "empty",
@@ -54,13 +56,13 @@ _CPU = torch.device("cpu")
 _buffers: list[torch.UntypedStorage] | None = None
 _threads: ThreadPoolExecutor | None = None
 _workers = 1
-_last: tuple[weakref.ref[Tensor], int, Tensor] | None = None
+_known: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
 
 @contextlib.contextmanager
 def at_work() -> Iterator[None]:
     """Use large buffers again, and threads of our own instead of torch's, until the outermost such context ends."""
-    global _buffers, _threads, _workers, _last
+    global _buffers, _threads, _workers
     if _buffers is not None:
         yield
         return
@@ -72,7 +74,8 @@ def at_work() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(_workers)
-        _buffers, _threads, _workers, _last = None, None, 1, None
+        _buffers, _threads, _workers = None, None, 1
+        _known.clear()
 
 
 def blocked(
@@ -223,6 +226,14 @@ def meet(step: Tensor, at_risk: Tensor, before: Tensor, after: Tensor, level: Te
         torch.gt(after, level, out=event).logical_and_(before <= level).logical_and_(at_risk)
 
 
+def choose(out: Tensor, mask: Tensor, yes: float, no: float) -> None:
+    """Multiply a flat block by one of two numbers, in place, by a mask."""
+    if bare(out, mask) and out.dtype == torch.float32:
+        kernels.choose(out.numpy(), mask.numpy(), np.float32(yes), np.float32(no))
+    else:
+        out.mul_(torch.where(mask, yes, no))
+
+
 def gather(values: Tensor, index: Tensor, out: Tensor, add: bool = False) -> Tensor:
     """Read flat values at an index of shape (k,) into `out`, or add them to it."""
     if not bare(out, values, index):
@@ -243,14 +254,14 @@ def differentiated(x: Tensor) -> bool:
 
 
 def positions(x: Tensor, above: float | None = None, below: float | None = None) -> Tensor:
-    """Find, in order, the flat positions at which a Boolean mask is true, or values lie above or below a level.
+    """Find, in order, the flat positions at which a mask is true, or values lie above a level, below one or between.
 
     >>> positions(torch.tensor([[False, True], [True, False]])), positions(torch.tensor([3.0, 1.0]), below=2)
     (tensor([1, 2]), tensor([1]))
     """
     mask = above is None and below is None
-    if mask and _last is not None and _last[0]() is x and _last[1] == x._version:
-        return _last[2]
+    if mask and (note := _known.get(id(x))) is not None and note[0]() is x and note[1] == x._version:
+        return note[2]
     flat = x.reshape(-1)
     found: dict[int, Tensor] = {}
 
@@ -274,9 +285,13 @@ def positions(x: Tensor, above: float | None = None, below: float | None = None)
 
 def known(mask: Tensor, where: Tensor) -> None:
     """Keep the flat positions at which a mask is true: an event's are asked for at once, and again by the model."""
-    global _last
     if _buffers is not None and not mask.is_inference():
-        _last = weakref.ref(mask), mask._version, where
+        gone = functools.partial(_forget, id(mask))
+        _known[id(mask)] = weakref.ref(mask, gone), mask._version, where
+
+
+def _forget(key: int, _: object) -> None:
+    _known.pop(key, None)
 
 
 def find(
@@ -288,10 +303,16 @@ def find(
     """
     plain = x.detach()
     if room is None:
-        mask = plain > above if above is not None else plain < below if below is not None else plain
+        mask = plain if above is None and below is None else torch.ones_like(plain, dtype=torch.bool)
+        if above is not None:
+            mask = mask & (plain > above)
+        if below is not None:
+            mask = mask & (plain < below)
         return mask.nonzero().squeeze(-1) + first
     values, out = plain.numpy(), room.numpy()
-    if above is not None:
+    if above is not None and below is not None:
+        n = kernels.between(values, values.dtype.type(above), values.dtype.type(below), first, out)
+    elif above is not None:
         n = kernels.above(values, values.dtype.type(above), first, out)
     elif below is not None:
         n = kernels.below(values, values.dtype.type(below), first, out)

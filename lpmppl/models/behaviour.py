@@ -1,0 +1,306 @@
+"""Behaviour: who wears a mask, isolates, goes on working, seeks a test and would be vaccinated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from lpmppl.effects.cohorts import Cohort, at
+from lpmppl.effects.internals.segments import broadcast
+from lpmppl.effects.ops import decide, ring_sum, tally
+from lpmppl.models.archetypes import Archetypes, Bins, Lookup
+from lpmppl.models.model import Parameter
+from lpmppl.models.part import Part, Setting
+from lpmppl.models.population import Population
+from lpmppl.models.substep import Substep
+from lpmppl.typing import State, Theta
+
+__all__ = ["MASK", "OBSERVED", "PART", "UTILITY", "archetypes", "behaviour", "inclination", "observed", "present"]
+
+MASK, ISOLATE = ("mask", "no mask"), ("isolate", "go on")
+TEST, VACCINATE = ("seek a test", "seek none"), ("accept", "refuse")
+
+STAY_AT_HOME = "2020-03-22"
+"""The state's stay-at-home order: from then on people tire."""
+
+FATIGUE = 180.0
+"""Days in which fatigue reaches 63 % of its height; chosen.
+
+That keeping apart wanes, and ever more slowly, is the finding of Petherick et al., Nature Human Behaviour 5 (2021).
+"""
+
+LOW_SAVINGS = 2000.0
+"""Dollars: the emergency that tells the fragile households of Lusardi et al., Brookings Papers (2011), from others."""
+
+RECENT = 10.0
+"""Days for which a positive test counts; chosen."""
+
+AT_WORK = (
+    "service",
+    "natural resources, construction and maintenance",
+    "production, transportation and material moving",
+)
+"""Occupations whose work can't be done at home."""
+
+UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
+    # Age and income: fitted to the share who wear a mask "every time" when entering a business in November 2020 (wave 3
+    # of a YouGov survey for The Policy Lab at Brown University), standard errors 0.16–0.23; see docs/behaviour.md. The
+    # intercept makes that survey's level, 84 %. The rest is chosen: the mandate so that its first effect is near 27
+    # points (Karaivanov et al., Journal of Health Economics 78 (2021), 102475). No fatigue: masks became more common
+    # all through 2020 (Petherick et al. 2021).
+    "mask": {
+        "mask": {
+            "intercept": -3.3,
+            "mandate": 1.2,
+            "advice": 1.8,
+            "risk": 0.2,
+            "neighbours": 2.0,
+            "age=0–17": -0.3,
+            "age=40–64": 0.37,
+            "age=65 and over": 0.72,
+            "income=under $40,000": -0.24,
+            "income=over $80,000": -0.03,
+            "income=unknown": -0.31,
+            "health=symptomatic": 0.5,
+            "health=tested positive": 0.5,
+        }
+    },
+    # Levels: 42.5 % isolate fully when ill (Smith et al., BMJ 372 (2021), n608), 82–86 % after a positive test (ONS,
+    # Coronavirus and self-isolation after testing positive in England, February and March 2021). Need: half of the
+    # log-odds between 96 % who would isolate with and 71 % without compensation for lost wages (Bodas and Peleg, Israel
+    # Journal of Health Policy Research 9 (2020), 54). Signs of age, hardship and key work: Smith et al. Sizes: chosen.
+    "isolate": {
+        "isolate": {
+            "intercept": 0.2,
+            "risk": 0.2,
+            "fatigue": -0.6,
+            "health=tested positive": 1.9,
+            "savings=under $2,000 × employment=employed": -1.15,
+            "income=under $40,000": -0.1,
+            **{f"occupation={job} × employment=employed": -0.3 for job in AT_WORK},
+            "age=0–17": 0.6,
+            "age=40–64": 0.1,
+            "age=65 and over": 0.4,
+        }
+    },
+    # Chosen: a third in autumn 2020, above the 18–22 % of the United Kingdom (Smith et al. 2021), since New York's
+    # tests were free and needed no appointment.
+    "test": {
+        "seek a test": {
+            "intercept": -0.6,
+            "risk": 0.25,
+            "fatigue": -0.3,
+            "income=under $40,000": -0.2,
+            "age=65 and over": 0.3,
+        }
+    },
+    # Level: 71 % would definitely or probably be vaccinated, 27 % not; of those aged 30–49 36 % not, of essential
+    # workers 33 % (KFF COVID-19 Vaccine Monitor, December 2020). The rest is chosen.
+    "vaccinate": {
+        "accept": {
+            "intercept": 0.75,
+            "age=0–17": -0.5,
+            "age=40–64": 0.3,
+            "age=65 and over": 1.0,
+            "income=under $40,000": -0.3,
+            **{f"occupation={job}": -0.25 for job in AT_WORK},
+        }
+    },
+}
+"""What a feature adds to the utility of an option, by decision: the behaviour of New York's pandemic by default."""
+
+_of: WeakKeyDictionary[Population, Archetypes] = WeakKeyDictionary()
+
+
+def archetypes(people: Population) -> Archetypes:
+    """New Yorkers by age, household income and occupation, and by their job, savings and health as they are.
+
+    Args:
+        people: the population, with `age`, `income` per household in dollars a year, and `occupation`.
+    """
+    if people not in _of:
+        static: dict[str, Bins | Lookup] = {
+            "age": Bins("age", (18, 40, 65), ("0–17", "18–39", "40–64", "65 and over")),
+            "income": Bins("income", (40e3, 80e3), ("under $40,000", "$40,000–80,000", "over $80,000"), "unknown"),
+            "occupation": Lookup("occupation"),
+        }
+        dynamic = {
+            "employment": ("no job", "employed"),
+            "savings": ("$2,000 or more", "under $2,000"),
+            "health": ("well", "symptomatic", "tested positive"),
+        }
+        _of[people] = Archetypes(people, static, dynamic)
+    return _of[people]
+
+
+def observed(kinds: Archetypes, setting: Setting, s: State) -> dict[str, Any]:
+    """What everybody observes: the risk, log(1 + admissions a day per 100,000), and fatigue, 0 to 1."""
+    tired = max(float(s["t"]) - setting.day(STAY_AT_HOME), 0.0)
+    return {
+        "risk": torch.log1p(s["admissions/week"]),
+        "fatigue": 1.0 - math.exp(-tired / FATIGUE),
+        "attributes": kinds.labels,
+    }
+
+
+def present(people: Population, kinds: Archetypes, s: State, who: Cohort | slice) -> Tensor:
+    """The archetypes of a cohort's members, or of a block of agents, as their job, savings and health are now."""
+    read: Callable[[Tensor], Tensor]
+    if isinstance(who, Cohort):
+        homes, read = s["savings"].shape[-1], who.read
+        place = who.row * homes + who.group(people["household"])
+        saved = at(s["savings"], torch.Size((*who.shape[:-1], homes)), place)
+    else:
+        home, read = people["household"][who], lambda x: x[..., who]
+        saved = s["savings"].index_select(-1, home)
+    recent = read(s["positive_at"]) > float(s["t"]) - RECENT
+    health = read(s["symptomatic"]).to(torch.uint8).masked_fill(recent, 2)
+    return kinds.code(who, employment=read(s["employed"]), savings=saved < LOW_SAVINGS, health=health)
+
+
+def _in_every_world(cohort: Cohort, *values: Tensor) -> Cohort:
+    """The same members in every world that one of the values knows of."""
+    return cohort.expand(broadcast(cohort.shape[:-1], *(v.shape[:-1] for v in values)))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The action of a day: who fell ill and who learned of a positive test, and what they choose, shape (k,)."""
+
+    ill: Cohort
+    ill_isolates: Tensor
+    seeks: Tensor
+    told: Cohort
+    told_isolates: Tensor
+
+
+OBSERVED = ("admissions/week", "employed", "savings", "symptomatic", "positive_at")
+EVENTS = ("onset", "learnt", "admitted", "episode")
+
+
+def behaviour(setting: Setting, theta: Theta) -> Substep:
+    r"""The substep of daily decisions: whoever falls ill or learns of a positive test decides whether to isolate.
+
+    Person i isolates where its own inclination :math:`u_i \sim U(0, 1)`, which it keeps, is below :math:`P(isolate \mid
+    k_i)` of its archetype (eqs. 4–6 of the LPM paper), until `isolation_days` later. Whoever falls ill, has a job and
+    doesn't isolate works ill, until the symptoms end or it isolates, is admitted or loses the job. Of those who fall
+    ill, some seek a test.
+
+    Args:
+        setting: the people.
+        theta: `isolation_days`.
+    """
+    people, kinds = setting.people, archetypes(setting.people)
+
+    def choose(s: State) -> _Choice:
+        context = observed(kinds, setting, s)
+        isolate = decide("isolate", kinds.table, ISOLATE, context)[..., 0]
+        test = decide("test", kinds.table, TEST, context)[..., 0]
+        read = (*(s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")), isolate, test)
+        ill = _in_every_world(people.cohort(s["onset"]), *read)
+        kind = present(people, kinds, s, ill)
+        ill_isolates = ill.read(s["inclination/isolate"]) < kinds.read(isolate, kind, ill)
+        with ill.plate(episode=ill.read(s["episode"])):
+            seeks = pyro.sample("seeks_test", dist.Bernoulli(kinds.read(test, kind, ill))).bool()
+
+        told = _in_every_world(people.cohort(s["learnt"]), *read)
+        told_isolates = told.read(s["inclination/isolate"]) < kinds.read(isolate, present(people, kinds, s, told), told)
+        return _Choice(ill, ill_isolates, seeks, told, told_isolates)
+
+    def change(s: State, choice: _Choice) -> State:
+        t, ill, told = float(s["t"]), choice.ill, choice.told
+        over = _in_every_world(people.cohort(s["isolating"]), s["isolate_until"])
+        over = over.select(over.read(s["isolate_until"]) <= t)
+        isolating = over.write(s["isolating"], False)
+        total = ring_sum(over.carrying(-1), setting.by, s["isolating/total"])
+        # Who isolates already goes on: until the day they had in mind, or as long again if they fall ill now.
+        staying = ill.select(choice.ill_isolates)
+        total = ring_sum(staying.select(~staying.read(isolating)).carrying(1), setting.by, total)
+        isolating = staying.overwrite(isolating, True)
+        until = staying.write(s["isolate_until"], _after(t, theta, staying))
+        warned = told.select(choice.told_isolates & ~told.read(isolating))
+        total = tally("isolating", warned.carrying(1), by=setting.by, onto=total)
+        isolating = warned.overwrite(isolating, True)
+        until = warned.overwrite(until, _after(t, theta, warned))
+
+        able = s["symptomatic"], s["employed"], s["admitted"], isolating
+        working = _in_every_world(people.cohort(s["works_ill"]), *able)
+        has_symptoms, has_job, in_hospital, at_home = (working.read(x) for x in able)
+        goes_on = has_symptoms & has_job & ~in_hospital & ~at_home
+        works = working.select(~goes_on).write(s["works_ill"], False)
+        works = ill.select(ill.read(s["employed"]) & ~ill.read(isolating)).overwrite(works, True)
+        before = people.cohort(s["seeks_test"])
+        return {
+            "isolating": isolating,
+            "isolate_until": until,
+            "isolating/total": total,
+            "works_ill": works,
+            "seeks_test": ill.select(choice.seeks).overwrite(before.write(s["seeks_test"], False), True),
+        }
+
+    written = ("isolating", "isolate_until", "isolating/total", "works_ill", "seeks_test")
+    return Substep(
+        "behaviour",
+        reads=(*OBSERVED, *EVENTS, "inclination/isolate", *written),
+        writes=written,
+        policy=choose,
+        transition=change,
+    )
+
+
+def _after(t: float, theta: Theta, cohort: Cohort) -> Tensor:
+    days = theta["isolation_days"]
+    return t + (days.reshape(()) if days.numel() == 1 else cohort.read(days))
+
+
+def _start(setting: Setting, theta: Theta, t0: float) -> State:
+    """Nobody isolates; everybody has an inclination to, and would accept a vaccine or not."""
+    people, kinds = setting.people, archetypes(setting.people)
+    nobody = torch.zeros(people.size, dtype=torch.bool, device=people.device)
+    employed = people["employment"] == people.labels("employment").index("employed")
+    # What a household has saved isn't known yet.
+    kind = kinds.code(employment=employed, savings=nobody, health=nobody.to(torch.uint8))
+    accept = decide("vaccinate", kinds.table, VACCINATE, {"attributes": kinds.labels})[..., 0]
+    with people.plate(episode=0):
+        willing = pyro.sample("willing", dist.Bernoulli(kinds.read(accept, kind))).bool()
+    return {
+        "isolating": nobody,
+        "isolate_until": torch.full((people.size,), -math.inf, device=people.device),
+        "isolating/total": ring_sum(nobody.long(), setting.by),
+        "works_ill": nobody.clone(),
+        "seeks_test": nobody.clone(),
+        "willing": willing,
+        "inclination/isolate": inclination(people, "inclination_to_isolate"),
+    }
+
+
+def inclination(people: Population, site: str) -> Tensor:
+    """Each person's own place between the most and the least inclined, uniform on (0, 1), float32 of shape (N,)."""
+    with people.plate(episode=0):
+        return pyro.sample(site, dist.Uniform(torch.zeros((), device=people.device), 1.0))
+
+
+PART = Part(
+    "behaviour",
+    behaviour,
+    _start,
+    parameters={
+        "isolation_days": Parameter(
+            dist.LogNormal(math.log(10.0), 0.2),
+            10.0,
+            "length of isolation",
+            "days",
+            "CDC guidance of 2020: ten days from onset",
+        )
+    },
+    keeps=("willing", "inclination/isolate"),
+    tallies={"isolating": "people in isolation"},
+)
