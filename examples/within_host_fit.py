@@ -1,7 +1,7 @@
 """How does an infection run inside a person? Fit the within-host ODE to the viral loads of 46 acute infections.
 
-`python examples/within_host_fit.py [ct_nba_2021.csv] [--figure within_host.svg]`. The file is `data/ct_dat_clean.csv` of
-github.com/gradlab/CtTrajectories; without the argument it is looked for in the folder LPMPPL_DATA.
+`python examples/within_host_fit.py [ct_nba_2021.csv] [--figure within_host.svg]`. The file is `data/ct_dat_clean.csv`
+of github.com/gradlab/CtTrajectories; without the argument it is looked for in the folder LPMPPL_DATA.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def episodes(file: str | Path) -> list[Episode]:
-    """Those who were newly infected and whose Ct fell to 35 at least: Kissler et al., PLOS Biology 19 (2021), e3001333."""
+    """Those newly infected whose Ct fell to 35 at least, as in Kissler et al., PLOS Biology 19 (2021), e3001333."""
     table = pd.read_csv(file).drop_duplicates(["Person.ID", "Date.Index"]).sort_values("Date.Index")
     table = table[table["Novel.Persistent.Infection"] == "Novel"]
     acute = (own for _, own in table.groupby("Person.ID") if own["CT.Mean"].min() <= 35)
@@ -150,7 +150,7 @@ def _people(q: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def tent(day: Tensor, top: Tensor, rise: Tensor, fall: Tensor) -> Tensor:
-    """A log load that rises to its peak on day 0 and falls from it, at the level `rise` days before and `fall` after."""
+    """A log load that peaks on day 0, and is at the level `rise` days before and `fall` days after it."""
     return LEVEL + (top - LEVEL) * (1 - torch.where(day < 0, -day / rise, day / fall))
 
 
@@ -233,8 +233,10 @@ def draw(data: Sequence[Episode], theta: Mapping[str, Tensor], file: str) -> Non
     day = np.concatenate([own for own, _ in data])
     load = np.concatenate([own for _, own in data])
     near, seen = (day >= -8) & (day <= 20), load > DETECTED
-    left.plot(day[near & seen], load[near & seen], "o", ms=2.5, color="0.6", mew=0, label="tests")
-    left.plot(day[near & ~seen], load[near & ~seen] - 0.15, "|", ms=3, color="0.8", label="not detected")
+    left.plot(day[near & seen], load[near & seen], "o", ms=2.5, color="0.6", mew=0, rasterized=True, label="tests")
+    left.plot(
+        day[near & ~seen], load[near & ~seen] - 0.15, "|", ms=3, color="0.8", rasterized=True, label="not detected"
+    )
     times = torch.arange(0.0, 30.01, 0.25, dtype=torch.float64)
     rows = torch.cartesian_prod(torch.arange(len(body.PRIORS)), torch.arange(body.VARIATIONS))
     prior, variation = rows.T
@@ -257,7 +259,7 @@ def draw(data: Sequence[Episode], theta: Mapping[str, Tensor], file: str) -> Non
     right.set(xlabel="days since infection", xlim=(0, 20))
     for axis in (left, right):
         axis.legend(frameon=False, fontsize=8, loc="upper right")
-    figure.savefig(file, metadata={"Date": None})
+    figure.savefig(file, dpi=150, metadata={"Date": None})
 
 
 if __name__ == "__main__":

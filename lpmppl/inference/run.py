@@ -162,10 +162,10 @@ def _checked(
     for act in acts:
         if not isinstance(act, Sequence) or isinstance(act, str) or len(act) != 3:
             raise InputError(f"the intervention {act!r} can't be read: give (name, value, day)")
-        name, value, day = act
+        name, given, day = act
         if name not in model.environment:
             raise InputError(nearest("part of the environment", name, model.environment))
-        value, day = _setting(model, name, value), _whole(f"the day of the intervention {name}", day, 0)
+        value, day = _setting(model, name, given), _whole(f"the day of the intervention {name}", day, 0)
         if day >= days:
             raise InputError(f"the intervention {name}={value:g}@{day} lies outside the run: give a day below {days}")
         if any(other[0] == name and other[2] == day for other in taken):

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from lpmppl._compat import inside_transform
 from lpmppl.effects.cohorts import Cohort, at
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.models import within_host
@@ -30,7 +31,7 @@ INFECTIOUS = 6.0
 Larremore et al., Science Advances 7 (2021), eabd5393.
 """
 
-AVERAGE = 1.918
+AVERAGE = 1.909
 """Infectiousness above `INFECTIOUS`, log10 copies/ml times days, of an average untreated first infection.
 
 The mean over age bands and classes of variation at the parameters' defaults, of the loads as `viral_load` reads them.
@@ -116,8 +117,9 @@ def _in_effect(cohort: Cohort, state: State, t: Tensor) -> tuple[Tensor, Tensor]
     """How many doses have taken effect in the members by a day, and for how many days the last of them has."""
     doses = cohort.read(state["doses"]).long()
     delay = torch.tensor((0.0, *TAKES_EFFECT), device=t.device)[doses.clamp(max=2)]
-    since = t - cohort.read(state["dosed_at"]) - delay
-    return doses - ((doses > 0) & (doses <= 2) & (since < 0)).long(), since.clamp(min=0.0)
+    # Who has none waits for none: an infinite wait would have no derivative.
+    since = torch.where(doses > 0, t - cohort.read(state["dosed_at"]) - delay, 0.0)
+    return doses - ((doses <= 2) & (since < 0)).long(), since.clamp(min=0.0)
 
 
 def _efficacy(cohort: Cohort, state: State, theta: Theta, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,7 +178,7 @@ def immunity(setting: Setting, theta: Theta) -> Substep:
         if solved and torch.equal(solved[0][0], treatment):
             return solved[0][1]
         found = loads(theta, treatment)
-        if not differentiated(found):
+        if not differentiated(found) and not inside_transform(found):
             solved[:] = [(treatment, found)]
         return found
 
@@ -184,10 +186,11 @@ def immunity(setting: Setting, theta: Theta) -> Substep:
         immune = people.cohort((s["doses"] > 0) | (s["infected_at"] > -math.inf))
         t = immune.read(s["t"])
         _, vaccine = _efficacy(immune, s, theta, t)
-        since = t - immune.read(s["infected_at"])
-        recovery = each(immune, theta["efficacy_recovered"]) * torch.exp(
-            -since / each(immune, theta["waning_recovered"])
-        )
+        infected_at = immune.read(s["infected_at"])
+        ever = infected_at > -math.inf
+        since = torch.where(ever, t - infected_at, 0.0)
+        kept = torch.exp(-since / each(immune, theta["waning_recovered"]))
+        recovery = torch.where(ever, each(immune, theta["efficacy_recovered"]) * kept, 0.0)
         left = ((1.0 - vaccine) * (1.0 - recovery)).to(s["protection"].dtype)
         return {"viral_load": table(s["treatment"]), "protection": immune.write(s["protection"], left)}
 

@@ -312,7 +312,7 @@ def begin(setting: Setting, theta: Theta, t0: float) -> State:
     home = people.network("household")
     return {
         "employed": employed,
-        "jobs": torch.zeros(people.size, dtype=torch.int32, device=device),
+        "jobs": torch.zeros(people.size, dtype=torch.uint8, device=device),
         "layoff_hazard": hazard,
         "hiring_hazard": hazard,
         "claim_due": waiting.write(never, t0 + wait),

@@ -32,8 +32,8 @@ _LOAD_BOUND = 8.0
 def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -> Substep:
     r"""The substep in which agents at risk are infected: eq. 8 of the LPM paper over four layers of contact.
 
-    .. math:: p_i = 1 - \exp\Big(-\beta\, S_i\, \Delta t \Big[ c_h \bar I_h + o_i \big(w_i\, a_w^2 c_w \bar I_w
-        + a_c^2 \sum_b M_{ab} \bar I_{b} \big) \Big]\Big)
+    .. math:: p_i = 1 - \exp\Big(-\beta\, S_i\, \Delta t \Big[ c_h \bar I_h + o_i \big(w_i\, a_w^\kappa c_w \bar I_w
+        + a_c^\kappa \sum_b M_{ab} \bar I_{b} \big) \Big]\Big)
 
     Ī is the mean infectiousness (of the viral load) of an agent's household, workplace or school, and of the people of
     age b of its area and the city; o is what masks and isolation leave of contacts outside the home, w whether the
@@ -45,7 +45,8 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
         setting: where it plays.
         theta: `beta`, transmissions per contact over an average infection; `mask_source` and `mask_wearer`, the shares
             of transmission that a mask stops on either side; `local`, the share of community contacts within an
-            agent's own area; `home`, a factor on household contacts; `season`, the amplitude of the year.
+            agent's own area; `crowding`, the exponent κ of contacts by activity; `home`, a factor on household
+            contacts; `season`, the amplitude of the year.
         matrix: contacts a day in the community of age band a (row) with age band b; by default in proportion to their
             numbers, as Mistry et al. find for New York State.
     """
@@ -82,12 +83,11 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
         school = torch.where(s["schools"] < 0, in_session(setting.date_of(float(s["t"]))), s["schools"])
         activity = torch.where(is_school, school, s["mobility/workplaces"])
         inside = aggregate(to_home, home) * (CONTACTS["household"] * theta["home"])
-        # Both sides of a contact must be there, so it goes with the square of what is left of either's activity.
-        work = _weighted(aggregate(to_work, at_work), per_place * activity**2)
+        work = _weighted(aggregate(to_work, at_work), per_place * activity ** theta["crowding"])
         goes = Choice(s["employed"] | pupil, 1.0, 0.0)
         shed = aggregate(to_others, community, reduce="sum").total
-        about = ((s["mobility/retail"] + s["mobility/transit"]) / 2) ** 2
-        pressure = _pressure(shed, residents, met, theta["local"]) * community.quantum
+        about = ((s["mobility/retail"] + s["mobility/transit"]) / 2) ** theta["crowding"]
+        pressure = _pressure(torch.as_tensor(shed), residents, met, theta["local"]) * community.quantum
         elsewhere = Field.on(pressure * about, community.index)
         masks = Choice(s["masked"], 1.0 - theta["mask_wearer"], 1.0)
         outside = (work * goes + elsewhere) * Choice(s["isolating"], 0.0, 1.0) * masks
@@ -185,7 +185,7 @@ def start(setting: Setting, theta: Theta, t: float) -> State:
         "susceptible": ~imported,
         "infected": imported,
         "infected_at": torch.where(imported, float(t), -math.inf),
-        "episode": imported.to(torch.int32),
+        "episode": imported.to(torch.uint8),
     }
 
 
@@ -194,14 +194,25 @@ PART = Part(
     transmission,
     start,
     parameters={
-        "beta": Parameter(around(0.05, 0.3), 0.05, "transmission", "transmissions per contact", "chosen: R0 near 3"),
+        "beta": Parameter(around(0.55, 0.2), 0.55, "transmission", "transmissions per contact", "chosen: R0 near 3"),
         "mask_source": Parameter(dist.Beta(5.0, 5.0), 0.5, "what a mask holds back", "share", "chosen"),
         "mask_wearer": Parameter(dist.Beta(3.0, 7.0), 0.3, "what a mask keeps out", "share", "chosen"),
         "home": Parameter(around(0.5), 0.5, "household contacts", "factor", "chosen: a fifth of a household infected"),
+        "crowding": Parameter(
+            around(1.0, 0.1),
+            1.0,
+            "contacts by activity",
+            "exponent",
+            "chosen: between 1, as many about each, and 2, fewer",
+        ),
         "local": Parameter(dist.Beta(5.0, 5.0), 0.5, "community contacts within the area", "share", "chosen"),
         "season": Parameter(dist.Beta(2.0, 18.0), 0.1, "amplitude of the season", "share", "chosen"),
         "initial_infected": Parameter(
-            dist.Beta(1.0, 1999.0), 0.0005, "infected at day 0", "share of the population", "chosen"
+            dist.Beta(1.5, 498.5),
+            0.003,
+            "infected at day 0",
+            "share of the population",
+            "chosen: New York's course of spring 2020 from 1 March",
         ),
     },
     environment={"transmission": 1.0, "schools": -1.0},

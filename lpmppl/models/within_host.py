@@ -69,9 +69,9 @@ one, and the share of cells infected at which it grows at half its pace (chosen,
 MEMORY = (1e-8, 0.015, 0.01, 0.02)
 """The response at the time of infection, as a share of a full one, by what the immune system has met before.
 
-Chosen: a first response comes after the second week. Two doses shorten the fall of the load from 7.4 to 5.3 days and
-halve infectiousness and more, one dose nearly halves it: Kissler et al., NEJM 385 (2021), 2489, have 7.5 and 5.5 days,
-Eyre et al., NEJM 386 (2022), 744, and Harris et al., NEJM 385 (2021), 759, the transmissions. After an infection: between.
+Chosen: a first response comes after the second week. Two doses shorten the fall of the load from 7.4 to 5.2 days and
+leave a third of infectiousness, one dose leaves half, an infection is between: Kissler et al., NEJM 385 (2021), 2489,
+have 7.5 and 5.5 days, Eyre et al., NEJM 386 (2022), 744, and Harris et al., NEJM 385 (2021), 759, the transmissions.
 """
 
 AGEING = 0.02
@@ -89,12 +89,12 @@ FLOOR = 1e-6
 _FIT = "fitted to 46 acute infections: examples/within_host_fit.py, docs/immunity.md"
 
 PARAMETERS = {
-    "infectivity": Parameter(around(6.36e-7, 0.3), 6.36e-7, "infection of target cells", "ml per copy and day", _FIT),
+    "infectivity": Parameter(around(6.38e-7, 0.3), 6.38e-7, "infection of target cells", "ml per copy and day", _FIT),
     "production": Parameter(
-        around(2.33e8, 0.5), 2.33e8, "virus from infected cells, were all infected", "copies/ml per day", _FIT
+        around(2.31e8, 0.5), 2.31e8, "virus from infected cells, were all infected", "copies/ml per day", _FIT
     ),
     "cell_loss": Parameter(around(1.26), 1.26, "loss of infected cells", "per day", _FIT),
-    "inoculum": Parameter(around(2.1e-7, 0.5), 2.1e-7, "cells infected at first", "share of target cells", _FIT),
+    "inoculum": Parameter(around(2.19e-7, 0.5), 2.19e-7, "cells infected at first", "share of target cells", _FIT),
     "antiviral": Parameter(
         dist.Beta(9.0, 1.0),
         0.9,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lpmppl.effects.handlers import ExogenousNoise
+from lpmppl.models.pandemic import PARTS
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep, compose
@@ -49,7 +50,8 @@ def alone(
     **theta: float,
 ) -> tuple[State, dict[str, np.ndarray]]:
     """Simulate one part, other parts' keys being as `given`: the last state and every tally's series."""
-    values = {name: torch.tensor(theta.get(name, p.default)) for name, p in part.parameters.items()}
+    known = {name: p for other in (*PARTS, part) for name, p in other.parameters.items()}
+    values = {name: torch.tensor(theta.get(name, p.default)) for name, p in known.items()}
     knobs = {**part.environment, **(environment or {})}
 
     def begin() -> State:

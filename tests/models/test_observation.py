@@ -26,7 +26,7 @@ def masks(**true):
 def test_events_are_reported_once_after_the_delay():
     where = setting(PEOPLE, by=False)
     one = masks(admitted=torch.arange(PEOPLE.size) < 400)
-    state, series = alone(observation.PART, where, 1, one)
+    state, _ = alone(observation.PART, where, 1, one)
     pending = state["pending/admissions"]
     # What was reported on the first day, and what waits, are all of the 400.
     first = 400 * float(observation.delays(torch.tensor(1.5))[0])

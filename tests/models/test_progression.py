@@ -53,7 +53,7 @@ def test_who_falls_ill_is_admitted_and_dies_by_age(age):
     ill = torch.stack([s["onset"] for s in seen[1:]]).any(0)
     assert within(float(ill.sum()), CLINICAL[band])
     assert within(series["deaths"].sum(), fatal)
-    survive = 0.8 * float(survivors_by_age()[band])
+    survive = progression.PART.parameters["severity"].default * float(survivors_by_age()[band])
     clinical = CLINICAL[band]
     # Whoever isn't to die is admitted with the survivors' risk; four fifths of those to die are.
     assert within(series["admissions"].sum(), fatal * 0.8 + (clinical - fatal) * survive / clinical)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from lpmppl.models.immunity import infectiousness
 
 from lpmppl.errors import InputError
 from lpmppl.models import transmission
 from lpmppl.models.contacts import CONTACTS, SUSCEPTIBILITY, in_session, mixing
+from lpmppl.models.immunity import infectiousness
 from lpmppl.models.population import Population
 from lpmppl.models.progression import Stage
 from tests.models.parts import alone, setting
@@ -87,9 +87,9 @@ def hazards(s, theta, school):
         if place[i] and employed[i]:
             there = place == place[i]
             if kind[place[i]] == 2:
-                away += CONTACTS["school"] * school**2 * work[there].mean()
+                away += CONTACTS["school"] * school ** theta["crowding"] * work[there].mean()
             else:
-                away += CONTACTS["workplace"] * 0.7**2 * work[there].mean()
+                away += CONTACTS["workplace"] * 0.7 ** theta["crowding"] * work[there].mean()
         # Contacts in proportion to numbers: what an average person of the area, and of the city, sheds.
         near = np.mean([others[(puma == puma[i])]])
         band = PEOPLE["age_band"].numpy()
@@ -99,7 +99,11 @@ def hazards(s, theta, school):
             * (band == b).mean()
             for b in range(9)
         )
-        away += CONTACTS["community"] * 0.7**2 * (theta["local"] * near + (1 - theta["local"]) * others.mean())
+        away += (
+            CONTACTS["community"]
+            * 0.7 ** theta["crowding"]
+            * (theta["local"] * near + (1 - theta["local"]) * others.mean())
+        )
         if s["isolating"][i]:
             away = 0.0
         if s["masked"][i]:
@@ -110,7 +114,15 @@ def hazards(s, theta, school):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_everybodys_hazard_is_that_of_a_loop_over_who_meets_whom(seed):
-    theta = {"beta": 0.3, "mask_source": 0.5, "mask_wearer": 0.3, "local": 0.4, "home": 0.5, "season": 0.0}
+    theta = {
+        "beta": 0.3,
+        "mask_source": 0.5,
+        "mask_wearer": 0.3,
+        "local": 0.4,
+        "crowding": 1.5,
+        "home": 0.5,
+        "season": 0.0,
+    }
     s = state(seed)
     knobs = {"schools": 0.9}
     after, _ = alone(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution, TorchDistributionMixin
@@ -12,6 +10,7 @@ from torch import Tensor
 from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure, Left
+from lpmppl.effects.internals.segments import differing
 from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import InputError
 
@@ -36,7 +35,7 @@ class ExogenousNoise(Messenger):
         super().__init__()
         self.seed, self.draw, self.hide = seed, draw, hide
         self._first: dict[str, tuple[Tensor, Tensor]] = {}
-        self._present: dict[str, tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        self._present: dict[str, tuple[Tensor, int, Tensor]] = {}
 
     def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0, draw: Tensor | int | None = None) -> Tensor:
         """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`.
@@ -68,12 +67,24 @@ class ExogenousNoise(Messenger):
         if kept is None or kept[0] is not ids:
             kept = self._first[site] = ids, self.resistance(site, ids)
         if isinstance(episode, Tensor):
-            present = self._present.get(site)
-            if present is None or present[0]() is not episode or present[1] != episode._version:
-                now = self._later(kept[1], stream(self.seed, site), ids, episode, self.draw)
-                present = self._present[site] = weakref.ref(episode), episode._version, now
-            return present[2]
+            return self._now(site, kept[1], ids, episode)
         return self.resistance(site, ids, episode) if episode else kept[1]
+
+    def _now(self, site: str, first: Tensor, ids: Tensor, episode: Tensor) -> Tensor:
+        """Everybody's present resistance, from the last one asked for: few begin an episode in a step."""
+        key, last = stream(self.seed, site), self._present.get(site)
+        if last is not None and last[0] is episode and last[1] == episode._version:
+            return last[2]
+        begun = None
+        if last is not None and last[1] == last[0]._version and not isinstance(self.draw, Tensor):
+            begun = differing(last[0], episode)
+        if last is None or begun is None:
+            now = self._later(first, key, ids, episode, self.draw)
+        else:
+            new = Cohort(begun, episode.shape, ids)
+            now = new.write(last[2], exponential(ids[new.agent], key, self.draw, new.read(episode)))
+        self._present[site] = episode, episode._version, now
+        return now
 
     def _draw(self, infer: Message) -> Tensor | int:
         """The draw of a site's agents: where they are some of several draws, each has its own."""

@@ -19,6 +19,7 @@ __all__ = [
     "between",
     "carry_over",
     "choose",
+    "differ",
     "gather",
     "gather_add",
     "meet",
@@ -153,6 +154,17 @@ def uniform(ids: np.ndarray, start: np.uint64, out: np.ndarray) -> None:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
         out[k] = (np.float64(z >> np.uint64(12)) + 0.5) * 2.0**-52
+
+
+@_compiled
+def differ(x: np.ndarray, y: np.ndarray, first: int, out: np.ndarray) -> int:
+    """Write first + k for every k at which two arrays differ; returns how many."""
+    n = 0
+    for k in range(x.shape[0]):
+        if x[k] != y[k]:
+            out[n] = first + k
+            n += 1
+    return n
 
 
 @_compiled

@@ -31,6 +31,7 @@ __all__ = [
     "choose",
     "copy",
     "differentiated",
+    "differing",
     "empty",
     "expose",
     "find",
@@ -292,6 +293,26 @@ def known(mask: Tensor, where: Tensor) -> None:
 
 def _forget(key: int, _: object) -> None:
     _known.pop(key, None)
+
+
+def differing(a: Tensor, b: Tensor) -> Tensor | None:
+    """Find, in order, the flat positions at which two tensors of one kind differ; None where they aren't of one."""
+    if a.shape != b.shape or a.dtype != b.dtype or not bare(a, b) or not (a.is_contiguous() and b.is_contiguous()):
+        return None
+    one, other = a.view(-1), b.view(-1)
+    found: dict[int, Tensor] = {}
+
+    def searcher() -> Callable[[slice], None]:
+        room = torch.empty(min(SCAN, one.shape[0]), dtype=torch.int64)
+
+        def search(block: slice) -> None:
+            n = kernels.differ(one[block].numpy(), other[block].numpy(), block.start, room.numpy())
+            found[block.start] = room[:n].clone()
+
+        return search
+
+    blocked(one.shape[0], searcher, SCAN)
+    return torch.cat([found[k] for k in sorted(found)]) if found else torch.empty(0, dtype=torch.int64)
 
 
 def find(
