@@ -92,6 +92,10 @@ def blocked(
     """
     if device.type != "cpu":
         block = max(n, 1)
+    if n <= block:
+        if n:
+            work()(slice(0, n))
+        return
     workers = min(_workers, -(-n // block))
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
