@@ -23,7 +23,7 @@ from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Field, Network
 from lpmppl.effects.internals.ring import check_bound, quantise, width
 from lpmppl.effects.internals.segments import differentiated
-from lpmppl.effects.internals.walls import solver_wall
+from lpmppl.effects.internals.walls import inner_wall, solver_wall
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
 
@@ -321,7 +321,7 @@ def _evolve(
     interruptions: Sequence[Messenger],
 ) -> State:
     repair_chirho()
-    with solver_wall(), solver or TorchDiffEq(), ExitStack() as inside:
+    with solver_wall(), solver or TorchDiffEq(), inner_wall(), ExitStack() as inside:
         for handler in interruptions:
             inside.enter_context(handler)
         with LogTrajectory(times) as log:

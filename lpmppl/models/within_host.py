@@ -12,7 +12,7 @@ from chirho.dynamical.handlers.interruption import StaticIntervention
 from chirho.dynamical.handlers.solver import TorchDiffEq
 from torch import Tensor
 
-from lpmppl._compat import Message, Messenger, Solver
+from lpmppl._compat import Solver
 from lpmppl.effects.internals.segments import broadcast
 from lpmppl.effects.ops import evolve
 from lpmppl.models.model import Parameter
@@ -203,7 +203,7 @@ def courses(
 
     given = [antiviral(k) for k in range(VARIATIONS) if float(times[0]) < ONSETS[k] < float(times[-1])]
     rates = ode(theta, age, prior, variation)
-    return evolve("within_host", rates, start, times, solve or solver(), [_inside(), *given])
+    return evolve("within_host", rates, start, times, solve or solver(), given)
 
 
 def log_load(path: State) -> Tensor:
@@ -261,19 +261,6 @@ def milestones(load: Tensor, times: Tensor, level: float = 3.0) -> tuple[Tensor,
 
     up, down = crossing(first - 1, above[..., 0]), crossing(last, above[..., -1])
     return top - 0.25 * (low - high) * aside, day, day - up, down - day
-
-
-class _inside(Messenger):
-    """Keep what happens inside a person from the society: a treatment there parts none of its worlds.
-
-    And ChiRho's solvers would solve anew what its log of the trajectory has solved.
-    """
-
-    def _pyro_intervene(self, msg: Message) -> None:
-        msg["stop"] = True
-
-    def _pyro_simulate_point(self, msg: Message) -> None:
-        msg["stop"] = bool(msg["done"])
 
 
 def _of(values: Sequence[float], code: Tensor, theta: Theta) -> Tensor:

@@ -376,3 +376,23 @@ class TestMisuse:
 
         with pytest.raises(LpmError, match="first_available_dim=-3"):
             self.days(lambda s: s, MultiWorldCounterfactual(first_available_dim=dim))
+
+
+def test_what_is_forced_inside_an_ode_parts_no_worlds_of_the_society():
+    from chirho.counterfactual.handlers import MultiWorldCounterfactual
+    from chirho.indexed.ops import get_index_plates
+
+    times = torch.tensor([0.0, 1.0, 2.0])
+    dose = StaticIntervention(torch.tensor(1.0), {"x": torch.tensor([5.0])})
+    seen = []
+
+    def day(s):
+        path = evolve("body", lambda x: {"x": -x["x"]}, {"x": torch.tensor([1.0])}, times, interruptions=[dose])
+        seen.append(path["x"].shape)
+        return {**s, "total": s["total"] + path["x"][..., -1]}
+
+    with MultiWorldCounterfactual(first_available_dim=-3), DiscreteTime():
+        end = simulate(day, {"total": torch.zeros(1)}, torch.tensor(0.0), torch.tensor(1.0))
+        assert get_index_plates() == {}
+    assert seen == [(1, 3)]
+    torch.testing.assert_close(end["total"], 5 * torch.exp(torch.tensor([-1.0])), rtol=1e-4, atol=1e-5)
