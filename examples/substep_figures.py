@@ -95,7 +95,7 @@ def course(people: lpm.nyc.Population, path: Path) -> None:
         share = np.array([float(x[stage]) for x in stages])
         left.plot(np.arange(1, days + 1), np.where(share > 0, share, np.nan), label=stage.name.lower())
     left.set(yscale="log", ylim=(1e-5, 1.5), xlabel="days since infection", ylabel="share of the infected")
-    left.legend(frameon=False, fontsize=7, ncols=2, loc="lower center")
+    left.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     middle = [float(people["age"][band == k].float().mean()) for k in range(9)]
     for key, name in (("onset", "with symptoms"), ("admitted", "admitted"), ("died", "died")):
         right.plot(middle, [float(x) if x > 0 else np.nan for x in risk[key]], "o", ms=4, label=name)
@@ -147,7 +147,7 @@ def contacts(layers: dict[str, np.ndarray], spring: xr.Dataset, path: Path) -> N
     for k, name in enumerate(("fastest fifth", "", "median", "", "slowest fifth")):
         left.plot(days, shed[k], color="C0", lw=0.7, alpha=0.3 + 0.15 * k, label=name)
     left.plot(days, shed.mean(0), color="black", label="mean")
-    left.set(xlim=(0, 20), xlabel="days since infection", ylabel="infectiousness per day")
+    left.set(xlim=(0, 15), xlabel="days since infection", ylabel="infectiousness per day")
     left.legend([left.lines[0], left.lines[-1]], ["fifths by incubation period", "mean"], frameon=False, fontsize=8)
     right.stackplot(calendar(), *(x * scale for x in layers.values()), labels=list(layers))
     right.set_ylabel("infections a day per 100,000")
@@ -164,16 +164,16 @@ def tests(spring: xr.Dataset, path: Path) -> None:
         found = (load[:, 0] >= level).double().mean((0, 1))
         left.plot(days, found, label=f"{kind}, 10{'³⁵'[level > 4]} copies/ml")
         print(f"{kind} finds an infection on {float(found.sum()) * 0.1:.1f} days", end="; ")
-    left.set(xlabel="days since infection", ylabel="share detected", ylim=(0, 1.4))
-    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="days since infection", ylabel="share detected")
+    left.legend(frameon=False, fontsize=8, loc="center right")
     april = slice(31, 61)
     total = {name: float(spring[name][april].mean()) for name in ("tests_sought", "tests", "cases", "infections")}
     print("April 2020, a day per 100,000:", ", ".join(f"{name} {value:.0f}" for name, value in total.items()))
     for name, words in (("tests_sought", "sought"), ("tests", "done"), ("cases", "positive results")):
         right.plot(calendar(), spring[name], label=words)
     right.plot(calendar(), [1e5 * testing.capacity(day) for day in calendar()], "k--", lw=1, label="capacity")
-    right.set_ylabel("a day per 100,000")
-    right.legend(frameon=False, fontsize=8)
+    right.set(ylabel="a day per 100,000", ylim=(0, 520))
+    right.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
     months(right)
     figure.savefig(path, metadata={"Date": None})
 
@@ -198,7 +198,7 @@ def doses(people: lpm.nyc.Population, path: Path) -> None:
         left.plot(day, one, color=f"C{k}", label=f"{schedule}, one or two")
         left.plot(day, two_, "--", color=f"C{k}", label=f"{schedule}, two")
         right.plot(day, protected, color=f"C{k}", label=schedule)
-    left.set(xlabel="days since 14 December 2020", ylabel="share with doses", ylim=(0, 0.7))
+    left.set(xlabel="days since 14 December 2020", ylabel="share with doses", ylim=(0, 0.45))
     right.set(xlabel="days since 14 December 2020", ylabel="mean protection against infection")
     left.legend(frameon=False, fontsize=8)
     right.legend(frameon=False, fontsize=8)

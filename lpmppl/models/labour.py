@@ -308,7 +308,8 @@ def begin(setting: Setting, theta: Theta, t0: float) -> State:
     with waiting.plate(episode=0):
         wait = pyro.sample("pending_wait", dist.Exponential(1.0 / each(waiting, theta["claim_delay"])))
     never = torch.full((people.size,), math.inf, device=device)
-    hazard = torch.zeros(people.size, dtype=torch.float64, device=device)
+    # A week's hazard is a thousandth or more, which float32 doesn't lose beside what has accrued.
+    hazard = torch.zeros(people.size, device=device)
     home = people.network("household")
     return {
         "employed": employed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution, TorchDistributionMixin
@@ -15,6 +17,15 @@ from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import InputError
 
 __all__ = ["ExogenousNoise"]
+
+
+class _Present(NamedTuple):
+    """The resistances of a population's present episodes at one site."""
+
+    ids: Tensor
+    episode: Tensor
+    version: int
+    resistance: Tensor
 
 
 class ExogenousNoise(Messenger):
@@ -35,7 +46,7 @@ class ExogenousNoise(Messenger):
         super().__init__()
         self.seed, self.draw, self.hide = seed, draw, hide
         self._first: dict[str, tuple[Tensor, Tensor]] = {}
-        self._present: dict[str, tuple[Tensor, int, Tensor]] = {}
+        self._present: dict[str, _Present] = {}
 
     def resistance(self, site: str, ids: Tensor, episode: Tensor | int = 0, draw: Tensor | int | None = None) -> Tensor:
         """The agents' Exp(1) resistance to a hazard site, float32 of shape (n,), (D, n) or that of `episode`.
@@ -63,27 +74,32 @@ class ExogenousNoise(Messenger):
         """
         if infer.get("rows") is not None:
             return self.resistance(site, ids, episode, self._draw(infer))
+        if isinstance(episode, Tensor):
+            return self._now(site, ids, episode)
+        if episode:
+            return self.resistance(site, ids, episode)
         kept = self._first.get(site)
         if kept is None or kept[0] is not ids:
             kept = self._first[site] = ids, self.resistance(site, ids)
-        if isinstance(episode, Tensor):
-            return self._now(site, kept[1], ids, episode)
-        return self.resistance(site, ids, episode) if episode else kept[1]
+        return kept[1]
 
-    def _now(self, site: str, first: Tensor, ids: Tensor, episode: Tensor) -> Tensor:
+    def _now(self, site: str, ids: Tensor, episode: Tensor) -> Tensor:
         """Everybody's present resistance, from the last one asked for: few begin an episode in a step."""
-        key, last = stream(self.seed, site), self._present.get(site)
-        if last is not None and last[0] is episode and last[1] == episode._version:
-            return last[2]
-        begun = None
-        if last is not None and last[1] == last[0]._version and not isinstance(self.draw, Tensor):
-            begun = differing(last[0], episode)
+        last = self._present.get(site)
+        if last is None or last.ids is not ids or last.version != last.episode._version:
+            begun = None
+        elif last.episode is episode:
+            return last.resistance
+        else:
+            begun = differing(last.episode, episode) if last.resistance.shape == episode.shape else None
         if last is None or begun is None:
-            now = self._later(first, key, ids, episode, self.draw)
+            now = self.resistance(site, ids, episode)
         else:
             new = Cohort(begun, episode.shape, ids)
-            now = new.write(last[2], exponential(ids[new.agent], key, self.draw, new.read(episode)))
-        self._present[site] = episode, episode._version, now
+            draw = new.read(self.draw) if isinstance(self.draw, Tensor) else self.draw
+            now = exponential(ids[new.agent], stream(self.seed, site), draw, new.read(episode))
+            now = new.write(last.resistance, now)
+        self._present[site] = _Present(ids, episode, episode._version, now)
         return now
 
     def _draw(self, infer: Message) -> Tensor | int:

@@ -1,0 +1,261 @@
+"""The tables of the documentation that follow from the code.
+
+`python docs/_ext/tables.py` writes them anew, between `<!-- table: … -->` and `<!-- end of table -->` in docs/*.md; a
+test says when that is due.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+from scipy import stats
+
+import lpmppl as lpm
+from lpmppl.effects.handlers import ExogenousNoise, Utility
+from lpmppl.models import contacts, nyc, progression
+from lpmppl.models.model import Parameter
+from lpmppl.models.pandemic import PARTS, Pandemic
+from lpmppl.models.substep import Substep
+
+DOCS = Path(__file__).parents[1]
+TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(\n<!-- end of table -->)", re.S)
+AGENTS = 1_000
+
+PAGES = {
+    "mobility": "mobility.md", "stimulus": "stimulus.md", "labour": "labour.md", "immunity": "immunity.md",
+    "progression": "progression.md", "testing": "testing.md", "behaviour": "behaviour.md", "masking": "behaviour.md",
+    "vaccination": "vaccination.md", "transmission": "transmission.md", "observation": "observation.md",
+}  # fmt: skip
+
+KNOBS = {
+    "stringency": "stringency of measures: the OxCGRT index; below 0 as recorded in New York",
+    "stimulus": "dollars per adult, paid on the day on which it is set; then it is 0 again",
+    "treatment": "how much of an antiviral's efficacy every infection has from its first symptoms on",
+    "test": "the kind of test",
+    "screening": "everybody is tested every so many days; 0 is nobody",
+    "tracing": "share of the household of who learns of a positive test that is tested next",
+    "capacity": "tests a day per resident, for those who seek one; below 0 as recorded in New York",
+    "mask_mandate": "whether masks are required; below 0 as recorded in New York",
+    "doses_per_day": "doses a day per resident; below 0 none before 14 December 2020 and 0.003 from then on",
+    "second_dose": "when the second dose is due",
+    "transmission": "factor on the transmission of every contact",
+    "schools": "share of pupils in school; below 0 by the calendar and as recorded in New York",
+}
+"""What a policy changes."""
+
+KEYS = {
+    "mobility/workplaces": "visits to workplaces relative to before",
+    "mobility/retail": "visits to retail and recreation relative to before",
+    "mobility/transit": "visits to transit stations relative to before",
+    "stimulus": "payment of today, dollars per adult",
+    "savings": "savings in dollars",
+    "unspent": "dollars of payments that it means to spend and hasn't",
+    "paid": "dollars paid out in this step",
+    "employed": "has a job",
+    "jobs": "jobs it has had",
+    "layoff_hazard": "cumulative hazard of layoff",
+    "hiring_hazard": "cumulative hazard of being hired",
+    "claim_due": "day on which its claim is processed",
+    "claiming": "draws unemployment insurance",
+    "earners": "members with a job",
+    "claimants": "members on unemployment insurance",
+    "unemployed": "running total of the unemployed",
+    "labour/activity": "activity at the last turn",
+    "labour/pressure": "recent fall of activity",
+    "viral_load": "log10 copies/ml of each immune archetype on each day of infection",
+    "protection": "factor on susceptibility by immunity",
+    "due": "day on which its stage ends",
+    "stage": "stage of the disease, 0 to 8",
+    "archetype": "immune archetype of its last infection",
+    "active": "has an infection that isn't over",
+    "destiny": "whether it will be severe, critical, fatal (bits)",
+    "symptomatic": "has symptoms now",
+    "onset": "its symptoms began in this step",
+    "admitted": "was admitted in this step",
+    "died": "died in this step",
+    "returned": "recovered, and so is at risk again, since this step",
+    "hospitalised": "running total in hospital",
+    "admissions/week": "admissions a day per 100,000, smoothed over a week",
+    "result_at": "day on which its positive result comes",
+    "positive_at": "day on which it last learnt of a positive test",
+    "learnt": "learnt of a positive test in this step",
+    "isolating": "stays away from work, school and strangers",
+    "isolate_until": "day until which it isolates",
+    "isolating/total": "running total of those who isolate",
+    "works_ill": "works on through its symptoms",
+    "seeks_test": "seeks a test for its symptoms",
+    "masked": "wears a mask in public",
+    "masked/borough": "running total of masks by borough",
+    "masked/total": "running total of masks",
+    "doses": "doses of vaccine",
+    "dosed_at": "day of the last dose",
+    "exposure": "cumulative hazard of infection",
+    "infected": "was infected in the last step",
+    "infected_at": "day of its last infection",
+    "susceptible": "is at risk",
+    "episode": "infections so far",
+    "pending/cases": "cases that await their report",
+    "pending/admissions": "admissions that await their report",
+    "pending/deaths": "deaths that await their report",
+}
+"""What the state's keys hold."""
+
+
+def number(x: float) -> str:
+    """A number as short as it can be without a loss."""
+    mantissa, e, power = f"{x:.6g}".partition("e")
+    return f"{mantissa}·10{int(power):d}".replace("10", "10<sup>", 1) + "</sup>" if e else f"{x:.6g}"
+
+
+def prior(parameter: Parameter) -> str:
+    """The family of a prior and the middle nine tenths of it."""
+    p, name = parameter.prior, type(parameter.prior).__name__
+    if name == "LogNormal":
+        found, words = stats.lognorm(float(p.scale), scale=float(p.loc.exp())), "log-normal"
+    elif name == "Beta":
+        found, words = stats.beta(float(p.concentration1), float(p.concentration0)), "beta"
+    else:
+        raise ValueError(f"no words for the prior {name}; add them in {__file__}")
+    low, high = (number(float(f"{x:.2g}")) for x in found.ppf([0.05, 0.95]))
+    return f"{words}, {low} to {high}"
+
+
+def table(head: str, rows: list[list[str]]) -> str:
+    columns = head.split(" | ")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("$", r"\$") for cell in line) + " |" for line in lines)
+
+
+def parameters(*names: str) -> str:
+    """The parameters of some parts, or of all with the part's name."""
+    head = "name | what it is | default | unit | prior, middle 90 % | source"
+    rows = [
+        [f"`{name}`", p.description, number(p.default), p.units, prior(p), p.source]
+        + ([] if names else [f"[{part.name}]({PAGES[part.name]})"])
+        for part in PARTS
+        if not names or part.name in names
+        for name, p in part.parameters.items()
+    ]
+    return table(head if names else head + " | substep", rows)
+
+
+def environment(*names: str) -> str:
+    """What policies may change."""
+    rows = []
+    for part in PARTS:
+        for name, value in part.environment.items():
+            if names and part.name not in names:
+                continue
+            if name in part.options:
+                span = ", ".join(f"`{word}`" for word in part.options[name])
+                begin = f"`{part.options[name][int(value)]}`"
+            else:
+                span = " to ".join(number(x) for x in part.limits[name])
+                begin = number(value)
+            rows.append([f"`{name}`", KNOBS[name], begin, span] + ([] if names else [f"[{part.name}]({PAGES[part.name]})"]))
+    head = "key | what it is | at the start | values"
+    return table(head if names else head + " | substep", rows)
+
+
+def tallies() -> str:
+    """What is counted, as a run says it."""
+    run = lpm.run(model(), days=1)["prior_predictive"].to_dataset()
+    kinds = {"flow": "in the day", "stock": "at the end of the day"}
+    rows = []
+    for part in PARTS:
+        for name, words in part.tallies.items():
+            tally = run[name]
+            strata = " × ".join(str(dim) for dim in tally.dims[3:])
+            unit = str(tally.attrs["units"]).removesuffix(" per day")
+            rows.append([f"`{name}`", words, unit, kinds[tally.attrs["kind"]], strata or "city", part.name])
+    return table("tally | what | unit | counted | by | substep", rows)
+
+
+@cache
+def model() -> Pandemic:
+    return nyc.pandemic(nyc.population(AGENTS))
+
+
+def substeps() -> tuple[Substep, ...]:
+    return model().substeps(model().defaults())
+
+
+def keys() -> str:
+    """The state: what each key holds, of whom, and who writes and reads it."""
+    with ExogenousNoise(0), Utility(model().behaviour):
+        state = model().initial(model().defaults())
+    people = model().population
+    sizes = {
+        people.size: "agent", people.dataset.sizes["household"]: "household", 1: "city",
+        model().by.count: "borough × age", people.network("borough").count: "borough",
+    }  # fmt: skip
+    written = [(key, part.name) for part in substeps() for key in part.writes]
+    rows = []
+    for key, writer in written:
+        readers = [part.name for part in substeps() if key in part.reads and part.name != writer]
+        one = state[key]
+        kind = str(one.dtype).removeprefix("torch.")
+        rows.append([f"`{key}`", KEYS[key], sizes.get(one.shape[-1], f"{one.shape[-1]:,}"), kind, writer, ", ".join(readers) or "–"])
+    return table("key | holds | of each | type | written by | read by", rows)
+
+
+def risks() -> str:
+    """What the course of the disease and susceptibility are by age."""
+    columns = (progression.CLINICAL, progression._HOSPITAL, progression._INTENSIVE, contacts.SUSCEPTIBILITY)
+    bands = [f"{10 * k}–{10 * k + 9}" for k in range(8)] + ["80+"]
+    rows = [[band, *(number(column[k]) for column in columns[:3])] for k, band in enumerate(bands)]
+    return table("age | with symptoms, of infections | admitted, of those | in intensive care, of those", rows)
+
+
+def periods() -> str:
+    """How long each wait is."""
+    words = {
+        "ASYMPTOMATIC": "asymptomatic to recovered", "MILD": "onset to recovered", "TO_HOSPITAL": "onset to admission",
+        "TO_DEATH_AT_HOME": "onset to death outside hospital", "TO_INTENSIVE": "admission to intensive care",
+        "SEVERE": "admission to recovered, without intensive care", "TO_DEATH": "intensive care to death",
+        "CRITICAL": "intensive care to recovered",
+    }  # fmt: skip
+    rows = [
+        [words[leg.name], *(number(x) for x in period)]
+        for leg, period in zip(progression._Leg, progression._PERIODS, strict=True)
+    ]
+    return table("wait | mean, days | standard deviation, days", rows)
+
+
+def capacity() -> str:
+    """Tests a day per 100,000 residents on the first of each month of 2020."""
+    from lpmppl.models.testing import capacity as recorded
+
+    days = [date(2020, month, 1) for month in range(3, 13)]
+    rows = [[f"{1e5 * recorded(day):.0f}" for day in days]]
+    return table(" | ".join(f"{day:1 %B}".replace("1 ", "1 ") for day in days), rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    f.__name__: f for f in (parameters, environment, tallies, keys, risks, periods, capacity)
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the code has them."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, *arguments = found[2].split()
+        return f"{found[1]}\n{TABLES[name](*arguments)}\n{found[3]}"
+
+    return TABLE.sub(fill, text)
+
+
+def pages() -> list[Path]:
+    """The pages with such tables."""
+    return [page for page in sorted(DOCS.glob("*.md")) if TABLE.search(page.read_text(encoding="utf-8"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(page.name)
