@@ -28,15 +28,16 @@ def copy_times(agents: int, repetitions: int = 11) -> list[float]:
     return seconds
 
 
-def measure(agents: int, days: int, repetitions: int) -> dict[str, list[float] | float]:
+def measure(agents: int, days: int, repetitions: int, name: str) -> dict[str, list[float] | float]:
     """Run the epidemic `repetitions` times and return its times in seconds and its memory in bytes."""
     import lpmppl as lpm
 
-    lpm.run(lpm.nyc.seirm(lpm.nyc.population(1000)), days=2)  # imports, and what torch does on first use
+    make = getattr(lpm.nyc, name)
+    lpm.run(make(lpm.nyc.population(1000)), days=2)  # imports, and what torch does on first use
     population = lpm.nyc.population(agents)
     forget_peak()
     loaded = resident()
-    model = lpm.nyc.seirm(population)
+    model = make(population)
     runs, copies, above = [], [], 0
     for seed in range(repetitions):
         start = time.perf_counter()
@@ -54,10 +55,11 @@ def main() -> None:
     parser.add_argument("--agents", type=int, nargs="+", default=[100_000, 1_000_000, 8_400_000])
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--model", choices=("seirm", "pandemic"), default="seirm")
     parser.add_argument("--one", action="store_true", help="measure one size here and print it as JSON")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.agents[0], args.days, args.repetitions)))
+        print(json.dumps(measure(args.agents[0], args.days, args.repetitions, args.model)))
         return
 
     # A population that isn't cached yet is built here, so that its building isn't in the memory measured.
@@ -66,7 +68,7 @@ def main() -> None:
         build = f"import lpmppl as lpm; lpm.nyc.population({agents})"
         subprocess.run([sys.executable, "-c", build], check=True)
         command = [sys.executable, __file__, "--one", "--agents", str(agents), "--days", str(args.days)]
-        command += ["--repetitions", str(args.repetitions)]
+        command += ["--repetitions", str(args.repetitions), "--model", args.model]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         seconds, copy = statistics.median(found["runs"]), statistics.median(found["copies"])
         rows.append(
@@ -83,7 +85,7 @@ def main() -> None:
                 f"{found['loaded'] / 2**30:.2f}",
             ]
         )
-    print(f"{args.days} days, {args.repetitions} repetitions, {os.cpu_count()} cores\n")
+    print(f"{args.model}, {args.days} days, {args.repetitions} repetitions, {os.cpu_count()} cores\n")
     header = ["agents", "seconds, least", "seconds, median", "ns per agent-step", "ms per step", "ms per copy"]
     header += ["step / copy", "bytes per agent", "GiB above the population", "GiB with the population"]
     print(markdown(header, rows))

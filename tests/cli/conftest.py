@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "LPMPPL_CACHE": cache, "COLUMNS": "100", "NO_COLOR": "1"}
 
 
+def quick(arguments: Sequence[str]) -> list[str]:
+    """Let `simulate` run the small model, unless the arguments name one or resume a run."""
+    asked = list(arguments)
+    if asked[:1] == ["simulate"] and not {"--model", "--resume"} & set(asked):
+        asked += ["--model", "seirm"]
+    return asked
+
+
 @pytest.fixture
 def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `lpmppl ARGUMENTS` in an empty folder and give its process; it doesn't outlive the test."""
@@ -59,7 +67,7 @@ def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...,
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lpmppl", *arguments],
+            [sys.executable, "-m", "lpmppl", *quick(arguments)],
             cwd=tmp_path,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -101,9 +109,9 @@ def here(
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["lpmppl", *arguments])
+        monkeypatch.setattr(sys, "argv", ["lpmppl", *quick(arguments)])
         capfd.readouterr()
-        code = invoke(arguments)
+        code = invoke(quick(arguments))
         return Ended(code, *capfd.readouterr())
 
     return run

@@ -131,7 +131,7 @@ def test_a_damaged_run_json_is_refused(here: Run, tmp_path: Path, text: str) -> 
         {"set": [1]},
         {"set": {"beta": "x"}},
         {"set": {"beta": 10**400}},
-        {"intervene": [["transmission", "x", 2]]},
+        {"intervene": [["transmission", None, 2]]},
         {"intervene": [["transmission", 0.3, 2.5]]},
         {"intervene": "abc"},
     ],

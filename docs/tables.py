@@ -1,6 +1,6 @@
 """The tables of the documentation that follow from the code.
 
-`python docs/_ext/tables.py` writes them anew, between `<!-- table: … -->` and `<!-- end of table -->` in docs/*.md; a
+`python docs/tables.py` writes them anew, between `<!-- table: … -->` and `<!-- end of table -->` in docs/*.md; a
 test says when that is due.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -16,20 +15,48 @@ from scipy import stats
 
 import lpmppl as lpm
 from lpmppl.effects.handlers import ExogenousNoise, Utility
-from lpmppl.models import contacts, nyc, progression
+from lpmppl.models import nyc, progression
 from lpmppl.models.model import Parameter
 from lpmppl.models.pandemic import PARTS, Pandemic
 from lpmppl.models.substep import Substep
 
-DOCS = Path(__file__).parents[1]
-TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(\n<!-- end of table -->)", re.S)
+DOCS = Path(__file__).parent
+TABLE = re.compile(r"(<!-- table: ([\w ]+) -->)\n.*?(<!-- end of table -->)", re.S)
 AGENTS = 1_000
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 PAGES = {
     "mobility": "mobility.md", "stimulus": "stimulus.md", "labour": "labour.md", "immunity": "immunity.md",
     "progression": "progression.md", "testing": "testing.md", "behaviour": "behaviour.md", "masking": "behaviour.md",
     "vaccination": "vaccination.md", "transmission": "transmission.md", "observation": "observation.md",
 }  # fmt: skip
+
+DOES = {
+    "mobility": ("stringency, admissions of the week, the date", "activity at workplaces, in retail, in transit"),
+    "stimulus": ("payments, who earns and who claims in each household, retail activity", "savings, what is paid"),
+    "labour": ("activity at workplaces and in retail", "who has a job, who claims benefits, who is unemployed"),
+    "immunity": ("earlier infections, doses, treatment", "viral loads of the archetypes, everybody's protection"),
+    "progression": (
+        "who was infected in the last step, doses, earlier infections",
+        "stages, symptoms, admissions, deaths, who returns to risk",
+    ),
+    "testing": (
+        "who seeks a test, who was admitted, viral loads, capacity, screening, tracing",
+        "who learns of a positive test",
+    ),
+    "behaviour": (
+        "whose symptoms began, who learnt of a test, risk, jobs, savings",
+        "who isolates, who works ill, who seeks a test tomorrow",
+    ),
+    "masking": ("risk, advice, mandate, neighbours' masks, jobs, savings, health", "who wears a mask"),
+    "vaccination": ("doses there are, the schedule, who is willing", "doses of each"),
+    "transmission": (
+        "viral loads, stages, isolation, masks, jobs, activity, schools, protection, who returns to risk",
+        "who is infected, and when",
+    ),
+    "observation": ("who learnt of a test, was admitted, died", "reports that are still to come"),
+}
+"""What each substep reads and writes, in words."""
 
 KNOBS = {
     "stringency": "stringency of measures: the OxCGRT index; below 0 as recorded in New York",
@@ -106,9 +133,9 @@ KEYS = {
 
 
 def number(x: float) -> str:
-    """A number as short as it can be without a loss."""
-    mantissa, e, power = f"{x:.6g}".partition("e")
-    return f"{mantissa}·10{int(power):d}".replace("10", "10<sup>", 1) + "</sup>" if e else f"{x:.6g}"
+    """A number to four digits, with powers of ten as people write them."""
+    mantissa, _, power = f"{x:.4g}".partition("e")
+    return f"{mantissa}·10{str(int(power)).translate(RAISED)}" if power else mantissa.replace("-", "−")
 
 
 def prior(parameter: Parameter) -> str:
@@ -125,6 +152,7 @@ def prior(parameter: Parameter) -> str:
 
 
 def table(head: str, rows: list[list[str]]) -> str:
+    """A Markdown table."""
     columns = head.split(" | ")
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cell.replace("$", r"\$") for cell in line) + " |" for line in lines)
@@ -156,7 +184,9 @@ def environment(*names: str) -> str:
             else:
                 span = " to ".join(number(x) for x in part.limits[name])
                 begin = number(value)
-            rows.append([f"`{name}`", KNOBS[name], begin, span] + ([] if names else [f"[{part.name}]({PAGES[part.name]})"]))
+            rows.append(
+                [f"`{name}`", KNOBS[name], begin, span] + ([] if names else [f"[{part.name}]({PAGES[part.name]})"])
+            )
     head = "key | what it is | at the start | values"
     return table(head if names else head + " | substep", rows)
 
@@ -177,11 +207,24 @@ def tallies() -> str:
 
 @cache
 def model() -> Pandemic:
+    """The pandemic of a small city."""
     return nyc.pandemic(nyc.population(AGENTS))
 
 
-def substeps() -> tuple[Substep, ...]:
+@cache
+def built() -> tuple[Substep, ...]:
+    """The substeps of a day, in order."""
     return model().substeps(model().defaults())
+
+
+def substeps() -> str:
+    """A day, in order."""
+    every = {1: "day", 7: "week"}
+    rows = [
+        [str(k), f"[{part.name}]({PAGES[part.name]})", part.scale, every[part.every], *DOES[part.name]]
+        for k, part in enumerate(built(), 1)
+    ]
+    return table("  | substep | scale | every | reads | writes", rows)
 
 
 def keys() -> str:
@@ -193,21 +236,20 @@ def keys() -> str:
         people.size: "agent", people.dataset.sizes["household"]: "household", 1: "city",
         model().by.count: "borough × age", people.network("borough").count: "borough",
     }  # fmt: skip
-    written = [(key, part.name) for part in substeps() for key in part.writes]
+    written = [(key, part.name) for part in built() for key in part.writes]
     rows = []
     for key, writer in written:
-        readers = [part.name for part in substeps() if key in part.reads and part.name != writer]
-        one = state[key]
-        kind = str(one.dtype).removeprefix("torch.")
-        rows.append([f"`{key}`", KEYS[key], sizes.get(one.shape[-1], f"{one.shape[-1]:,}"), kind, writer, ", ".join(readers) or "–"])
-    return table("key | holds | of each | type | written by | read by", rows)
+        readers = [part.name for part in built() if key in part.reads and part.name != writer]
+        size = state[key].shape[-1]
+        rows.append([f"`{key}`", KEYS[key], sizes.get(size, f"{size:,}"), writer, ", ".join(readers) or "–"])
+    return table("key | holds | of each | written by | read by", rows)
 
 
 def risks() -> str:
-    """What the course of the disease and susceptibility are by age."""
-    columns = (progression.CLINICAL, progression._HOSPITAL, progression._INTENSIVE, contacts.SUSCEPTIBILITY)
+    """What the course of the disease is by age."""
+    columns = progression.CLINICAL, progression._HOSPITAL, progression._INTENSIVE
     bands = [f"{10 * k}–{10 * k + 9}" for k in range(8)] + ["80+"]
-    rows = [[band, *(number(column[k]) for column in columns[:3])] for k, band in enumerate(bands)]
+    rows = [[band, *(number(column[k]) for column in columns)] for k, band in enumerate(bands)]
     return table("age | with symptoms, of infections | admitted, of those | in intensive care, of those", rows)
 
 
@@ -226,17 +268,8 @@ def periods() -> str:
     return table("wait | mean, days | standard deviation, days", rows)
 
 
-def capacity() -> str:
-    """Tests a day per 100,000 residents on the first of each month of 2020."""
-    from lpmppl.models.testing import capacity as recorded
-
-    days = [date(2020, month, 1) for month in range(3, 13)]
-    rows = [[f"{1e5 * recorded(day):.0f}" for day in days]]
-    return table(" | ".join(f"{day:1 %B}".replace("1 ", "1 ") for day in days), rows)
-
-
 TABLES: dict[str, Callable[..., str]] = {
-    f.__name__: f for f in (parameters, environment, tallies, keys, risks, periods, capacity)
+    f.__name__: f for f in (substeps, parameters, environment, tallies, keys, risks, periods)
 }
 
 
@@ -245,7 +278,7 @@ def filled(text: str) -> str:
 
     def fill(found: re.Match[str]) -> str:
         name, *arguments = found[2].split()
-        return f"{found[1]}\n{TABLES[name](*arguments)}\n{found[3]}"
+        return f"{found[1]}\n\n{TABLES[name](*arguments)}\n\n{found[3]}"
 
     return TABLE.sub(fill, text)
 
