@@ -213,7 +213,7 @@ def origin(population: Population) -> dict[str, Any]:
 def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
     from lpmppl.cli.waiting import waiting
-    from lpmppl.report.tables import totals
+    from lpmppl.report.tables import of_people, tallies, totals
 
     began = time.perf_counter()
     with waiting("Preparing the population"):
@@ -231,6 +231,7 @@ def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, 
         "seconds": round(float(tree.attrs["seconds"]), 3),
         "population_seconds": round(prepared, 3),
         "totals": totals(tree),
+        "units": {name: tally.attrs["units"] for name, tally in tallies(tree).items() if not of_people(tally)},
         "set": dict(asked.set),
         "interventions": [list(act) for act in asked.intervene],
     }

@@ -17,10 +17,12 @@ def show(outcome: Mapping[str, Any]) -> None:
     what = f"{outcome['model']} in {outcome['population']}"
     table = Table()
     table.add_column("tally")
-    table.add_column("people", justify="right")
+    table.add_column("total", justify="right")
     table.add_column("per 100,000", justify="right")
     for name, value in outcome["totals"].items():
-        table.add_row(str(name), f"{value:,.0f}", f"{1e5 * value / agents:,.1f}")
+        unit = str(outcome["units"].get(name, "people")).removesuffix(" per day")
+        rate = f"{1e5 * value / agents:,.1f}" if unit == "people" else ""
+        table.add_row(str(name), f"{value:,.0f} {unit}", rate)
     console = Console()
     console.print(f"{what}: {agents:,} people, {outcome['days']} days, seed {outcome['seed']}", highlight=False)
     console.print(table)

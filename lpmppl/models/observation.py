@@ -102,4 +102,5 @@ PART = Part(
         ),
     },
     tallies={f"reported_{stream}": f"{stream} as reported, of the city's residents" for stream in STREAMS},
+    units={f"reported_{stream}": "reports" for stream in STREAMS},
 )

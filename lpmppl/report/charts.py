@@ -162,11 +162,12 @@ def totals_by(name: str, tally: xr.DataArray, lone: str, summary: pd.DataFrame) 
     peak = tally.attrs.get("kind", "flow") == "stock"
     title = f"{tables.label(tally)}{' at its peak' if peak else ' in all'} by {name.replace('_', ' ')}"
     whisker = " Whiskers: 90 % of draws." if any(b.high > b.low for b in rows) else ""
-    caption = "Bars: per 100,000 residents of the group; at the right: people." if rated else "Bars: people."
+    unit = tables.unit(tally)
+    caption = "Bars: per 100,000 residents of the group; at the right: people." if rated else f"Bars: {unit}."
     if len(kept) < len(groups):
         caption = f"The {len(kept)} largest of {len(groups)} groups. {caption}"
     drawing = bars(
-        rows, NARROW, "per 100,000" if rated else "people", "people" if rated else "", title, rate if rated else whole
+        rows, NARROW, "per 100,000" if rated else unit, "people" if rated else "", title, rate if rated else whole
     )
     return figure(title, drawing, caption + whisker, key_of_worlds(names))
 

@@ -138,7 +138,7 @@ def headline(tree: xr.DataTree) -> str:
             low, middle, high = tables.over(tables.amount(tables.city(tally, i), "stock" if stock else "flow"))
             days = tables.daily(tally, i)[1]
             when = day_label(int(days.argmax()), start)
-            asides = [share(middle, agents)]
+            asides = [share(middle, agents) if tables.of_people(tally) else tables.unit(tally)]
             if high > low:
                 asides.append(f"90 %: {whole(low)} to {whole(high)}")
             if days.max() > 0:

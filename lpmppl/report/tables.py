@@ -15,12 +15,14 @@ __all__ = [
     "daily",
     "label",
     "levels",
+    "of_people",
     "over",
     "people",
     "strata",
     "summary",
     "tallies",
     "totals",
+    "unit",
     "worlds",
 ]
 
@@ -67,6 +69,16 @@ def alternatives(policy: str, count: int) -> list[str]:
     (['', 'masks'], ['', 'masks (1)', 'masks (2)'])
     """
     return ["", policy] if count == 2 else ["", *(f"{policy} ({i})" for i in range(1, count))]
+
+
+def of_people(tally: xr.DataArray) -> bool:
+    """Say whether a tally counts people, rather than dollars or reports."""
+    return str(tally.attrs.get("units", "people")).startswith("people")
+
+
+def unit(tally: xr.DataArray) -> str:
+    """Name what a tally counts, over whatever time: people, dollars, reports."""
+    return str(tally.attrs.get("units", "people")).removesuffix(" per day")
 
 
 def strata(tally: xr.DataArray) -> list[str]:
@@ -172,6 +184,6 @@ def rows(tree: xr.DataTree) -> Iterator[tuple[Hashable, ...]]:
             for i, world in enumerate(worlds(tally)):
                 low, middle, high = over(amount(city(tally, i, stratum or None), kind)).reshape(3, -1)
                 for g, group in enumerate(groups):
-                    residents = counts.get(group, np.nan)
+                    residents = counts.get(group, np.nan) if of_people(tally) else np.nan
                     rate = 1e5 * middle[g] / residents if residents > 0 else np.nan
                     yield stratum, group, world, name, kind, residents, middle[g], low[g], high[g], rate

@@ -19,9 +19,18 @@ def test_a_flow_adds_up_over_days_and_strata() -> None:
     assert tables.totals(tree(("chain", "draw", "day", "ward"), values)) == {"cases": 66}
 
 
-def test_a_stock_is_its_largest_daily_total_not_the_sum_of_peaks() -> None:
-    values = np.array([[5.0, 0.0], [0.0, 6.0], [4.0, 4.0]])[None, None]
-    assert tables.totals(tree(("chain", "draw", "day", "ward"), values, kind="stock")) == {"peak_cases": 8}
+def test_a_stock_is_that_of_the_last_day_and_its_largest_daily_total_not_the_sum_of_peaks() -> None:
+    values = np.array([[5.0, 0.0], [0.0, 6.0], [4.0, 4.0], [2.0, 1.0]])[None, None]
+    found = tables.totals(tree(("chain", "draw", "day", "ward"), values, kind="stock"))
+    assert found == {"peak_cases": 8, "cases": 3}
+
+
+def test_what_isnt_people_has_no_rate_per_head() -> None:
+    values = np.arange(12.0).reshape(1, 1, 3, 4)
+    money = tree(("chain", "draw", "day", "quartile"), values, units="dollars per day")
+    assert tables.summary(money)["per_100000"].isna().all()
+    assert tables.unit(tables.tallies(money)["cases"]) == "dollars"
+    assert tables.summary(tree(("chain", "draw", "day"), values[..., 0]))["per_100000"].tolist() == [1200.0]
 
 
 def test_several_draws_give_the_median_of_their_totals() -> None:
