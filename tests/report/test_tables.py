@@ -7,8 +7,10 @@ import xarray as xr
 from lpmppl.report import tables
 
 
-def tree(dims: tuple[str, ...], values: np.ndarray, kind: str = "flow", **coords: list[str]) -> xr.DataTree:
-    tally = xr.DataArray(values, dims=dims, coords=coords, attrs={"kind": kind})
+def tree(
+    dims: tuple[str, ...], values: np.ndarray, kind: str = "flow", units: str = "people", **coords: list[str]
+) -> xr.DataTree:
+    tally = xr.DataArray(values, dims=dims, coords=coords, attrs={"kind": kind, "units": units})
     return xr.DataTree.from_dict(
         {"/": xr.Dataset(attrs={"agents": 1000}), "/prior_predictive": xr.Dataset({"cases": tally})}
     )
