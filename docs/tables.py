@@ -29,6 +29,7 @@ PAGES = {
     "mobility": "mobility.md", "stimulus": "stimulus.md", "labour": "labour.md", "immunity": "immunity.md",
     "progression": "progression.md", "testing": "testing.md", "behaviour": "behaviour.md", "masking": "behaviour.md",
     "vaccination": "vaccination.md", "transmission": "transmission.md", "observation": "observation.md",
+    "claims": "observation.md",
 }  # fmt: skip
 
 DOES = {
@@ -55,6 +56,7 @@ DOES = {
         "who is infected, and when",
     ),
     "observation": ("who learnt of a test, was admitted, died", "reports that are still to come"),
+    "claims": ("who filed a claim this week", "–"),
 }
 """What each substep reads and writes, in words."""
 
@@ -83,6 +85,7 @@ KEYS = {
     "unspent": "dollars of payments that it means to spend and hasn't",
     "paid": "dollars paid out in this step",
     "employed": "has a job",
+    "filed": "filed a claim in this week",
     "jobs": "jobs it has had",
     "layoff_hazard": "cumulative hazard of layoff",
     "hiring_hazard": "cumulative hazard of being hired",
@@ -159,16 +162,15 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 
 def parameters(*names: str) -> str:
-    """The parameters of some parts, or of all with the part's name."""
+    """The parameters of some parts, or of all with the part's name; what two parts share stands once."""
     head = "name | what it is | default | unit | prior, middle 90 % | source"
-    rows = [
-        [f"`{name}`", p.description, number(p.default), p.units, prior(p), p.source]
-        + ([] if names else [f"[{part.name}]({PAGES[part.name]})"])
-        for part in PARTS
-        if not names or part.name in names
-        for name, p in part.parameters.items()
-    ]
-    return table(head if names else head + " | substep", rows)
+    rows: dict[str, list[str]] = {}
+    for part in PARTS:
+        for name, p in part.parameters.items():
+            if (not names or part.name in names) and name not in rows:
+                rows[name] = [f"`{name}`", p.description, number(p.default), p.units, prior(p), p.source]
+                rows[name] += [] if names else [f"[{part.name}]({PAGES[part.name]})"]
+    return table(head if names else head + " | substep", list(rows.values()))
 
 
 def environment(*names: str) -> str:

@@ -70,6 +70,7 @@ CLAIMS = "chosen: fits the recorded initial claims of spring 2020, see docs/labo
 
 KEYS = (
     "employed",
+    "filed",
     "jobs",
     "layoff_hazard",
     "hiring_hazard",
@@ -265,6 +266,7 @@ def labour(setting: Setting, theta: Theta) -> Substep:
             "layoff_hazard": back.write(turn.layoff.after, 0.0),
             "hiring_hazard": back.write(turn.hiring.after, 0.0),
             "claim_due": turn.claim_due,
+            "filed": turn.filing.mask(),
             "claiming": started.write(stopped.write(s["claiming"], False), True),
             "earners": ring_sum(turn.turning.carrying(1 - 2 * off), home, s["earners"]),
             "claimants": ring_sum(started.carrying(torch.tensor(1, dtype=torch.int32)), home, claimants),
@@ -313,6 +315,7 @@ def begin(setting: Setting, theta: Theta, t0: float) -> State:
     home = people.network("household")
     return {
         "employed": employed,
+        "filed": torch.zeros(people.size, dtype=torch.bool, device=device),
         "jobs": torch.zeros(people.size, dtype=torch.uint8, device=device),
         "layoff_hazard": hazard,
         "hiring_hazard": hazard,

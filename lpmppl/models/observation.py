@@ -15,7 +15,7 @@ from lpmppl.models.periods import around
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["PART", "STREAMS", "delays", "observation"]
+__all__ = ["CLAIMS", "PART", "STREAMS", "claims", "delays", "observation"]
 
 STREAMS = {"cases": "learnt", "admissions": "admitted", "deaths": "died"}
 """What is reported, and the mask in the state that says to whom it happened in this step."""
@@ -55,9 +55,8 @@ def observation(setting: Setting, theta: Theta) -> Substep:
         setting: where it plays.
         theta: `report_delay`, mean days from event to report; `report_dispersion`, the size of the negative binomial.
     """
-    by = setting.by
-    count = by.count if by else 1
-    cells = Groups("reports", torch.arange(count), count, quantum=1.0, bound=2.0**40, dims=by.dims if by else {})
+    by, cells = setting.by, _cells(setting)
+    count = cells.count
 
     def change(s: State, _: object) -> State:
         updates = {}
@@ -69,8 +68,7 @@ def observation(setting: Setting, theta: Theta) -> Substep:
             pending = pending + share.unsqueeze(-1) * happened.unsqueeze(-2)
             due, rest = pending[..., 0, :], pending[..., 1:, :]
             mean = due * setting.weight * WEEKDAYS[stream][weekday]
-            reported = pyro.sample(f"reported/{stream}", Counted(mean, theta["report_dispersion"]))
-            tally(f"reported_{stream}", reported.round().to(torch.int64), by=cells)
+            _report(stream, mean, theta, cells)
             updates[f"pending/{stream}"] = torch.nn.functional.pad(rest, (0, 0, 0, 1)).flatten(-2)
         return updates
 
@@ -83,6 +81,39 @@ def observation(setting: Setting, theta: Theta) -> Substep:
         transition=change,
         scale="borough",
     )
+
+
+def claims(setting: Setting, theta: Theta) -> Substep:
+    """The substep in which the week's initial claims of unemployment insurance are reported, for the city's residents.
+
+    They are a site, `reported/ui_claims`, negative binomial like the others, without delay: the Department of Labor
+    counts claims by the week in which they are filed.
+
+    Args:
+        setting: where it plays.
+        theta: `report_dispersion`, the size of the negative binomial.
+    """
+    cells = _cells(setting)
+
+    def change(s: State, _: object) -> State:
+        filed = ring_sum(setting.people.cohort(s["filed"]).carrying(1), setting.by).float()
+        _report("ui_claims", filed * setting.weight, theta, cells)
+        return {}
+
+    return Substep(
+        "claims", reads=("filed",), writes=(), policy=lambda s: s, transition=change, every=7, scale="borough"
+    )
+
+
+def _cells(setting: Setting) -> Groups:
+    """The strata themselves as those whose reports are tallied."""
+    count, dims = (setting.by.count, setting.by.dims) if setting.by else (1, {})
+    return Groups("reports", torch.arange(count), count, quantum=1.0, bound=2.0**40, dims=dims)
+
+
+def _report(stream: str, mean: Tensor, theta: Theta, cells: Groups) -> None:
+    reported = pyro.sample(f"reported/{stream}", Counted(mean, theta["report_dispersion"]))
+    tally(f"reported_{stream}", reported.round().to(torch.int64), by=cells)
 
 
 def start(setting: Setting, theta: Theta, t: float) -> State:
@@ -103,4 +134,11 @@ PART = Part(
     },
     tallies={f"reported_{stream}": f"{stream} as reported, of the city's residents" for stream in STREAMS},
     units={f"reported_{stream}": "reports" for stream in STREAMS},
+)
+CLAIMS = Part(
+    "claims",
+    claims,
+    parameters={"report_dispersion": PART.parameters["report_dispersion"]},
+    tallies={"reported_ui_claims": "initial claims as reported, of the city's residents"},
+    units={"reported_ui_claims": "reports"},
 )

@@ -42,6 +42,7 @@ PARTS: tuple[Part, ...] = (
     vaccination.PART,
     transmission.PART,
     observation.PART,
+    observation.CLAIMS,
 )
 """A day of the pandemic, in order: the city and its economy, each agent's own clocks, then what agents do to others."""
 
@@ -122,6 +123,7 @@ class Pandemic(Model):
             "masked": nobody,
             "willing": ~nobody,
             "learnt": nobody,
+            "filed": nobody,
             "savings": people.derived("balances", lambda: stimulus.balances(people)),
             **{f"mobility/{kind}": normal for kind in ("workplaces", "retail", "transit")},
         }

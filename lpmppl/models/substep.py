@@ -15,7 +15,7 @@ from lpmppl.typing import Dynamics, State
 
 __all__ = ["CLOCK", "SCALES", "Substep", "compose"]
 
-SCALES = ("agent", "household", "neighbourhood", "borough", "city")
+SCALES = ("agent", "household", "neighbourhood", "puma", "borough", "city")
 CLOCK = ("t", "dt")
 """The time and the step in days, which the solver gives every substep."""
 
@@ -36,7 +36,7 @@ class Substep:
         transition: the state and the action to the values it changes, by name.
         observe: the state to the observation; the state itself by default.
         every: how many days lie between two of its turns, from day 0.
-        scale: what it acts on: agent, household, neighbourhood, borough or city.
+        scale: what it acts on: agent, household, neighbourhood, puma, borough or city.
     Raises:
         InputError: for a scale or period that isn't one.
     """

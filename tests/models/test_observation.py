@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyro
 import pytest
@@ -85,3 +87,12 @@ def test_delays_are_shares_of_the_given_mean():
         d = observation.delays(torch.tensor(mean))
         assert float(d.sum()) == pytest.approx(1)
         assert float((d * torch.arange(15)).sum()) == pytest.approx(mean, abs=0.25)
+
+
+def test_claims_are_reported_once_a_week():
+    filed = torch.arange(PEOPLE.size) < 300
+    _, series = alone(observation.CLAIMS, setting(PEOPLE, residents=20 * PEOPLE.size), 21, {"filed": filed})
+    assert series["reported_ui_claims"].shape[0] == 3
+    mean = 3 * 300 * 20
+    spread = math.sqrt(mean + 18 * (mean / 18 / 3) ** 2 / 20 * 3)
+    assert abs(series["reported_ui_claims"].sum() - mean) < 6 * spread
