@@ -163,7 +163,7 @@ def tests(spring: xr.Dataset, path: Path) -> None:
     for kind, level in zip(testing.KINDS, testing.DETECTION, strict=True):
         found = (load[:, 0] >= level).double().mean((0, 1))
         left.plot(days, found, label=f"{kind}, 10{'³⁵'[level > 4]} copies/ml")
-        print(f"{kind} finds an infection on {float(found.sum()) * 0.1:.1f} days", end="; ")
+        print(f"{kind} finds an infection on {float(found.sum()) * 0.1:.1f} days")
     left.set(xlabel="days since infection", ylabel="share detected")
     left.legend(frameon=False, fontsize=8, loc="center right")
     april = slice(31, 61)

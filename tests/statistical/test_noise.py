@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
 
 from lpmppl.effects.handlers import ExogenousNoise
 from lpmppl.effects.internals.streams import exponential, stream, uniform
+from lpmppl.effects.plates import AgentPlate
 from tests.oracles import RATE, two_sided
 
 N = 200_000
@@ -143,3 +146,28 @@ def test_the_numbers_are_those_of_every_version(key):
     """A change here changes every published result: it needs an entry in the changelog."""
     seed, site, draw, step = key
     assert uniform(torch.tensor([0, 1, 4_294_967_295]), stream(seed, site), draw, step).tolist() == GOLDEN[key]
+
+
+@pytest.mark.parametrize("step", [None, 7])
+@pytest.mark.parametrize("what", ["uniform", "flip", "flips"])
+def test_a_large_populations_site_is_that_of_its_people(what, step):
+    """The block-wise draw gives each agent what the agent alone would get."""
+    n = 300_000
+    ids = torch.arange(n, dtype=torch.int32)
+    p = torch.linspace(0.0, 1.0, n)
+    some = torch.tensor([0, 1, 131_071, 131_072, 262_143, n - 1])
+
+    def law(at):
+        return {
+            "uniform": dist.Uniform(torch.tensor(-1.0), 2.0),
+            "flip": dist.Bernoulli(torch.tensor(0.3)),
+            "flips": dist.Bernoulli(p[at]),
+        }[what]
+
+    def draw(at):
+        with ExogenousNoise(5), AgentPlate("agents", ids[at], None if step is None else 3):
+            return pyro.sample("x", law(at))
+
+    everybody, few = draw(slice(None)), draw(some)
+    assert everybody.dtype == few.dtype
+    torch.testing.assert_close(everybody[some], few, rtol=0, atol=0)

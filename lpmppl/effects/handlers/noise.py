@@ -12,7 +12,7 @@ from torch import Tensor
 from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.internals.segments import differing
+from lpmppl.effects.internals.segments import BLOCK, bare, blocked, differentiated, differing, empty
 from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import InputError
 
@@ -133,15 +133,50 @@ class ExogenousNoise(Messenger):
         elif isinstance(fn, dist.Delta):
             return
         else:
-            msg["value"] = _quantile(msg["name"], fn, self._uniform(site, ids, infer))
+            msg["value"] = self._in_blocks(fn, site, ids, infer)
+            if msg["value"] is None:
+                msg["value"] = _quantile(msg["name"], fn, self._uniform(site, ids, infer))
         msg["done"] = True
         msg["stop"] = self.hide
 
+    def _in_blocks(self, fn: dist.TorchDistribution, site: str, ids: Tensor, infer: Message) -> Tensor | None:
+        """A whole population's uniform or yes-or-no site, without an array of everybody's uniforms; None for others."""
+        fn, episode = _base(fn), infer.get("episode")
+        if (
+            not isinstance(fn, dist.Uniform | dist.Bernoulli)
+            or isinstance(self.draw, Tensor)
+            or isinstance(episode, Tensor)
+        ):
+            return None
+        parts = (fn.probs,) if isinstance(fn, dist.Bernoulli) else (fn.low, fn.high)
+        n = ids.shape[0]
+        if n <= BLOCK or any(p.dim() > 1 or differentiated(p) or not bare(p) for p in parts):
+            return None
+        key, more = self._key(site, infer)
+        out = empty(ids.shape, parts[0].dtype, ids.device)
+        each = [p.expand(n) if p.dim() else p for p in parts]
+
+        def draw(block: slice) -> None:
+            u = uniform(ids[block], key, *more)
+            here = [p[block] if p.dim() else p for p in each]
+            if len(here) == 1:
+                out[block].copy_(u < here[0])
+            else:
+                out[block].copy_(u * (here[1] - here[0]) + here[0])
+
+        blocked(n, lambda: draw, device=ids.device)
+        return out
+
     def _uniform(self, site: str, ids: Tensor, infer: Message) -> Tensor:
+        key, more = self._key(site, infer)
+        return uniform(ids, key, *more)
+
+    def _key(self, site: str, infer: Message) -> tuple[int, tuple[Tensor | int, Tensor | int]]:
+        """What a site's chance is keyed by, besides the agents: its stream, and draw with step or episode."""
         episode = infer.get("episode")
         if episode is None:
-            return uniform(ids, stream(self.seed, site), self._draw(infer), infer.get("step", 0))
-        return uniform(ids, stream(self.seed, f"{site}/episode"), self._draw(infer), episode)
+            return stream(self.seed, site), (self._draw(infer), infer.get("step", 0))
+        return stream(self.seed, f"{site}/episode"), (self._draw(infer), episode)
 
     def _left(self, site: str, ids: Tensor, fn: Left, infer: Message) -> Tensor:
         happened, episode = Cohort.of(fn.event, ids), fn.exposure.episode
@@ -166,10 +201,15 @@ class ExogenousNoise(Messenger):
         return any(hasattr(handler, "_pyro_post_sample") for handler in inside)
 
 
-def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
-    """The value of a distribution at the quantile `u`, expanded to its batch shape."""
+def _base(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     while isinstance(fn, MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
+    return fn
+
+
+def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
+    """The value of a distribution at the quantile `u`, expanded to its batch shape."""
+    fn = _base(fn)
     if fn.event_shape:
         raise InputError(
             f"site '{name}': {type(fn).__name__} has event shape {tuple(fn.event_shape)}; under ExogenousNoise give "
