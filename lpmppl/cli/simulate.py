@@ -99,7 +99,7 @@ def simulate(
 
     Another value of a parameter, the result as JSON:
 
-    [cyan]lpmppl simulate nyc --agents 100000 --set latent_mean=6 --json[/]
+    [cyan]lpmppl simulate nyc --agents 100000 --set beta=0.4 --json[/]
 
     Go on after Ctrl-C, a crash or a power cut:
 

@@ -39,7 +39,7 @@ class Network:
         z_h = b_h + \sum_j c_{hj} x_j, \qquad \varphi(x) = x / \sqrt{1 + x^2}
 
     with s the stringency index over 100, q = log(1 + a) / log(21) of a admissions a day per 100,000, x the calendar
-    (sine and cosine of the year, adaptation) and |·| the softplus, which keeps a weight positive. φ grows, so activity
+    (sine and cosine of the year, adaptation) and bars the softplus, which keeps a weight positive. φ grows, so activity
     falls in s and in q at every date, whatever the weights; without either it is 1. Monotone networks by positive
     weights: Sill, Advances in Neural Information Processing Systems 10 (1998).
 
