@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -150,6 +150,11 @@ def _checked(
         date.fromisoformat(start or "2020-01-01")
     except (TypeError, ValueError) as e:
         raise InputError(f"start={start!r} is no date; write it as '2020-03-01'") from e
+    first = start or getattr(model, "start", "")
+    try:
+        date.fromisoformat(first or "2020-01-01") + timedelta(days=days)
+    except OverflowError as e:
+        raise InputError(f"{days} days from {first} reach beyond the year 9999: start earlier") from e
     values = {}
     for name, value in dict(fixed).items():
         if name not in model.parameters:

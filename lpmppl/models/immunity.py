@@ -11,6 +11,7 @@ from torch import Tensor
 from lpmppl._compat import inside_transform
 from lpmppl.effects.cohorts import Cohort, at
 from lpmppl.effects.internals.segments import differentiated
+from lpmppl.errors import InputError
 from lpmppl.models import within_host
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
@@ -178,6 +179,11 @@ def immunity(setting: Setting, theta: Theta) -> Substep:
         if solved and torch.equal(solved[0][0], treatment):
             return solved[0][1]
         found = loads(theta, treatment)
+        if not bool(torch.isfinite(found.detach()).all()):
+            names = ", ".join(f"{name}={float(theta[name].detach().flatten()[0]):g}" for name in within_host.PARAMETERS)
+            raise InputError(
+                f"the course of an infection has no finite viral load with {names}; give values nearer their defaults"
+            )
         if not differentiated(found) and not inside_transform(found):
             solved[:] = [(treatment, found)]
         return found

@@ -18,6 +18,7 @@ from lpmppl.models.immunity import viral_load
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.periods import around, each
+from lpmppl.models.progression import Stage
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
@@ -77,7 +78,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
 
     def screened(s: State) -> Cohort:
         """Those whose turn it is today, where there is screening every so many days."""
-        every = s["screening"]
+        every = torch.ceil(s["screening"])
         turn = torch.floor(s["test_turn"] * every.clamp(min=1.0))
         today = torch.remainder(torch.floor(s["t"] / s["dt"] + 0.5) * s["dt"], every.clamp(min=1.0))
         return people.cohort((turn == torch.floor(today)) & (every > 0))
@@ -93,7 +94,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
 
     def sample(s: State) -> tuple[Cohort, Tensor, Tensor]:
         """Who is tested today, whether it is positive, and after how many days they know."""
-        asked = _union(people.cohort(s["seeks_test"]), other(s))
+        asked = _living(_union(people.cohort(s["seeks_test"]), other(s)), s)
         demand = tally("tests_sought", asked).float()
         daily = torch.where(s["capacity"] < 0, capacity(setting.date_of(float(s["t"]))), s["capacity"])
         supply = daily * s["dt"] * people.size
@@ -106,6 +107,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
             tested = _union(tested, traced(s))
         if bool((s["screening"] > 0).any()):
             tested = _union(tested, screened(s))
+        tested = _living(tested, s)
         kind = (tested.read(s["test"]) > 0.5).long()
         since = tested.read(s["t"]) - tested.read(s["infected_at"])
         load = viral_load(s, tested, tested.read(s["archetype"]), since)
@@ -123,12 +125,13 @@ def testing(setting: Setting, theta: Theta) -> Substep:
         tally("tests", tested, by=by)
         found = tested.select(positive.nonzero().squeeze(-1))
         # Who is tested again while waiting hears of the first result first.
-        due = torch.minimum(found.read(s["result_at"]), found.read(s["t"]) + delay[positive].float())
-        result_at = found.write(s["result_at"], due)
-        learns = people.cohort(result_at, below=float(s["t"] + s["dt"]))
+        at = torch.minimum(found.read(s["result_at"]), found.read(s["t"]) + delay[positive].float())
+        result_at = found.write(s["result_at"], at)
+        due = people.cohort(result_at, below=float(s["t"] + s["dt"]))
+        learns = _living(due, s)
         tally("cases", learns, by=by)
         return {
-            "result_at": learns.overwrite(result_at, math.inf),
+            "result_at": due.overwrite(result_at, math.inf),
             "positive_at": learns.write(s["positive_at"], learns.read(s["t"])),
             "learnt": learns.mask(),
         }
@@ -137,12 +140,17 @@ def testing(setting: Setting, theta: Theta) -> Substep:
         "testing",
         reads=(
             "active", "admitted", "archetype", "capacity", "infected_at", "learnt", "positive_at", "result_at",
-            "screening", "seeks_test", "test", "test_turn", "tracing", "viral_load",
+            "screening", "seeks_test", "stage", "test", "test_turn", "tracing", "viral_load",
         ),
         writes=("result_at", "positive_at", "learnt"),
         policy=sample,
         transition=change,
     )  # fmt: skip
+
+
+def _living(cohort: Cohort, s: State) -> Cohort:
+    """The members who are alive."""
+    return cohort.select((cohort.read(s["stage"]) != Stage.DEAD).nonzero().squeeze(-1))
 
 
 def _union(a: Cohort, b: Cohort) -> Cohort:

@@ -23,6 +23,7 @@ def given(load: float = 8.0, **more):
         "archetype": torch.zeros(N, dtype=torch.int16),
         "infected_at": torch.full((N,), -5.0),
         "seeks_test": NOBODY,
+        "stage": torch.full((N,), 4, dtype=torch.uint8),
         "viral_load": torch.full((180 * DAYS,), load),
         **more,
     }
@@ -98,3 +99,11 @@ def test_the_recorded_capacity_grows():
     days = [date(2020, 3, 1), date(2020, 3, 19), date(2020, 5, 21), date(2020, 12, 31), date(2022, 1, 1)]
     found = [testing.capacity(day) * 8_437_478 for day in days]
     assert found == pytest.approx([67, 6114, 21267, 69840, 69840])
+
+
+def test_the_dead_are_not_tested_and_learn_nothing():
+    dead = torch.arange(N) < N // 2
+    stage = torch.where(dead, 8, 4).to(torch.uint8)
+    state, series = course(4, {"screening": 1.0, "test": 1.0}, seeks_test=~NOBODY, stage=stage)
+    assert series["tests"].sum() == 4 * (N - N // 2)
+    assert not bool((state["positive_at"] > -math.inf)[dead].any())

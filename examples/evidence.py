@@ -1,0 +1,285 @@
+"""Does the composed pandemic show what was published? The numbers and figures of docs/evidence.md.
+
+`python examples/evidence.py [claim …] [--figures docs/figures]` measures spread, course, spring, economy, screening and
+doses, or those that are named. What was recorded in spring 2020 is `nyc_data_by_day.csv` in the folder LPMPPL_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from pyro.poutine.messenger import Messenger
+
+import lpmppl as lpm
+from lpmppl.data import nyc_health
+from lpmppl.models import labour, stimulus
+from lpmppl.models.nyc import RESIDENTS
+from lpmppl.models.pandemic import PARTS, Pandemic
+from lpmppl.models.population import Population
+from lpmppl.models.progression import Stage
+
+QUICK = "LPMPPL_EXAMPLE_AGENTS" in os.environ
+AGENTS = int(os.environ.get("LPMPPL_EXAMPLE_AGENTS", "200000"))
+FILE = "nyc_data_by_day.csv"
+DISEASE = ("immunity", "progression", "transmission")
+WINTER = "2020-02-03"
+"""The start of runs as before the pandemic: schools are in session, and activity is as it was."""
+
+Results = dict[str, Any]
+
+
+class after(Messenger):
+    """Look at the state after every turn of a substep, and put what is returned into it."""
+
+    def __init__(self, substep: str, look: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor] | None]):
+        super().__init__()
+        self.substep, self.look = substep, look
+
+    def _pyro_post_substep(self, msg: dict[str, Any]) -> None:
+        if msg["args"][0] == self.substep:
+            msg["value"] = {**msg["value"], **(self.look(msg["value"]) or {})}
+
+
+def only(people: Population, *kept: str, start: str = WINTER) -> Pandemic:
+    """The pandemic with these substeps and no other."""
+    return lpm.nyc.pandemic(people, start=start, without=[part.name for part in PARTS if part.name not in kept])
+
+
+def daily(run: Any, name: str) -> np.ndarray:
+    """A tally of the whole city, day by day."""
+    values = run["prior_predictive"][name].values[0, 0]
+    return values.reshape(len(values), -1).sum(1)
+
+
+def mean(values: Any) -> tuple[float, float]:
+    """The mean of independent values and its standard error."""
+    x = np.asarray(values, float)
+    return float(x.mean()), float(x.std(ddof=1) / len(x) ** 0.5) if len(x) > 1 else float("nan")
+
+
+def said(values: Any, digits: int = 2) -> str:
+    """A mean and its standard error, in words."""
+    value, error = mean(values)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+# Spread: the first generation, whose infectors are known.
+
+
+def first_generation(
+    people: Population, seed: int, imported: float, at_home: bool = False, start: str = WINTER, **policy: float
+) -> torch.Tensor:
+    """Everybody's time of infection, 0 for the index cases, where nobody but the index cases sheds virus.
+
+    Args:
+        people: the population.
+        seed: the seed.
+        imported: the share of index cases.
+        at_home: whether people meet in their households alone.
+        start: the date of day 0.
+        policy: parts of the environment, from day 0 on.
+    """
+    nowhere = {f"mobility/{place}": torch.zeros(1) for place in ("workplaces", "retail", "transit")}
+    last: dict[str, torch.Tensor] = {}
+
+    def only_index_cases(s: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"active": s["active"] & (s["infected_at"] <= 0), **(nowhere if at_home else {})}
+
+    acts = [(name, value, 0) for name, value in {"schools": 0.0 if at_home else 1.0, **policy}.items()]
+    with after("progression", only_index_cases), after("transmission", last.update):
+        model = only(people, *DISEASE, start=start)
+        lpm.run(model, days=30, seed=seed, set={"initial_infected": imported}, interventions=acts)
+    return last["infected_at"]
+
+
+def secondary_attack_rate(people: Population, seed: int) -> float:
+    """The share of the others infected by the index case in private households with one index case."""
+    at = first_generation(people, seed, 0.02, at_home=True)
+    home, index = people["household"].long(), at == 0
+    cases = torch.zeros(people.dataset.sizes["household"]).index_add(0, home, index.float())
+    contacts = (cases[home] == 1) & (people["household_kind"][home] == 0) & ~index
+    return float((at > 0)[contacts].double().mean())
+
+
+def spread(people: Population, seeds: Sequence[int]) -> Results:
+    """R0 and the household secondary attack rate by seed, and all times from infection to infection, in days."""
+    times = [first_generation(people, seed, 0.005) for seed in seeds]
+    return {
+        "R0": [float((t > 0).sum() / (t == 0).sum()) for t in times],
+        "interval": [t[t > 0].double().numpy() for t in times],
+        "attack": [secondary_attack_rate(people, seed) for seed in seeds],
+    }
+
+
+# The course of an epidemic without interventions, and of the disease.
+
+
+def course(people: Population, seeds: Sequence[int], days: int = 100) -> Results:
+    """Infections a day, incubation periods in days, and who was infected and died by age band, by seed."""
+    band, age = people["age_band"].long(), people["age"].double()
+    published = 10 ** (-3.27 + 0.0524 * age) / 100
+    found: Results = {"infections": [], "incubation": [], "infected": [], "dead": [], "levin": []}
+    for seed in seeds:
+        onset, last = torch.full((people.size,), torch.nan), {}
+
+        def to_come(s: Mapping[str, torch.Tensor], onset: torch.Tensor = onset) -> None:
+            sick = s["stage"] == Stage.PRESYMPTOMATIC
+            onset[sick] = (s["due"] - s["infected_at"])[sick]
+
+        with after("progression", to_come), after("transmission", last.update):
+            run = lpm.run(
+                only(people, *DISEASE),
+                days=days,
+                seed=seed,
+                set={"initial_infected": 40 / people.size},
+                interventions=[("schools", 1.0, 0)],
+            )
+        ever = last["episode"] > 0
+        found["infections"].append(daily(run, "infections"))
+        found["incubation"].append(onset[~onset.isnan()].double().numpy())
+        found["infected"].append(torch.bincount(band[ever], minlength=9).numpy())
+        found["dead"].append(torch.bincount(band[last["stage"] == Stage.DEAD], minlength=9).numpy())
+        found["levin"].append(torch.bincount(band[ever], published[ever], minlength=9).numpy())
+    return {name: np.array(x) if name != "incubation" else x for name, x in found.items()}
+
+
+def doubling(infections: np.ndarray, people: int) -> float:
+    """The doubling time in days, from day 10 until 3 % of people have been infected."""
+    days = np.arange(10, max(16, int((np.cumsum(infections) < 0.03 * people).sum())))
+    return float(np.log(2) / np.polyfit(days, np.log(infections[days]), 1)[0])
+
+
+# Spring 2020.
+
+
+def recorded() -> Path | None:
+    """The file of what was recorded in New York, if it is here."""
+    path = Path(os.environ.get("LPMPPL_DATA", Path(__file__).parents[2] / "shared" / "data")) / FILE
+    return path if path.is_file() else None
+
+
+def spring(people: Population, seeds: Sequence[int], path: Path) -> Results:
+    """Admissions and deaths a day from 1 March to 30 June 2020: of the model by seed, and as recorded."""
+    seen = nyc_health.read(path).sel(day=slice("2020-03-01", "2020-06-30"))
+    runs = [lpm.run(lpm.nyc.pandemic(people), days=122, seed=seed) for seed in seeds]
+    return {
+        name: (np.array([daily(run, name) for run in runs]) * RESIDENTS / people.size, seen[name].values)
+        for name in ("admissions", "deaths")
+    }
+
+
+def week_mean(series: np.ndarray) -> np.ndarray:
+    """Means of seven days; entry k is of the week in whose middle day k + 3 is."""
+    return np.convolve(series, np.ones(7) / 7, "valid")
+
+
+def peak(series: np.ndarray) -> tuple[float, int]:
+    """The greatest mean of seven days, and the day in its middle."""
+    smooth = week_mean(series)
+    return float(smooth.max()), int(smooth.argmax()) + 3
+
+
+# Work and money.
+
+
+def economy(people: Population, seed: int, cheques: bool = True) -> Results:
+    """Change of employment on 17 April 2020, of all and by quartile, and of weekly spending from normal by quartile."""
+    _, wage = people.derived("wages", lambda: labour.wages(people))
+    home, groups = people["household"].long(), stimulus.income_quartiles(people)
+    kinds = {"all": torch.zeros_like(home), "wage": wage.long()[home], "income": groups.index.long()[home]}
+    before, april = people["employment"] == labour.EMPLOYED, {}
+
+    def look(s: Mapping[str, torch.Tensor]) -> None:
+        if float(s["t"]) == 42:  # the week from 12 April
+            april["employed"] = s["employed"]
+
+    paid = stimulus.CHEQUES if cheques else ()
+    with mock.patch.object(stimulus, "CHEQUES", paid), after("labour", look):
+        run = lpm.run(lpm.nyc.pandemic(people), days=63, seed=seed)
+    weekly = run["prior_predictive"]["spending"].values[0, 0].reshape(9, 7, 4).sum(1)
+    normal = groups.total(stimulus.normal_spending(people).double()).numpy()
+    change = {
+        name: (torch.bincount(kind[april["employed"]]) / torch.bincount(kind[before]) - 1).numpy()
+        for name, kind in kinds.items()
+    }
+    return {"employment": change, "spending": weekly / normal - 1}
+
+
+# Screening.
+
+SCREENING: Mapping[str, tuple[Sequence[tuple[str, float | str]], float]] = {
+    "none": ((), 2.0),
+    "PCR, two days' wait": ((("screening", 3.0), ("test", "pcr")), 2.0),
+    "PCR, a day's wait": ((("screening", 3.0), ("test", "pcr")), 1.0),
+    "PCR, at once": ((("screening", 3.0), ("test", "pcr")), 0.01),
+    "antigen, at once": ((("screening", 3.0), ("test", "antigen")), 2.0),
+}
+"""Policies from day 0 on, and days from a PCR test to its result. Laboratories have room: nobody waits longer."""
+
+
+def screening(people: Population, seeds: Sequence[int], kinds: Collection[str] = tuple(SCREENING)) -> Results:
+    """Infections in sixty days from 1 March 2020 under everybody's screening every three days, by seed."""
+    found: Results = {}
+    for kind in kinds:
+        policy, wait = SCREENING[kind]
+        acts = [(name, value, 0) for name, value in (*policy, ("capacity", 1.0))]
+        found[kind] = [
+            daily(
+                lpm.run(lpm.nyc.pandemic(people), days=60, seed=seed, set={"pcr_delay": wait}, interventions=acts),
+                "infections",
+            ).sum()
+            for seed in seeds
+        ]
+    return found
+
+
+# The second dose.
+
+BMJ = {(0.003, 0.9): (226, 179), (0.003, 0.8): (233, 207), (0.003, 0.7): (235, 236)}
+"""Doses a day and person, efficacy of the first: deaths per 100,000 in 180 days with the standard and delayed second."""
+
+ARMS = (*BMJ, (0.001, 0.8), (0.01, 0.8))
+SCHEDULES = ("standard", "delayed", "delayed_under_65")
+WAVE = {"transmission": 0.4}
+"""Contacts that make a wave of a winter: a reproduction number near 1.3 (chosen)."""
+
+STERILISING = {"efficacy_two": 0.95, "efficacy_severe": 0.0, "breakthrough_symptoms": 1.0, "waning_days": 1e6}
+"""A vaccine that does all it does against infection, and doesn't wane, as in the BMJ's model."""
+
+
+def second_dose(
+    people: Population, seed: int, rate: float, first: float, schedule: str, wave: Mapping[str, float] = WAVE
+) -> tuple[float, float]:
+    """Deaths per 100,000 in 180 days from 15 December 2020: to be expected of the infections' ages, and as drawn."""
+    risk = (10 ** (-3.27 + 0.0524 * people["age"].double()) / 100).clamp(max=0.65)
+    expected = [0.0]
+
+    def count(s: Mapping[str, torch.Tensor]) -> None:
+        expected[0] += float(risk[s["infected"]].sum())
+
+    acts = [(k, v, 0) for k, v in {**wave, "doses_per_day": rate, "second_dose": schedule}.items()]
+    values = {**STERILISING, "efficacy_one": first, "initial_infected": 0.002}
+    with after("transmission", count):
+        model = only(people, *DISEASE, "vaccination", start="2020-12-15")
+        run = lpm.run(model, days=180, seed=seed, set=values, interventions=acts)
+    return expected[0] / people.size * 1e5, daily(run, "deaths").sum() / people.size * 1e5
+
+
+def doses(
+    people: Population,
+    seeds: Sequence[int],
+    arms: Sequence[tuple[float, float]] = ARMS,
+    schedules: Sequence[str] = SCHEDULES,
+) -> Results:
+    """Deaths per 100,000 by arm: expected and drawn (…, 2), by schedule and seed."""
+    return {
+        arm: np.array([[second_dose(people, seed, *arm, schedule) for seed in seeds] for schedule in schedules])
+        for arm in arms
+    }
