@@ -29,7 +29,7 @@ QUICK = "LPMPPL_EXAMPLE_AGENTS" in os.environ
 AGENTS = int(os.environ.get("LPMPPL_EXAMPLE_AGENTS", "200000"))
 FILE = "nyc_data_by_day.csv"
 DISEASE = ("immunity", "progression", "transmission")
-WINTER = "2020-02-03"
+BEFORE = "2020-02-03"
 """The start of runs as before the pandemic: schools are in session, and activity is as it was."""
 
 Results = dict[str, Any]
@@ -47,7 +47,7 @@ class after(Messenger):
             msg["value"] = {**msg["value"], **(self.look(msg["value"]) or {})}
 
 
-def only(people: Population, *kept: str, start: str = WINTER) -> Pandemic:
+def only(people: Population, *kept: str, start: str = BEFORE) -> Pandemic:
     """The pandemic with these substeps and no other."""
     return lpm.nyc.pandemic(people, start=start, without=[part.name for part in PARTS if part.name not in kept])
 
@@ -65,16 +65,16 @@ def mean(values: Any) -> tuple[float, float]:
 
 
 def said(values: Any, digits: int = 2) -> str:
-    """A mean and its standard error, in words."""
+    """A mean and its standard error, in words; of one value there is no error."""
     value, error = mean(values)
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+    return f"{value:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}")
 
 
 # Spread: the first generation, whose infectors are known.
 
 
 def first_generation(
-    people: Population, seed: int, imported: float, at_home: bool = False, start: str = WINTER, **policy: float
+    people: Population, seed: int, imported: float, at_home: bool = False, start: str = BEFORE, **policy: float
 ) -> torch.Tensor:
     """Everybody's time of infection, 0 for the index cases, where nobody but the index cases sheds virus.
 
@@ -188,6 +188,9 @@ def peak(series: np.ndarray) -> tuple[float, int]:
 
 # Work and money.
 
+LOST = (-0.442, -0.385, -0.285, -0.229)
+"""Recorded change of employment by quartile of wage, lowest first: Opportunity Insights, see docs/labour.md."""
+
 
 def economy(people: Population, seed: int, cheques: bool = True) -> Results:
     """Change of employment on 17 April 2020, of all and by quartile, and of weekly spending from normal by quartile."""
@@ -214,41 +217,41 @@ def economy(people: Population, seed: int, cheques: bool = True) -> Results:
 
 # Screening.
 
-SCREENING: Mapping[str, tuple[Sequence[tuple[str, float | str]], float]] = {
-    "none": ((), 2.0),
-    "PCR, two days' wait": ((("screening", 3.0), ("test", "pcr")), 2.0),
-    "PCR, a day's wait": ((("screening", 3.0), ("test", "pcr")), 1.0),
-    "PCR, at once": ((("screening", 3.0), ("test", "pcr")), 0.01),
-    "antigen, at once": ((("screening", 3.0), ("test", "antigen")), 2.0),
+NONE, WAIT, ANTIGEN = "nothing", "PCR, two days' wait", "antigen, at once"
+SCREENING: Mapping[str, tuple[float, str, float]] = {
+    NONE: (0.0, "pcr", 2.0),
+    WAIT: (3.0, "pcr", 2.0),
+    "PCR, a day's wait": (3.0, "pcr", 1.0),
+    "PCR, at once": (3.0, "pcr", 0.01),
+    ANTIGEN: (3.0, "antigen", 2.0),
 }
-"""Policies from day 0 on, and days from a PCR test to its result. Laboratories have room: nobody waits longer."""
+"""Days between two tests of everybody, what test, and days from a PCR test to its result where nobody queues."""
 
 
 def screening(people: Population, seeds: Sequence[int], kinds: Collection[str] = tuple(SCREENING)) -> Results:
-    """Infections in sixty days from 1 March 2020 under everybody's screening every three days, by seed."""
-    found: Results = {}
-    for kind in kinds:
-        policy, wait = SCREENING[kind]
-        acts = [(name, value, 0) for name, value in (*policy, ("capacity", 1.0))]
-        found[kind] = [
-            daily(
-                lpm.run(lpm.nyc.pandemic(people), days=60, seed=seed, set={"pcr_delay": wait}, interventions=acts),
-                "infections",
-            ).sum()
-            for seed in seeds
-        ]
-    return found
+    """Infections in sixty days from 1 March 2020 by kind of screening from day 0 on, and by seed.
+
+    Laboratories have room for all: otherwise who is screened would wait for those who seek a test.
+    """
+
+    def infections(seed: int, every: float, test: str, wait: float) -> int:
+        acts = [("screening", every, 0), ("test", test, 0), ("capacity", 1.0, 0)]
+        run = lpm.run(lpm.nyc.pandemic(people), days=60, seed=seed, set={"pcr_delay": wait}, interventions=acts)
+        return int(daily(run, "infections").sum())
+
+    return {kind: [infections(seed, *SCREENING[kind]) for seed in seeds] for kind in kinds}
 
 
 # The second dose.
 
 BMJ = {(0.003, 0.9): (226, 179), (0.003, 0.8): (233, 207), (0.003, 0.7): (235, 236)}
-"""Doses a day and person, efficacy of the first: deaths per 100,000 in 180 days with the standard and delayed second."""
+"""By doses a day and person, and the first's efficacy: deaths per 100,000 with the standard and the delayed second."""
 
 ARMS = (*BMJ, (0.001, 0.8), (0.01, 0.8))
 SCHEDULES = ("standard", "delayed", "delayed_under_65")
+CHRISTMAS = "2020-12-15"
 WAVE = {"transmission": 0.4}
-"""Contacts that make a wave of a winter: a reproduction number near 1.3 (chosen)."""
+"""Contacts that make a winter's wave: a reproduction number near 1.2 at first (chosen)."""
 
 STERILISING = {"efficacy_two": 0.95, "efficacy_severe": 0.0, "breakthrough_symptoms": 1.0, "waning_days": 1e6}
 """A vaccine that does all it does against infection, and doesn't wane, as in the BMJ's model."""
@@ -267,7 +270,7 @@ def second_dose(
     acts = [(k, v, 0) for k, v in {**wave, "doses_per_day": rate, "second_dose": schedule}.items()]
     values = {**STERILISING, "efficacy_one": first, "initial_infected": 0.002}
     with after("transmission", count):
-        model = only(people, *DISEASE, "vaccination", start="2020-12-15")
+        model = only(people, *DISEASE, "vaccination", start=CHRISTMAS)
         run = lpm.run(model, days=180, seed=seed, set=values, interventions=acts)
     return expected[0] / people.size * 1e5, daily(run, "deaths").sum() / people.size * 1e5
 
@@ -283,3 +286,117 @@ def doses(
         arm: np.array([[second_dose(people, seed, *arm, schedule) for seed in seeds] for schedule in schedules])
         for arm in arms
     }
+
+
+# What is printed.
+
+
+def say_spread(people: Population, seeds: Sequence[int]) -> Results:
+    found = spread(people, seeds)
+    every = np.concatenate(found["interval"])
+    print(f"R0 {said(found['R0'])} (2.5–3.5)")
+    print(f"generation interval {said([x.mean() for x in found['interval']])} days (5–6), sd {every.std():.2f}")
+    print(f"household secondary attack rate {said(100 * np.array(found['attack']), 1)} % (15–25)")
+    return found
+
+
+def say_course(people: Population, seeds: Sequence[int]) -> Results:
+    found = course(people, seeds)
+    infected, dead, levin = (found[name].sum(0) for name in ("infected", "dead", "levin"))
+    every = np.concatenate(found["incubation"])
+    print(f"doubling time {said([doubling(x, people.size) for x in found['infections']])} days (2.5–4)")
+    print(f"incubation: median {np.median(every):.2f} days (5.1), 97.5 % within {np.quantile(every, 0.975):.1f} (11.5)")
+    for band, label in enumerate(people.labels("age_band")):
+        rate, error, due = (100 * x / infected[band] for x in (dead[band], dead[band] ** 0.5, levin[band]))
+        print(f"deaths of infected aged {label:>5}: {rate:7.4f} ± {error:.4f} %, Levin et al. {due:7.4f}")
+    return found
+
+
+def say_spring(people: Population, seeds: Sequence[int]) -> Results:
+    path = recorded()
+    if path is None:
+        print(f"{FILE} is not here: set LPMPPL_DATA to its folder to compare spring 2020 with what was recorded")
+        return {}
+    found = spring(people, seeds, path)
+    for name, (model, seen) in found.items():
+        (top, day), (most, when) = peak(model.mean(0)), peak(seen)
+        print(f"{name}: peak {top:.0f} a day on day {day}, recorded {most:.0f} on day {when} (a factor 1.5, 10 days)")
+        print(f"  to 30 June {said(model.sum(1), 0)}, recorded {seen.sum()}")
+    return found
+
+
+def say_economy(people: Population, seeds: Sequence[int]) -> Results:
+    runs, without = ([economy(people, seed, cheques) for seed in seeds] for cheques in (True, False))
+    found: Results = {k: np.array([run["employment"][k] for run in runs]) for k in ("all", "wage", "income")}
+    found["spending"], found["none"] = (np.array([run["spending"] for run in x]) for x in (runs, without))
+    print(f"employment on 17 April 2020: {said(100 * found['all'][:, 0], 1)} % (recorded −33.5)")
+    for kind in ("wage", "income"):
+        print(f"  by quartile of {kind}, lowest first: {', '.join(said(100 * x, 1) for x in found[kind].T)} %")
+    print(f"  recorded, by quartile of wage: {', '.join(f'{100 * x:.1f}' for x in LOST)} %")
+    spent = found["spending"]
+    for k, week in ((5, "5 to 11 April"), (7, "19 to 25 April")):
+        print(f"spending, {week}: {', '.join(said(100 * x, 1) for x in spent[:, k].T)} %")
+    rise, effect = spent[:, 7] - spent[:, 5], (spent - found["none"])[:, 7]
+    print(f"  rise: {', '.join(said(100 * x, 1) for x in rise.T)} points (recorded +14.1 lowest, +4.8 highest)")
+    print(f"  of which by the cheques: {', '.join(said(100 * x, 1) for x in effect.T)} points")
+    return found
+
+
+def say_screening(people: Population, seeds: Sequence[int]) -> Results:
+    kinds = (NONE, WAIT, ANTIGEN) if QUICK else tuple(SCREENING)
+    found = {kind: 100 * np.array(x) / people.size for kind, x in screening(people, seeds, kinds).items()}
+    for kind, x in found.items():
+        print(
+            f"screening by {kind}: {said(x)} % infected in 60 days, {said(100 * x / found[NONE], 1)} % of those without"
+        )
+    print(
+        f"antigen instead of PCR with two days' wait: {said(found[WAIT] - found[ANTIGEN])} % of people fewer infected"
+    )
+    return found
+
+
+def say_doses(people: Population, seeds: Sequence[int]) -> Results:
+    times = [first_generation(people, seed, 0.005, start=CHRISTMAS, schools=-1.0, **WAVE) for seed in seeds]
+    print(
+        f"reproduction number of the wave at its start {said([float((t > 0).sum() / (t == 0).sum()) for t in times])}"
+    )
+    arms, schedules = (((0.003, 0.8),), SCHEDULES[:2]) if QUICK else (ARMS, SCHEDULES)
+    found = doses(people, seeds, arms, schedules)
+    print("deaths per 100,000 in 180 days, as the ages of the infected say and as drawn, and the change from standard")
+    for (rate, first), x in found.items():
+        print(f"{100 * rate:g} % a day, first dose {first:.0%} (BMJ: {BMJ.get((rate, first), 'not in the summary')})")
+        for name, y in zip(schedules, x, strict=True):
+            by, drawn = (f"{said(y[:, k], 1)} ({said((y - x[0])[:, k], 1)})" for k in (0, 1))
+            print(f"  {name:16} {by}, drawn {drawn}")
+    return found
+
+
+REPORTS = {
+    "spread": say_spread,
+    "course": say_course,
+    "spring": say_spring,
+    "economy": say_economy,
+    "screening": say_screening,
+    "doses": say_doses,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("claims", nargs="*", metavar="claim", help=f"some of {', '.join(REPORTS)}; all by default")
+    parser.add_argument("--figures", type=Path, help="a folder to draw into, such as docs/figures")
+    parser.add_argument("--seeds", type=int, default=1 if QUICK else 4, help="runs of each kind")
+    given = parser.parse_args(arguments)
+    if unknown := sorted(set(given.claims) - set(REPORTS)):
+        parser.error(f"there is no claim {', '.join(unknown)}; give some of {', '.join(REPORTS)}")
+    people = lpm.nyc.population(AGENTS)
+    for claim in given.claims or REPORTS:
+        found = REPORTS[claim](people, range(given.seeds))
+        if given.figures and found:
+            import evidence_figures
+
+            evidence_figures.draw(claim, found, people.size, given.figures)
+
+
+if __name__ == "__main__":
+    main()
