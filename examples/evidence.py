@@ -109,45 +109,27 @@ def secondary_attack_rate(people: Population, seed: int) -> float:
 
 
 def spread(people: Population, seeds: Sequence[int]) -> Results:
-    """R0 and the household secondary attack rate by seed, and all times from infection to infection, in days."""
+    """By seed: R0 of index cases, of growth, the household attack rate, infections a day and generation intervals."""
     times = [first_generation(people, seed, 0.005) for seed in seeds]
+    interval = [t[t > 0].double().numpy() for t in times]
+    epidemics = [epidemic(people, seed, 30) for seed in seeds]
+    rates = [np.log(2) / doubling(x, people.size) for x in epidemics]
     return {
         "R0": [float((t > 0).sum() / (t == 0).sum()) for t in times],
-        "interval": [t[t > 0].double().numpy() for t in times],
+        # Lotka and Euler's equation: Wallinga and Lipsitch, Proc. R. Soc. B 274 (2007), 599.
+        "by growth": [float(1 / np.exp(-r * t).mean()) for r, t in zip(rates, interval, strict=True)],
         "attack": [secondary_attack_rate(people, seed) for seed in seeds],
+        "infections": np.array(epidemics),
+        "interval": interval,
     }
 
 
-# The course of an epidemic without interventions, and of the disease.
-
-
-def course(people: Population, seeds: Sequence[int], days: int = 100) -> Results:
-    """Infections a day, incubation periods in days, and who was infected and died by age band, by seed."""
-    band, age = people["age_band"].long(), people["age"].double()
-    published = 10 ** (-3.27 + 0.0524 * age) / 100
-    found: Results = {"infections": [], "incubation": [], "infected": [], "dead": [], "levin": []}
-    for seed in seeds:
-        onset, last = torch.full((people.size,), torch.nan), {}
-
-        def to_come(s: Mapping[str, torch.Tensor], onset: torch.Tensor = onset) -> None:
-            sick = s["stage"] == Stage.PRESYMPTOMATIC
-            onset[sick] = (s["due"] - s["infected_at"])[sick]
-
-        with after("progression", to_come), after("transmission", last.update):
-            run = lpm.run(
-                only(people, *DISEASE),
-                days=days,
-                seed=seed,
-                set={"initial_infected": 40 / people.size},
-                interventions=[("schools", 1.0, 0)],
-            )
-        ever = last["episode"] > 0
-        found["infections"].append(daily(run, "infections"))
-        found["incubation"].append(onset[~onset.isnan()].double().numpy())
-        found["infected"].append(torch.bincount(band[ever], minlength=9).numpy())
-        found["dead"].append(torch.bincount(band[last["stage"] == Stage.DEAD], minlength=9).numpy())
-        found["levin"].append(torch.bincount(band[ever], published[ever], minlength=9).numpy())
-    return {name: np.array(x) if name != "incubation" else x for name, x in found.items()}
+def epidemic(people: Population, seed: int, days: int) -> np.ndarray:
+    """Infections a day as before the pandemic, from forty index cases."""
+    imported, schools = {"initial_infected": 40 / people.size}, [("schools", 1.0, 0)]
+    return daily(
+        lpm.run(only(people, *DISEASE), days=days, seed=seed, set=imported, interventions=schools), "infections"
+    )
 
 
 def doubling(infections: np.ndarray, people: int) -> float:
@@ -156,12 +138,37 @@ def doubling(infections: np.ndarray, people: int) -> float:
     return float(np.log(2) / np.polyfit(days, np.log(infections[days]), 1)[0])
 
 
+# The course of the disease.
+
+
+def course(people: Population, seeds: Sequence[int]) -> Results:
+    """By seed: incubation periods in days, and who was infected, has died and should have, by age band."""
+    band, age = people["age_band"].long(), people["age"].double()
+    published = 10 ** (-3.27 + 0.0524 * age) / 100
+    found: Results = {"incubation": [], "infected": [], "dead": [], "levin": []}
+    for seed in seeds:
+        onset, last = torch.full((people.size,), torch.nan), {}
+
+        def to_come(s: Mapping[str, torch.Tensor], onset: torch.Tensor = onset) -> None:
+            sick = s["stage"] == Stage.PRESYMPTOMATIC
+            onset[sick] = (s["due"] - s["infected_at"])[sick]
+
+        with after("progression", to_come), after("transmission", last.update):
+            epidemic(people, seed, 100)
+        ever = last["episode"] > 0
+        found["incubation"].append(onset[~onset.isnan()].double().numpy())
+        found["infected"].append(torch.bincount(band[ever], minlength=9).numpy())
+        found["dead"].append(torch.bincount(band[last["stage"] == Stage.DEAD], minlength=9).numpy())
+        found["levin"].append(torch.bincount(band[ever], published[ever], minlength=9).numpy())
+    return {name: np.array(x) if name != "incubation" else x for name, x in found.items()}
+
+
 # Spring 2020.
 
 
 def recorded() -> Path | None:
     """The file of what was recorded in New York, if it is here."""
-    path = Path(os.environ.get("LPMPPL_DATA", Path(__file__).parents[2] / "shared" / "data")) / FILE
+    path = Path(os.environ.get("LPMPPL_DATA", "data")) / FILE
     return path if path.is_file() else None
 
 
@@ -250,15 +257,15 @@ BMJ = {(0.003, 0.9): (226, 179), (0.003, 0.8): (233, 207), (0.003, 0.7): (235, 2
 ARMS = (*BMJ, (0.001, 0.8), (0.01, 0.8))
 SCHEDULES = ("standard", "delayed", "delayed_under_65")
 CHRISTMAS = "2020-12-15"
-WAVE = {"transmission": 0.4}
-"""Contacts that make a winter's wave: a reproduction number near 1.2 at first (chosen)."""
+WAVE, OTHERS = 0.38, (0.34, 0.42, 0.5)
+"""The environment's `transmission` in a winter's wave, and in slower and faster ones (chosen)."""
 
 STERILISING = {"efficacy_two": 0.95, "efficacy_severe": 0.0, "breakthrough_symptoms": 1.0, "waning_days": 1e6}
 """A vaccine that does all it does against infection, and doesn't wane, as in the BMJ's model."""
 
 
 def second_dose(
-    people: Population, seed: int, rate: float, first: float, schedule: str, wave: Mapping[str, float] = WAVE
+    people: Population, seed: int, rate: float, first: float, schedule: str, wave: float = WAVE
 ) -> tuple[float, float]:
     """Deaths per 100,000 in 180 days from 15 December 2020: to be expected of the infections' ages, and as drawn."""
     risk = (10 ** (-3.27 + 0.0524 * people["age"].double()) / 100).clamp(max=0.65)
@@ -267,7 +274,7 @@ def second_dose(
     def count(s: Mapping[str, torch.Tensor]) -> None:
         expected[0] += float(risk[s["infected"]].sum())
 
-    acts = [(k, v, 0) for k, v in {**wave, "doses_per_day": rate, "second_dose": schedule}.items()]
+    acts = [("transmission", wave, 0), ("doses_per_day", rate, 0), ("second_dose", schedule, 0)]
     values = {**STERILISING, "efficacy_one": first, "initial_infected": 0.002}
     with after("transmission", count):
         model = only(people, *DISEASE, "vaccination", start=CHRISTMAS)
@@ -280,10 +287,11 @@ def doses(
     seeds: Sequence[int],
     arms: Sequence[tuple[float, float]] = ARMS,
     schedules: Sequence[str] = SCHEDULES,
-) -> Results:
-    """Deaths per 100,000 by arm: expected and drawn (…, 2), by schedule and seed."""
+    wave: float = WAVE,
+) -> dict[tuple[float, float], np.ndarray]:
+    """Deaths per 100,000 by arm: of shape (schedules, seeds, 2), expected and drawn."""
     return {
-        arm: np.array([[second_dose(people, seed, *arm, schedule) for seed in seeds] for schedule in schedules])
+        arm: np.array([[second_dose(people, seed, *arm, schedule, wave) for seed in seeds] for schedule in schedules])
         for arm in arms
     }
 
@@ -294,7 +302,8 @@ def doses(
 def say_spread(people: Population, seeds: Sequence[int]) -> Results:
     found = spread(people, seeds)
     every = np.concatenate(found["interval"])
-    print(f"R0 {said(found['R0'])} (2.5–3.5)")
+    print(f"R0 {said(found['R0'])} (2.5–3.5), by growth {said(found['by growth'])}")
+    print(f"doubling time {said([doubling(x, people.size) for x in found['infections']])} days (2.5–4)")
     print(f"generation interval {said([x.mean() for x in found['interval']])} days (5–6), sd {every.std():.2f}")
     print(f"household secondary attack rate {said(100 * np.array(found['attack']), 1)} % (15–25)")
     return found
@@ -304,7 +313,6 @@ def say_course(people: Population, seeds: Sequence[int]) -> Results:
     found = course(people, seeds)
     infected, dead, levin = (found[name].sum(0) for name in ("infected", "dead", "levin"))
     every = np.concatenate(found["incubation"])
-    print(f"doubling time {said([doubling(x, people.size) for x in found['infections']])} days (2.5–4)")
     print(f"incubation: median {np.median(every):.2f} days (5.1), 97.5 % within {np.quantile(every, 0.975):.1f} (11.5)")
     for band, label in enumerate(people.labels("age_band")):
         rate, error, due = (100 * x / infected[band] for x in (dead[band], dead[band] ** 0.5, levin[band]))
@@ -356,18 +364,28 @@ def say_screening(people: Population, seeds: Sequence[int]) -> Results:
 
 
 def say_doses(people: Population, seeds: Sequence[int]) -> Results:
-    times = [first_generation(people, seed, 0.005, start=CHRISTMAS, schools=-1.0, **WAVE) for seed in seeds]
-    print(
-        f"reproduction number of the wave at its start {said([float((t > 0).sum() / (t == 0).sum()) for t in times])}"
-    )
-    arms, schedules = (((0.003, 0.8),), SCHEDULES[:2]) if QUICK else (ARMS, SCHEDULES)
+    def reproduction(wave: float) -> list[float]:
+        policy = {"schools": -1.0, "transmission": wave}
+        times = [first_generation(people, seed, 0.005, start=CHRISTMAS, **policy) for seed in seeds]
+        return [float((t > 0).sum() / (t == 0).sum()) for t in times]
+
+    def say(name: str, x: np.ndarray, standard: np.ndarray) -> None:
+        by, drawn = (f"{said(x[:, k], 1)} ({said((x - standard)[:, k], 1)})" for k in (0, 1))
+        print(f"  {name:16} {by}, drawn {drawn}")
+
+    arms, schedules, others = (((0.003, 0.8),), SCHEDULES[:2], ()) if QUICK else (ARMS, SCHEDULES, OTHERS)
     found = doses(people, seeds, arms, schedules)
     print("deaths per 100,000 in 180 days, as the ages of the infected say and as drawn, and the change from standard")
+    print(f"in a wave with a reproduction number of {said(reproduction(WAVE))} at its start")
     for (rate, first), x in found.items():
         print(f"{100 * rate:g} % a day, first dose {first:.0%} (BMJ: {BMJ.get((rate, first), 'not in the summary')})")
         for name, y in zip(schedules, x, strict=True):
-            by, drawn = (f"{said(y[:, k], 1)} ({said((y - x[0])[:, k], 1)})" for k in (0, 1))
-            print(f"  {name:16} {by}, drawn {drawn}")
+            say(name, y, x[0])
+    for wave in others:
+        print(f"0.3 % a day, first dose 80 %, in a wave with {said(reproduction(wave))}")
+        ((standard, delayed),) = doses(people, seeds, ((0.003, 0.8),), SCHEDULES[:2], wave).values()
+        say("standard", standard, standard)
+        say("delayed", delayed, standard)
     return found
 
 

@@ -24,43 +24,54 @@ def draw(claim: str, found: Results, people: int, folder: Path) -> None:
     plt.close(figure)
 
 
-def spread(figure: Any, found: Results, _: int) -> None:
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.6))
-    beside(left, "R0", mean(found["R0"]), {"Billah et al.": (2.87, 2.39, 3.44)}, (2.5, 3.5))
+def spread(figure: Any, found: Results, people: int) -> None:
+    first, second, third, fourth = figure.subplots(1, 4, width_ratios=(1.1, 1.1, 1.3, 1.5))
+    model = {"index cases": mean(found["R0"]), "by growth": mean(found["by growth"])}
+    beside(first, "R0", model, {"Billah et al.": (2.87, 2.39, 3.44)}, (2.5, 3.5))
     published = {
         "Madewell et al.": (16.6, 14.0, 19.3),
         "Koh et al.": (18.1, 15.7, 20.6),
         "Thompson et al.": (21.1, 17.4, 24.8),
     }
-    beside(middle, "infected of the household, %", mean(100 * np.array(found["attack"])), published, (15, 25))
+    beside(
+        second, "infected of the household, %", {"model": mean(100 * np.array(found["attack"]))}, published, (15, 25)
+    )
+    for x in found["infections"]:
+        third.semilogy(np.arange(2, 30), np.maximum(x[2:], 0.5) / people * 1e5, color="C0", lw=0.8)
+    days = np.arange(8, 22)
+    for time in (2.5, 4.0):
+        third.semilogy(days, 25 * 2 ** ((days - 8) / time), color="0.5", ls="--", lw=0.8)
+        third.annotate(f"{time:g} days", (21.5, 25 * 2 ** (13 / time)), fontsize=7, color="0.4", va="center")
+    third.set(xlabel="day", ylabel="infections a day per 100,000")
     every = np.concatenate(found["interval"])
-    right.hist(every, bins=np.arange(0, 15.5, 0.5), density=True, color="C0", alpha=0.6, label="model")
-    right.axvline(every.mean(), color="C0", label=f"its mean, {every.mean():.1f} days")
-    right.axvspan(5, 6, color="0.9", zorder=0, label="claimed for the mean")
-    right.set_xlabel("days from infection to infection")
-    right.legend(frameon=False)
+    fourth.hist(every, bins=np.arange(0, 15.5, 0.5), density=True, color="C0", alpha=0.6, label="model")
+    fourth.axvline(every.mean(), color="C0", label=f"its mean, {every.mean():.1f} days")
+    fourth.axvspan(5, 6, color="0.9", zorder=0, label="claimed for the mean")
+    fourth.set_xlabel("days from infection to infection")
+    fourth.legend(frameon=False, fontsize=7)
 
 
-def beside(axes: Any, what: str, model: tuple[float, float], published: Mapping[str, Interval], claim: Sequence[float]):
-    """A model's mean with two standard errors, published means with their 95 % intervals, and the band claimed."""
+def beside(
+    axes: Any,
+    what: str,
+    model: Mapping[str, tuple[float, float]],
+    published: Mapping[str, Interval],
+    claim: Sequence[float],
+) -> None:
+    """A model's means with two standard errors, published means with 95 % intervals, and the band claimed."""
     axes.axhspan(*claim, color="0.9", zorder=0)
-    axes.errorbar(0, model[0], 2 * model[1], fmt="C0o", ms=4, capsize=3)
-    for k, (middle, low, high) in enumerate(published.values(), 1):
+    for k, (value, error) in enumerate(model.values()):
+        axes.errorbar(k, value, 2 * error, fmt="C0o", ms=4, capsize=3)
+    for k, (middle, low, high) in enumerate(published.values(), len(model)):
         axes.errorbar(k, middle, [[middle - low], [high - middle]], fmt="ko", ms=3, lw=1, mfc="w")
-    axes.set_xticks(range(len(published) + 1), ["model", *published], rotation=30, ha="right")
+    names = [*model, *published]
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
     axes.set_ylabel(what)
     axes.set_ylim(0)
 
 
-def course(figure: Any, found: Results, people: int) -> None:
-    left, middle, right = figure.subplots(1, 3)
-    for x in found["infections"]:
-        left.semilogy(np.arange(1, 60), np.maximum(x[:59], 0.5) / people * 1e5, color="C0", lw=0.8)
-    days = np.arange(5, 22)
-    for time in (2.5, 4.0):
-        left.semilogy(days, 8 * 2 ** ((days - 5) / time), color="0.5", ls="--", lw=0.8)
-        left.annotate(f"{time:g} days", (21.5, 8 * 2 ** (16 / time)), fontsize=7, color="0.4", va="center")
-    left.set(xlabel="day", ylabel="infections a day per 100,000")
+def course(figure: Any, found: Results, _: int) -> None:
+    middle, right = figure.subplots(1, 2)
     every, days = np.concatenate(found["incubation"]), np.arange(0.25, 16, 0.25)
     middle.hist(every, bins=np.arange(0, 16.5, 0.5), density=True, color="C0", alpha=0.6, label="model")
     curve = np.exp(-((np.log(days / 5.1) / 0.418) ** 2) / 2) / (days * 0.418 * (2 * np.pi) ** 0.5)

@@ -39,7 +39,7 @@ Episode = tuple[np.ndarray, np.ndarray]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", nargs="?", default=str(Path(os.environ.get("LPMPPL_DATA", "../shared/data")) / FILE))
+    parser.add_argument("file", nargs="?", default=str(Path(os.environ.get("LPMPPL_DATA", "data")) / FILE))
     parser.add_argument("--figure", help="where to draw the fit, such as docs/figures/within_host.svg")
     given = parser.parse_args(arguments)
     if not Path(given.file).is_file():

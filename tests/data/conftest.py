@@ -21,8 +21,8 @@ def village():
 
 @pytest.fixture(scope="session")
 def published():
-    """The path of a published file, by name: in LPMPPL_DATA, or in a folder `shared/data` beside the checkout."""
-    folder = Path(os.environ.get("LPMPPL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    """The path of a published file, by name, in the folder LPMPPL_DATA."""
+    folder = Path(os.environ.get("LPMPPL_DATA", "data"))
 
     def path(name):
         if not (folder / name).is_file():

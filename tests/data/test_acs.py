@@ -77,8 +77,8 @@ def test_no_file_and_no_table(tmp_path):
 
 
 def published() -> Path:
-    """The published tables: LPMPPL_DATA, or a folder `shared/data` beside the checkout."""
-    folder = Path(os.environ.get("LPMPPL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    """The published tables, in the folder LPMPPL_DATA."""
+    folder = Path(os.environ.get("LPMPPL_DATA", "data"))
     if not (folder / "acs2020_2024_all.csv").is_file():
         pytest.skip("the published ACS tables are not here; set LPMPPL_DATA to their folder")
     return folder

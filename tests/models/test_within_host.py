@@ -206,7 +206,7 @@ def test_milestones_of_a_tent():
 
 @pytest.mark.slow
 def test_the_shipped_course_is_that_of_real_infections():
-    folder = (ROOT / os.environ.get("LPMPPL_DATA", "../shared/data")).resolve()
+    folder = (ROOT / os.environ.get("LPMPPL_DATA", "data")).resolve()
     if not (folder / "ct_nba_2021.csv").is_file():
         pytest.skip(f"the viral loads are not in {folder}; set LPMPPL_DATA to the folder of ct_nba_2021.csv")
     spec = importlib.util.spec_from_file_location("within_host_fit", ROOT / "examples" / "within_host_fit.py")
