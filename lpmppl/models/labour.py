@@ -159,7 +159,7 @@ def relative_layoffs(people: Population) -> tuple[Groups, Tensor]:
     return kinds, (factor / mean if bool(workers.sum() > 0) else factor).float()
 
 
-def weekly_income(setting: Setting) -> Callable[[State], Tensor]:
+def weekly_income(setting: Setting) -> Callable[..., Tensor]:
     r"""How much the households earn and get from unemployment insurance in the week from today.
 
     .. math:: y_h = w_h e_h + o_h + b_h c_h, \qquad b_h = \min(\max(w_h / 2, 104), 504) + 600 \cdot \mathbb 1_{CARES}
@@ -168,7 +168,8 @@ def weekly_income(setting: Setting) -> Callable[[State], Tensor]:
     had no worker at the start.
 
     Returns:
-        the state, of which it reads `earners` and `claimants`, to dollars a week before tax, shape (…, H).
+        the state, of which it reads `earners` and `claimants`, and which households, by default all, to their dollars
+        a week before tax, shape (…, H).
     """
     wage, _ = setting.people.derived("wages", lambda: wages(setting.people))
     other = torch.where(wage > 0, 0.0, setting.people["income"].nan_to_num(0.0).float() / 52.0)
@@ -177,9 +178,9 @@ def weekly_income(setting: Setting) -> Callable[[State], Tensor]:
     regular = torch.where(wage > 0, (wage / 2).clamp(*BENEFIT), 0.0)
     supplemented = torch.where(wage > 0, regular + amount, 0.0)
 
-    def income(s: State) -> Tensor:
+    def income(s: State, homes: slice = slice(None)) -> Tensor:
         benefit = supplemented if paid[0] <= float(s["t"]) <= paid[1] else regular
-        return other + wage * s["earners"] + benefit * s["claimants"]
+        return other[homes] + wage[homes] * s["earners"][..., homes] + benefit[homes] * s["claimants"][..., homes]
 
     return income
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import bare, blocked, broadcast, empty
+from lpmppl.effects.internals.segments import broadcast, by_blocks
 from lpmppl.effects.ops import decide, ring_sum, tally
 from lpmppl.models.behaviour import MASK, OBSERVED, archetypes, inclination, observed, present
 from lpmppl.models.part import Part, Setting
@@ -60,20 +60,12 @@ def masking(setting: Setting, theta: Theta) -> Substep:
         }
         chance = decide("mask", kinds.table, MASK, context)[..., 0]
         chance = chance.expand(broadcast(chance.shape, (borough.count, kinds.size))).flatten(-2).detach()
-        lead = broadcast(chance.shape[:-1], *(s[key].shape[:-1] for key in (*OBSERVED, "inclination/mask")))
 
         def some(agents: slice) -> Tensor:
             kind = present(people, kinds, s, agents) + place[agents]
             return s["inclination/mask"][..., agents] < kinds.read(chance, kind)
 
-        if not bare(chance):
-            return some(slice(people.size))
-        masked = empty((*lead, people.size), torch.bool, people.device)
-
-        def fill(agents: slice) -> None:
-            masked[..., agents] = some(agents)
-
-        blocked(people.size, lambda: fill, device=people.device)
+        masked: Tensor = by_blocks(people.size, some)
         return masked
 
     def change(s: State, masked: Tensor) -> State:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
-from lpmppl.effects.internals.segments import differentiated
+from lpmppl.effects.internals.segments import by_blocks, differentiated
 from lpmppl.effects.ops import tally
 from lpmppl.errors import InputError
 from lpmppl.models.labour import WEEK, cuts, weekly_income
@@ -214,8 +214,8 @@ class _Day:
     """The action of a day on which there is money to move, in dollars: shape (…, H)."""
 
     paid: Tensor
-    income: Tensor | float
     spent: Tensor
+    savings: Tensor
     unspent: Tensor
 
 
@@ -269,26 +269,32 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
         if not due and not week:
             return None
         paid = sum(due[1:], start=due[0]) if due else nothing
-        liquid = 1.0 / (1.0 + s["savings"].clamp(min=0.0) / theta["liquidity"])
-        meant = theta["payment_spent"] * liquid * paid
-        if not week:
-            spent = meant * -torch.expm1(-_to_next(s) / theta["payment_time"])
-            return _Day(paid, 0.0, spent, s["unspent"] + (meant - spent))
-        meant = s["unspent"] + meant
-        spent = meant * -torch.expm1(-WEEK / theta["payment_time"])
-        income = kept * earnings(s) + assistance
-        response = theta["income_spent"] + theta["income_spent_poor"] * liquid
-        usually = (normal + response * (income - normal)).clamp(min=0.0)
-        out = usually * (1.0 - at_home * (1.0 - s["mobility/retail"]).clamp(min=0.0) ** 2).clamp(min=0.0)
-        return _Day(paid, income, out + spent, meant - spent)
+        pace = -torch.expm1(-(WEEK if week else _to_next(s)) / theta["payment_time"])
+        lost = (1.0 - s["mobility/retail"]).clamp(min=0.0) ** 2
+
+        def some(homes: slice) -> tuple[Tensor, Tensor, Tensor]:
+            got, savings, unspent = paid[..., homes], s["savings"][..., homes], s["unspent"][..., homes]
+            liquid = 1.0 / (1.0 + savings.clamp(min=0.0) / theta["liquidity"])
+            meant = theta["payment_spent"] * liquid * got
+            if not week:
+                now = meant * pace
+                return now, savings + (got - now), unspent + (meant - now)
+            meant = unspent + meant
+            now = meant * pace
+            income = kept[homes] * earnings(s, homes) + assistance[homes]
+            response = theta["income_spent"] + theta["income_spent_poor"] * liquid
+            usually = (normal[homes] + response * (income - normal[homes])).clamp(min=0.0)
+            spent = usually * (1.0 - at_home[homes] * lost).clamp(min=0.0) + now
+            return spent, savings + (got + income - spent), meant - now
+
+        return _Day(paid, *by_blocks(paid.shape[-1], some))
 
     def change(s: State, day: _Day | None) -> State:
         tally("spending", nobody if day is None else day.spent, by=groups, quantum=CENT, bound=MOST)
         clear = {"stimulus": torch.zeros_like(s["stimulus"])}
         if day is None:
             return {**clear, "paid": nothing}
-        savings = s["savings"] + (day.paid + day.income - day.spent)
-        return {**clear, "paid": day.paid, "savings": savings, "unspent": day.unspent}
+        return {**clear, "paid": day.paid, "savings": day.savings, "unspent": day.unspent}
 
     return Substep(
         "stimulus",

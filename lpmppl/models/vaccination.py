@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
-from lpmppl.effects.internals.segments import broadcast
+from lpmppl.effects.internals.segments import broadcast, by_blocks
 from lpmppl.effects.ops import tally
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
@@ -112,11 +112,15 @@ def start(setting: Setting, theta: Theta, t: float) -> State:
     people = setting.people
     with people.plate():
         u = pyro.sample("queue", dist.Uniform(torch.zeros(people.size, device=people.device), 1.0))
-    band = people["age_band"].to(torch.int32)
+    band = people["age_band"]
+
+    def place(agents: slice) -> Tensor:
+        return (8 - band[agents].to(torch.int32)) * _STEPS + (u[..., agents] * _STEPS).to(torch.int32)
+
     return {
         "doses": torch.zeros(people.size, dtype=torch.uint8, device=people.device),
         "dosed_at": torch.full((people.size,), -math.inf, device=people.device),
-        "queue": (8 - band) * _STEPS + (u * _STEPS).to(torch.int32),
+        "queue": by_blocks(people.size, place),
     }
 
 

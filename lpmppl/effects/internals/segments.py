@@ -12,6 +12,7 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "bare",
     "blocked",
     "broadcast",
+    "by_blocks",
     "carry_over",
     "choose",
     "copy",
@@ -113,6 +115,33 @@ def blocked(
     for other in others:
         if not other.cancel():
             other.result()
+
+
+def by_blocks(n: int, work: Callable[[slice], Tensor | tuple[Tensor, ...]]) -> Any:
+    """Put together what a function gives for parts of 0 … n − 1, on several threads and without whole temporaries.
+
+    Args:
+        n: the length of the last dimension.
+        work: gives, for a part, one tensor or several of shape (…, length of the part); a place's value must not
+            depend on the others'.
+    Returns:
+        the same for all of them, shape (…, n); it is asked for in one piece where it is differentiated or on a device.
+    """
+    if n <= BLOCK:
+        return work(slice(0, n))
+    found = work(slice(0, 1))
+    first = (found,) if isinstance(found, Tensor) else found
+    if not bare(*first) or any(differentiated(x) for x in first):
+        return work(slice(0, n))
+    whole = tuple(empty((*x.shape[:-1], n), x.dtype, x.device) for x in first)
+
+    def fill(block: slice) -> None:
+        part = work(block)
+        for out, x in zip(whole, (part,) if isinstance(part, Tensor) else part, strict=True):
+            out[..., block] = x
+
+    blocked(n, lambda: fill, BLOCK)
+    return whole[0] if isinstance(found, Tensor) else whole
 
 
 def broadcast(*shapes: Sequence[int]) -> torch.Size:
