@@ -12,7 +12,8 @@ from scipy.special import betainc, nbdtrik
 from torch import Tensor
 
 from lpmppl.effects.cohorts import dense
-from lpmppl.effects.fields import Field, accumulate, shape_of
+from lpmppl.effects.fields import Field, shape_of
+from lpmppl.effects.hazards import accumulate
 from lpmppl.effects.internals.segments import broadcast, differentiated, empty
 from lpmppl.errors import InputError
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,23 +11,10 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
-from lpmppl.effects.internals.segments import (
-    BLOCK,
-    blocked,
-    broadcast,
-    choose,
-    differentiated,
-    empty,
-    expose,
-    find,
-    gather,
-    known,
-    meet,
-    scaled,
-)
+from lpmppl.effects.internals.segments import broadcast, choose, differentiated, gather, scaled
 from lpmppl.errors import InputError
 
-__all__ = ["Choice", "Field", "Network", "accumulate", "row_of", "rows", "shape_of"]
+__all__ = ["Choice", "Field", "Network", "Rooms", "row_of", "shape_of"]
 
 Shape = tuple[int, ...]
 
@@ -355,90 +340,7 @@ def shape_of(x: Tensor | Field | Sparse | float) -> torch.Size:
     return torch.Size() if isinstance(x, int | float) else x.shape
 
 
-def accumulate(
-    before: Tensor,
-    hazard: Tensor | Field | float,
-    at_risk: Tensor,
-    dt: Tensor | float,
-    level: Tensor | None = None,
-    crossed: Tensor | None = None,
-) -> Tensor:
-    """Add a step's hazard to the cumulative hazard of the agents at risk, in one blocked pass where it is a field.
-
-    Args:
-        before: cumulative hazard, shape (…, N).
-        hazard: hazard per unit of time, a field, a number or a tensor broadcastable to (…, N).
-        at_risk: Boolean, shape (…, N).
-        dt: the length of the step, a number or a tensor whose last dimension is 1.
-        level: where the hazard is a field, levels of shape (…, N) to look out for in the same pass.
-        crossed: a Boolean of the result's shape to write into where `level` lies in (before, after] of one at risk.
-    Returns:
-        `before + at_risk · hazard · dt`, in the dtype of `before`, shape broadcast of all.
-    """
-    if not isinstance(hazard, Field):
-        return before + (at_risk * (hazard * dt)).to(before.dtype)
-    step: Field = hazard * dt
-    shape = broadcast(before.shape, step.shape, at_risk.shape, shape_of(level if level is not None else 0.0))
-    lead, n = tuple(shape[:-1]), shape[-1]
-    out = empty(shape, before.dtype, before.device)
-    found: dict[int, Tensor] = {}
-    for k, row in enumerate(rows(lead)):
-        here, was, risk = step.at(lead, row), before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
-        if level is None or crossed is None:
-            work = functools.partial(_exposing, here, was, risk, out[row])
-        else:
-            levels = level[row_of(lead, level, row)]
-            work = functools.partial(_meeting, here, was, risk, out[row], levels, crossed[row], k * n, found)
-        blocked(n, work, device=before.device)
-    if crossed is not None and found:
-        known(crossed, torch.cat([found[k] for k in sorted(found)]))
-    return out
-
-
-def _rooms(like: Tensor) -> Rooms:
-    return Rooms(BLOCK if like.device.type == "cpu" else like.shape[-1], like.device)
-
-
-def _exposing(hazard: Field, before: Tensor, risk: Tensor, after: Tensor) -> Callable[[slice], None]:
-    rooms = _rooms(before)
-
-    def do(block: slice) -> None:
-        with rooms.room(block.stop - block.start) as step:
-            hazard.fill(block, step, False, rooms)
-            expose(step, risk[block], before[block], after[block])
-
-    return do
-
-
-def _meeting(
-    hazard: Field,
-    before: Tensor,
-    risk: Tensor,
-    after: Tensor,
-    level: Tensor,
-    event: Tensor,
-    first: int,
-    found: dict[int, Tensor],
-) -> Callable[[slice], None]:
-    rooms = _rooms(before)
-    places = torch.empty(BLOCK, dtype=torch.int64) if before.device.type == "cpu" else None
-
-    def do(block: slice) -> None:
-        with rooms.room(block.stop - block.start) as step:
-            hazard.fill(block, step, False, rooms)
-            meet(step, risk[block], before[block], after[block], level[block], event[block])
-        # Who it is is looked up while the block is in cache.
-        found[first + block.start] = find(event[block], first + block.start, places)
-
-    return do
-
-
 def row_of(lead: Shape, x: Tensor, row: Shape) -> Shape:
     """The leading index, into a tensor that broadcasts to `(*lead, N)`, of the row `row` of `lead`."""
     mine = tuple(x.shape[:-1])
     return tuple(r if m > 1 else 0 for m, r in zip(mine, row[len(lead) - len(mine) :], strict=True))
-
-
-def rows(lead: Shape) -> list[Shape]:
-    """Every index of the leading dimensions."""
-    return list(itertools.product(*(range(n) for n in lead)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lpmppl.effects.cohorts import Cohort, dense
 from lpmppl.effects.distributions import Exposure
-from lpmppl.effects.fields import accumulate
+from lpmppl.effects.hazards import accumulate
 from lpmppl.effects.ops import REDUCTIONS, aggregate, running, tally
 from lpmppl.errors import InputError
 from lpmppl.models.networks import Edges, Groups
