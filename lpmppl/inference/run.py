@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +32,7 @@ from lpmppl.inference.results import tree_of
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
-__all__ = ["Simulation", "create", "run"]
+__all__ = ["Simulation", "checked", "create", "drawn", "run", "setting", "simulated", "whole"]
 
 Act = tuple[str, float | str, int]
 _ONE_AT_A_TIME = threading.RLock()
@@ -78,9 +80,9 @@ def run(
     Raises:
         InputError: for a name, value, day or file that can't be used; the nearest valid name is said.
     """
-    fixed, acts = _checked(model, days, seed, set or {}, interventions, draws, start)
+    fixed, acts = checked(model, days, seed, set or {}, interventions, draws, start)
     days, seed = int(days), int(seed)
-    _whole("checkpoint_every", checkpoint_every, 1)
+    whole("checkpoint_every", checkpoint_every, 1)
     if resume and checkpoint and Path(resume) != Path(checkpoint):
         raise InputError(f"resume={resume} goes on in its own file; leave checkpoint={checkpoint} out")
     if resume and not Path(resume).exists():
@@ -89,63 +91,86 @@ def run(
     path = Path(file) if file else None
     if path is not None and (draws or 1) > 1:
         raise InputError(f"a checkpoint is of one run, but draws={draws} was given; leave one of them out")
-    parameters = _thetas(model, fixed, draws, seed)
+    thetas = drawn(model, fixed, draws, seed)
+    solver = {"checkpoint": path, "every": checkpoint_every, "resume": resume is not None}
+    attrs = {"start": start, "parameters": json.dumps(thetas[0] if draws is None else fixed)}
+    return simulated(model, thetas, range(len(thetas)), days, seed, acts, attrs, progress, solver)
+
+
+def simulated(
+    model: Model,
+    thetas: Sequence[Mapping[str, float]],
+    chances: Sequence[int],
+    days: int,
+    seed: int,
+    acts: Sequence[Sequence[Any]] = (),
+    attrs: Mapping[str, Any] = MappingProxyType({}),
+    progress: bool = False,
+    solver: Mapping[str, Any] = MappingProxyType({}),
+) -> xr.DataTree:
+    """Simulate a model once for every draw, as `run` does once it has read what it was given.
+
+    Args:
+        model: the society.
+        thetas: the parameters of each draw, all of them.
+        chances: which draw of the agents' chance each one has.
+        days: how many days.
+        seed: the seed of the agents' chance.
+        acts: interventions: name, value and day.
+        attrs: what the result is to say of itself besides.
+        progress: show a progress bar on stderr.
+        solver: the solver's checkpoint, its interval and whether to resume.
+    """
+    path = solver.get("checkpoint")
     people = _fingerprint(model.population) if path else 0
-    tag = json.dumps([_version("lpmppl"), model.name, people, seed, days, parameters[0], acts], sort_keys=True)
+    tag = json.dumps([_version("lpmppl"), model.name, people, seed, days, thetas[0], acts], sort_keys=True)
     records: list[Record] = []
     began = time.perf_counter()
-    bar = _bar(progress, days * len(parameters))
+    bar = _bar(progress, days * len(thetas))
     with _ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
-        for draw, values in enumerate(parameters):
+        for number, (values, chance) in enumerate(zip(thetas, chances, strict=True)):
             theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
             renew()
-            solver = DiscreteTime(
-                progress=None if tick is None else lambda done, _, before=draw * days: tick(before + done),  # type: ignore[misc]
-                checkpoint=path,
-                every=checkpoint_every,
-                resume=resume is not None,
-                tag=tag,
-            )
             with ExitStack() as stack:
                 records.append(stack.enter_context(Record()))
-                stack.enter_context(solver)
-                stack.enter_context(ExogenousNoise(seed, draw))
+                done = None if tick is None else lambda n, _, before=number * days: tick(before + n)
+                stack.enter_context(DiscreteTime(progress=done, tag=tag, **solver))
+                stack.enter_context(ExogenousNoise(seed, chance))
                 if model.behaviour and not any(hasattr(h, "_pyro_decide") for h in handler_stack()):
                     stack.enter_context(Utility(model.behaviour))
                 for name, value, day in acts:
                     stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
                 simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
-    seconds = time.perf_counter() - began
-    attrs = {
+    said = {
         "agents": model.population.size,
         "days": days,
         "seed": seed,
         "model": model.name,
         "population": model.population.name,
         "population_provenance": str(model.population.dataset.attrs.get("provenance", "{}")),
-        "start": start or getattr(model, "start", ""),
-        "seconds": seconds,
+        "seconds": time.perf_counter() - began,
         "device": str(model.population.device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "lpmppl_version": _version("lpmppl"),
         "versions": json.dumps({name: _version(name) for name in STACK}),
-        "parameters": json.dumps(parameters[0] if draws is None else fixed),
         "interventions": json.dumps(acts),
+        **attrs,
     }
-    return tree_of(model, parameters, records, days, attrs)
+    said["start"] = said.get("start") or getattr(model, "start", "")
+    return tree_of(model, thetas, records, days, said)
 
 
-def _checked(
+def checked(
     model: Model, days: int, seed: int, fixed: Mapping[str, float], acts: Sequence[Act], draws: int | None, start: str
 ) -> tuple[dict[str, float], list[list[str | float | int]]]:
     """Check what a user gave, and name what can't be used."""
     if not isinstance(model, Model):
         raise InputError(f"a model is needed, but {type(model).__name__} was given")
-    days, seed = _whole("days", days, 1), _whole("seed", seed, 0)
+    days, seed = whole("days", days, 1), whole("seed", seed, 0)
     if seed >= 2**63:
         raise InputError(f"seed={seed} was given; give one below 2**63")
     if draws is not None:
-        _whole("draws", draws, 1)
+        whole("draws", draws, 1)
     try:
         date.fromisoformat(start or "2020-01-01")
     except (TypeError, ValueError) as e:
@@ -170,7 +195,7 @@ def _checked(
         name, given, day = act
         if name not in model.environment:
             raise InputError(nearest("part of the environment", name, model.environment))
-        value, day = _setting(model, name, given), _whole(f"the day of the intervention {name}", day, 0)
+        value, day = setting(model, name, given), whole(f"the day of the intervention {name}", day, 0)
         if day >= days:
             raise InputError(f"the intervention {name}={value:g}@{day} lies outside the run: give a day below {days}")
         if any(other[0] == name and other[2] == day for other in taken):
@@ -179,8 +204,12 @@ def _checked(
     return values, taken
 
 
-def _setting(model: Model, name: str, value: object) -> float:
-    """The number of what a part of the environment is set to: a word for it, or a number within its limits."""
+def setting(model: Model, name: str, value: object) -> float:
+    """The number of what a part of the environment is set to: a word for it, or a number within its limits.
+
+    Raises:
+        InputError: for a word or number that it can't be.
+    """
     words = model.options.get(name)
     if words is not None and isinstance(value, str):
         if value not in words:
@@ -196,7 +225,7 @@ def _setting(model: Model, name: str, value: object) -> float:
     return number
 
 
-def _whole(what: str, value: object, least: int) -> int:
+def whole(what: str, value: object, least: int) -> int:
     """Take a whole number of any integer type."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -235,7 +264,7 @@ def _fingerprint(population: Population) -> int:
     return value
 
 
-def _thetas(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int) -> list[dict[str, float]]:
+def drawn(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int) -> list[dict[str, float]]:
     """The parameters of every draw; the global random state is as it was afterwards."""
     if draws is None:
         return [{n: fixed.get(n, p.default) for n, p in model.parameters.items()}]

@@ -335,5 +335,6 @@ PART = Part(
     labour,
     begin,
     parameters=PARAMETERS,
+    outcomes={"out of work": lambda people, s: (people["employment"] != OUTSIDE) & ~s["employed"]},
     tallies={"ui_claims": "initial claims of unemployment insurance", "unemployed": "unemployed"},
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -49,6 +49,9 @@ class Model(ABC):
         options: the words for 0, 1, … of parts of the environment whose values have such, by name.
         tallies: what the model counts, by name, in a few words; the headline first.
         units: the units of tallies that don't count people, by name.
+        targets: parts of the environment that can be set for some alone, with the dimension that they are then on:
+            "agent" or "household".
+        outcomes: what may have become of an agent by the end, by name: the last state to a Boolean of shape (…, N).
         behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
         population: the people.
     """
@@ -58,6 +61,8 @@ class Model(ABC):
     environment: Mapping[str, float]
     limits: Mapping[str, tuple[float, float]] = MappingProxyType({})
     options: Mapping[str, Sequence[str]] = MappingProxyType({})
+    targets: Mapping[str, str] = MappingProxyType({})
+    outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
     behaviour: Mapping[str, Any] = MappingProxyType({})
     tallies: Mapping[str, str]
     units: Mapping[str, str] = MappingProxyType({})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from lpmppl.effects.internals.segments import broadcast
 from lpmppl.errors import InputError
@@ -83,6 +85,8 @@ class Pandemic(Model):
         self.environment: dict[str, float] = {}
         self.limits: dict[str, tuple[float, float]] = {}
         self.options: dict[str, Sequence[str]] = {}
+        self.targets: dict[str, str] = {}
+        self.outcomes: dict[str, Callable[[State], Tensor]] = {}
         self.tallies: dict[str, str] = {}
         self.units: dict[str, str] = {}
         headline = sorted(self.parts, key=lambda part: part.name != "transmission")
@@ -91,6 +95,8 @@ class Pandemic(Model):
             self.environment |= part.environment
             self.limits |= part.limits
             self.options |= part.options
+            self.targets |= part.targets
+            self.outcomes |= {name: partial(what, population) for name, what in part.outcomes.items()}
         for part in headline:
             self.tallies |= part.tallies
             self.units |= part.units

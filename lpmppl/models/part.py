@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
 
+from torch import Tensor
+
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
@@ -67,6 +69,8 @@ class Part:
         options: the words for 0, 1, … of what policies may change, by name, where its values have such.
         tallies: what it counts, by name, in a few words.
         units: the units of tallies that don't count people, by name.
+        targets: what policies may set for some alone, with the dimension it is then on: "agent" or "household".
+        outcomes: what may have become of an agent, by name: the people and the last state to a Boolean of shape (…, N).
     """
 
     name: str
@@ -79,6 +83,8 @@ class Part:
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tallies: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[str, Callable[[Population, State], Tensor]] = field(default_factory=dict)
 
 
 def chosen(parts: Sequence[Part], without: Collection[str]) -> tuple[Part, ...]:

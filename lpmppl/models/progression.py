@@ -317,6 +317,7 @@ PART = Part(
         ),
         "reinfection_severity": Parameter(around(0.2), 0.2, "severity of a later infection", "factor", "chosen"),
     },
+    outcomes={"died": lambda _, s: s["stage"] == Stage.DEAD},
     tallies={
         "admissions": "hospital admissions",
         "deaths": "deaths",

@@ -248,6 +248,8 @@ class SEIRM(Model):
             ),
         }
         self.environment = {"transmission": 1.0}
+        self.targets = {"transmission": "agent"}
+        self.outcomes = {"infected": lambda s: ~s["susceptible"], "died": lambda s: s["stage"] == Stage.DEAD}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "deaths": "deaths"}
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:

@@ -62,6 +62,8 @@ class SIR(Model):
             ),
         }
         self.environment = {"transmission": 1.0}
+        self.targets = {"transmission": "agent"}
+        self.outcomes = {"infected": lambda s: ~s["susceptible"]}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "recoveries": "recoveries"}
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:

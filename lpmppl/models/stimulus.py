@@ -331,6 +331,7 @@ PART = Part(
     parameters=PARAMETERS,
     environment={"stimulus": 0.0},
     limits={"stimulus": (0.0, 1e6)},
+    targets={"stimulus": "household"},
     tallies={"spending": "household spending"},
     units={"spending": "dollars"},
 )

@@ -218,4 +218,6 @@ PART = Part(
     environment={"transmission": 1.0, "schools": -1.0},
     limits={"transmission": (0.0, 1000.0), "schools": (0.0, 1.0)},
     tallies={"infections": "new infections"},
+    targets={"transmission": "agent"},
+    outcomes={"infected": lambda _, s: s["episode"] > 0},
 )

@@ -144,5 +144,6 @@ PART = Part(
     environment={"doses_per_day": -1.0, "second_dose": 0.0},
     limits={"doses_per_day": (0.0, 1.0)},
     options={"second_dose": SCHEDULES},
+    outcomes={"vaccinated": lambda _, s: s["doses"] > 0},
     tallies={"doses": "doses of vaccine", "second_doses": "second doses"},
 )

@@ -1,0 +1,124 @@
+"""What if: the same people with the same chance, with and without policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from chirho.counterfactual.handlers import MultiWorldCounterfactual
+
+from lpmppl.errors import InputError
+from lpmppl.inference import policies as plans
+from lpmppl.inference.flows import Flows, Strata
+from lpmppl.inference.policies import FACTUAL, WORLD, Act, UnderPolicies
+from lpmppl.inference.run import checked, drawn, simulated, whole
+from lpmppl.models.model import Model
+
+__all__ = ["counterfactual"]
+
+
+def counterfactual(
+    model: Model,
+    do: Any,
+    at: int | Sequence[int] | None = None,
+    days: int = 90,
+    seed: int = 0,
+    *,
+    draws: int | None = None,
+    replicates: int = 1,
+    posterior: xr.DataTree | None = None,
+    set: Mapping[str, float] | None = None,
+    interventions: Sequence[tuple[str, float | str, int]] = (),
+    factorial: bool = False,
+    by: Mapping[str, str] | None = None,
+    start: str = "",
+    progress: bool = False,
+) -> xr.DataTree:
+    """Say what would have become of the same people, with the same chance, under other policies.
+
+    One run holds every alternative as a world beside the world as it was; they share the days before one of them does
+    something, and all of every person's chance, so that what differs between them is the policy's doing. It is ChiRho's
+    `MultiWorldCounterfactual` around `run`, with one index of worlds, `policy`.
+
+    Args:
+        model: the society.
+        do: the policies, as `lpmppl.inference.policies.policies` reads them: `{"stimulus": 500.0}`, a sweep
+            `{"stimulus": [250.0, 500.0]}`, acts with their own days `[("stimulus", 500.0, 30), …]`, or policies by name
+            `{"cheque": [("stimulus", 500.0, 30)], …}`; a value may be a `Trigger`.
+        at: the day, or days to sweep over, of values in `do` that have none.
+        days: how many days, 1 or more.
+        seed: the seed of the agents' chance, and of the parameters where they are drawn.
+        draws: how many times parameters are drawn, from the posterior or else from their priors; None for once at the
+            defaults.
+        replicates: how many times the agents' chance is drawn anew for each of them, which tells what is uncertain by
+            chance from what is by parameters.
+        posterior: a DataTree with a group `posterior`, from which parameters are drawn.
+        set: values of parameters, by name, that aren't drawn.
+        interventions: `(name, value, day)`: what is done in every world.
+        factorial: whether the policies are also combined with each other in every way.
+        by: variables of agents or households by the name of their dimension, by which individual outcomes are counted;
+            borough, age and income band by default, where the population has them.
+        start: the ISO date of day 0, for the results.
+        progress: show a progress bar on stderr.
+    Returns:
+        a DataTree as `run` gives it, whose tallies have the dimension `policy`, with a group `flows`: of each outcome,
+        how many people had it as it was and would have had it (chain, draw, policy, strata, was, would).
+    Raises:
+        InputError: for a policy, name, value, day or posterior that can't be used.
+    """
+    chosen = plans.policies(do, at)
+    chosen = plans.factorial(chosen) if factorial else chosen
+    fixed, always = checked(model, days, seed, set or {}, interventions, draws, start)
+    days, seed, replicates = int(days), int(seed), whole("replicates", replicates, 1)
+    under = UnderPolicies(model, chosen, [Act(str(n), v, int(d)) for n, v, d in always], days)
+    thetas = drawn(model, fixed, draws, seed) if posterior is None else _posterior(model, posterior, fixed, draws, seed)
+    worlds = [FACTUAL, *(policy.name for policy in chosen)]
+    counted = Flows(model.outcomes, Strata(model.population, by), WORLD, worlds)
+    attrs = {
+        "start": start,
+        "parameters": json.dumps(thetas[0] if draws is None and posterior is None else fixed),
+        "policies": json.dumps({p.name: [str(act) for act in p.acts] for p in chosen}),
+        "interventions": json.dumps(always),
+        "draws_from": "posterior" if posterior is not None else "defaults" if draws is None else "prior",
+    }
+    each = [theta for theta in thetas for _ in range(replicates)]
+    with ExitStack() as stack:
+        stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
+        stack.enter_context(counted)
+        tree = simulated(under, each, range(len(each)), days, seed, (), attrs, progress)
+    whose = ("draw", np.repeat(np.arange(len(thetas)), replicates))
+    for group in ("prior", "prior_predictive"):
+        found = tree[group].to_dataset().assign_coords(parameters=whose)
+        if group == "prior_predictive":
+            if WORLD not in found.dims:  # nothing was ever done
+                found = found.expand_dims({WORLD: len(worlds)}, 2)
+            found = found.assign_coords({WORLD: worlds})
+        tree[group] = xr.DataTree(found)
+    if model.outcomes:
+        tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=whose))
+    return tree
+
+
+def _posterior(
+    model: Model, tree: xr.DataTree, fixed: Mapping[str, float], draws: int | None, seed: int
+) -> list[dict[str, float]]:
+    """Parameters of draws from a posterior, without replacement as far as it reaches."""
+    if "posterior" not in tree.children:
+        raise InputError(f"the posterior has no group 'posterior', but {', '.join(tree.children) or 'none at all'}")
+    found = tree["posterior"].to_dataset()
+    if missing := [name for name in model.parameters if name not in found and name not in fixed]:
+        raise InputError(
+            f"the posterior lacks {', '.join(missing)}, which the model has; fit the whole model, or say values in set="
+        )
+    samples = found.stack(sample=("chain", "draw"))
+    size = samples.sizes["sample"]
+    number = size if draws is None else whole("draws", draws, 1)
+    generator = torch.Generator().manual_seed(seed)
+    order = [int(i) for _ in range(-(-number // size)) for i in torch.randperm(size, generator=generator)][:number]
+    values = {name: samples[name].to_numpy() for name in model.parameters if name not in fixed}
+    return [{n: fixed[n] if n in fixed else float(values[n][i]) for n in model.parameters} for i in order]
