@@ -14,16 +14,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lpmppl import report as report
+    from lpmppl.inference.contrasts import contrast as contrast
+    from lpmppl.inference.contrasts import cost_per as cost_per
+    from lpmppl.inference.contrasts import fates as fates
+    from lpmppl.inference.counterfactual import counterfactual as counterfactual
+    from lpmppl.inference.policies import Act as Act
+    from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
     from lpmppl.models import nyc as nyc
 
 __version__ = "0.1.0"
 
-_VERBS = {"run": "lpmppl.inference.run", "create": "lpmppl.inference.run"}
+_VERBS = {
+    "run": "lpmppl.inference.run",
+    "create": "lpmppl.inference.run",
+    "counterfactual": "lpmppl.inference.counterfactual",
+    "contrast": "lpmppl.inference.contrasts",
+    "cost_per": "lpmppl.inference.contrasts",
+    "fates": "lpmppl.inference.contrasts",
+    "Act": "lpmppl.inference.policies",
+    "Trigger": "lpmppl.inference.policies",
+}
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
-__all__ = ["create", "nyc", "report", "run"]
+__all__ = [
+    "Act", "Trigger", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer import TyperException
 
+from lpmppl.cli.counterfactual import counterfactual
 from lpmppl.cli.doctor import doctor
 from lpmppl.cli.interrupted import Interrupted, forget_interrupt
 from lpmppl.cli.population import population
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("simulate")(simulate)
+app.command("counterfactual")(counterfactual)
 app.add_typer(population, name="population")
 app.command("report")(report)
 app.command("doctor")(doctor)
@@ -51,6 +53,8 @@ def about() -> None:
     [bold]lpmppl simulate nyc --agents 100000 --days 60 --out runs/first[/]  a small New York
 
     [bold]lpmppl simulate nyc --out runs/nyc[/]  all 8.4 million people, 90 days
+
+    [bold]lpmppl counterfactual nyc --agents 100000 --do stimulus=500@30[/]  what would a cheque have done?
 
     Bad input ends with one line and exit code 2, Ctrl-C with 130.
     """

@@ -11,8 +11,11 @@ from lpmppl.errors import InputError, nearest
 
 __all__ = ["CITY_BYTES", "check_device", "check_memory", "free_disk", "free_memory", "peak_rss_mb"]
 
-CITY_BYTES = 300
-"""Memory that a person takes at the peak of building and simulating, in bytes (measured at 8.4 million)."""
+CITY_BYTES = 550
+"""Memory that a person takes at the peak of building and simulating, in bytes (the pandemic at 8.4 million)."""
+
+WORLD_BYTES = 320
+"""What a further world of a person takes, in bytes."""
 
 GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 GROUP_USED = Path("/sys/fs/cgroup/memory.current")
@@ -30,10 +33,16 @@ def check_device(name: str) -> None:
         raise InputError(nearest("device", name, here))
 
 
-def check_memory(agents: int) -> None:
-    """Raise InputError where so many agents can't fit into the free memory."""
-    free, need = free_memory(), agents * CITY_BYTES
+def check_memory(agents: int, worlds: int = 1) -> None:
+    """Raise InputError where so many agents, in so many worlds, can't fit into the free memory."""
+    free, need = free_memory(), agents * (CITY_BYTES + (worlds - 1) * WORLD_BYTES)
     if free is not None and need > free:
+        more = int((free / agents - CITY_BYTES) / WORLD_BYTES)
+        if worlds > 1 and more > 0:
+            raise InputError(
+                f"{worlds - 1} policies among {agents:,} people take about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB "
+                f"are free: give at most {more} at once, or fewer people"
+            )
         fits = int(free / CITY_BYTES) // 100_000 * 100_000
         raise InputError(
             f"--agents {agents}: {agents:,} people take about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free, "

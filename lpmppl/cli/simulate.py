@@ -27,6 +27,7 @@ from lpmppl.errors import InputError, LpmError
 if TYPE_CHECKING:
     from xarray import DataTree
 
+    from lpmppl.models.model import Model
     from lpmppl.models.population import Population
 
 __all__ = ["simulate"]
@@ -250,17 +251,22 @@ def begin(folder: RunFolder, asked: Settings, data: Mapping[str, Any]) -> None:
     folder.write({"settings": asked.record(), "data": dict(data)})
 
 
+def made(asked: Settings, population: Population) -> Model:
+    """Make the model of its people."""
+    make = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)
+    if asked.start and "start" not in inspect.signature(make).parameters:
+        raise InputError(f"--start {asked.start}: the model {asked.model} has no dates; leave --start out")
+    model: Model = make(population, **({"start": asked.start} if asked.start else {}))
+    return model
+
+
 def simulated(asked: Settings, population: Population, folder: RunFolder | None, every: int) -> DataTree:
     """Run the model."""
     from lpmppl.inference.run import run
 
-    make = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)
-    if asked.start and "start" not in inspect.signature(make).parameters:
-        raise InputError(f"--start {asked.start}: the model {asked.model} has no dates; leave --start out")
-    model = make(population, **({"start": asked.start} if asked.start else {}))
     checkpoint = folder.checkpoint if folder else None
     return run(
-        model,
+        made(asked, population),
         days=asked.days,
         seed=asked.seed,
         set=dict(asked.set),

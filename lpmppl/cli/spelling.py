@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lpmppl.errors import InputError
 
-__all__ = ["interventions", "settings"]
+if TYPE_CHECKING:
+    from lpmppl.inference.policies import Policy
+
+__all__ = ["interventions", "policies", "settings"]
 
 NAME = re.compile(r"[A-Za-z_][\w./-]*")
 NO_NUMBERS = ("nan", "inf", "infinity")
+TRIGGER = re.compile(r"(?P<key>[A-Za-z_][\w./-]*)>(?P<above>[^<>]+)(?:<(?P<below>[^<>]+))?")
 
 
 def settings(texts: Sequence[str]) -> dict[str, float]:
@@ -54,9 +59,55 @@ def interventions(texts: Sequence[str]) -> list[tuple[str, float | str, int]]:
             raise InputError(f"--intervene '{text}': the day '{day}' isn't a whole number")
         if any((name.strip(), int(day)) == (other, when) for other, _, when in acts):
             raise InputError(f"--intervene gives '{name.strip()}' twice on day {int(day)}: give it once a day")
-        word = value.strip() if NAME.fullmatch(value.strip()) and value.strip().lower() not in NO_NUMBERS else None
-        acts.append((name.strip(), word or finite(value, f"--intervene {text}"), int(day)))
+        acts.append((name.strip(), said(value, f"--intervene {text}"), int(day)))
     return acts
+
+
+def said(value: str, where: str) -> float | str:
+    """Read a word or a finite number."""
+    text = value.strip()
+    return text if NAME.fullmatch(text) and text.lower() not in NO_NUMBERS else finite(text, where)
+
+
+def policies(texts: Sequence[str]) -> list[Policy]:
+    """Read policies: `name=value@day`, several acts of one joined by commas, with a label before a colon if wanted.
+
+    In place of the day, `key>high<low` sets the value while that part of the state, having risen above `high`, isn't
+    back below `low`; without `<low`, for good.
+
+    Raises InputError for another spelling, a value that isn't a finite number or a word, or a policy given twice.
+
+    >>> [(p.name, len(p.acts)) for p in policies(["stimulus=500@30", "shut: schools=0@9, test=antigen@0"])]
+    [('stimulus=500@30', 1), ('shut', 2)]
+    """
+    from lpmppl.inference.policies import Act, Policy, Trigger
+
+    found: list[Policy] = []
+    for text in texts:
+        label, colon, rest = text.rpartition(":")
+        acts = []
+        for spelled in rest.split(","):
+            act, _, when = spelled.rpartition("@")
+            name, equals, value = act.partition("=")
+            trigger = TRIGGER.fullmatch(when.strip())
+            if not equals or not NAME.fullmatch(name.strip()) or not (trigger or re.fullmatch(r"\s*\d+\s*", when)):
+                raise InputError(
+                    f"--do '{spelled.strip()}' should read name=value@day, for example --do stimulus=500@30, or "
+                    "name=value@key>high<low"
+                )
+            where = f"--do {spelled.strip()}"
+            number = said(value, where)
+            if trigger is None:
+                acts.append(Act(name.strip(), number, int(when)))
+            else:
+                key, above, below = trigger["key"], finite(trigger["above"], where), trigger["below"]
+                until = None if below is None else (key, finite(below, where))
+                acts.append(Act(name.strip(), Trigger(number, (key, above), until), 0))
+        policy = Policy(label.strip() if colon and label.strip() else rest.strip(), tuple(acts))
+        if any(policy.name == other.name for other in found):
+            raise InputError(f"--do gives '{policy.name}' twice: give each policy once, or a label of its own")
+        found.append(policy)
+    return found
 
 
 def finite(text: str, where: str) -> float:

@@ -108,7 +108,9 @@ def policies(do: Any, at: int | Sequence[int] | None = None) -> tuple[Policy, ..
     ['both']
     """
     if isinstance(do, Policy):
-        return (do,)
+        do = [do]
+    if isinstance(do, Sequence) and not isinstance(do, str) and do and all(isinstance(p, Policy) for p in do):
+        do = {policy.name: policy for policy in do}
     if isinstance(do, Mapping) and do:
         named = [name for name, value in do.items() if isinstance(value, Policy) or _is_acts(value)]
         if len(named) == len(do):
@@ -271,12 +273,13 @@ class UnderPolicies(Model):
         state = self.model.initial(theta, start)
         device = self.population.device
         off = torch.zeros(1, dtype=torch.bool, device=device)
+        city = [name for name, x in state.items() if x.shape[-1:] == (1,)]
         memories = {step.memory: off for plan in self.plans for step in plan if step.trigger}
         for step in (s for plan in self.plans for s in plan if s.trigger):
             assert step.trigger is not None
             for condition in (step.trigger.when, step.trigger.until):
-                if isinstance(condition, tuple) and condition[0] not in state:
-                    raise InputError(nearest("part of the state", condition[0], state))
+                if isinstance(condition, tuple) and (condition[0] not in city):
+                    raise InputError(nearest("number of the whole city in the state", condition[0], city))
         return {**state, **memories, WORLD: torch.full((1,), self.only or 0, dtype=torch.int32, device=device)}
 
     def day(self, theta: Theta) -> Dynamics:

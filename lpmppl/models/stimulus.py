@@ -291,6 +291,7 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
 
     def change(s: State, day: _Day | None) -> State:
         tally("spending", nobody if day is None else day.spent, by=groups, quantum=CENT, bound=MOST)
+        tally("payments", nobody if day is None else day.paid, by=groups, quantum=CENT, bound=MOST)
         clear = {"stimulus": torch.zeros_like(s["stimulus"])}
         if day is None:
             return {**clear, "paid": nothing}
@@ -332,6 +333,6 @@ PART = Part(
     environment={"stimulus": 0.0},
     limits={"stimulus": (0.0, 1e6)},
     targets={"stimulus": "household"},
-    tallies={"spending": "household spending"},
-    units={"spending": "dollars"},
+    tallies={"spending": "household spending", "payments": "stimulus payments"},
+    units={"spending": "dollars", "payments": "dollars"},
 )

@@ -75,5 +75,5 @@ def test_a_control_group_limits_the_free_memory(monkeypatch: pytest.MonkeyPatch,
 def test_more_people_than_fit_are_refused_with_a_number_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda: 1e9)
     machine.check_memory(1_000_000)
-    with pytest.raises(InputError, match=r"--agents 8400000: .* give at most 3,300,000"):
+    with pytest.raises(InputError, match=r"--agents 8400000: .* give at most 1,800,000"):
         machine.check_memory(8_400_000)

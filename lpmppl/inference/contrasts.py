@@ -1,0 +1,198 @@
+"""What policies do: differences between worlds that share everybody's chance, with what is uncertain about them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from lpmppl.errors import InputError, nearest
+from lpmppl.inference.policies import WORLD
+
+__all__ = ["amounts", "contrast", "cost_per", "fates"]
+
+SAMPLES = ("chain", "draw")
+ESTIMATES = ("mean", "low", "high", "sd", "sd_chance", "sd_parameters")
+
+
+def amounts(tree: xr.DataTree, by: str | Sequence[str] = (), daily: bool = False) -> xr.Dataset:
+    """What every tally comes to, in every draw and world.
+
+    Args:
+        tree: what `counterfactual` gave.
+        by: strata to keep; tallies without one of them are left out.
+        daily: whether to keep days; otherwise a flow is summed over them, and a stock is taken on the last day, with
+            its greatest day as `peak_<name>`.
+    Returns:
+        dims (chain, draw, policy, strata of `by`…), with day where it is kept; in the units of the tally.
+    Raises:
+        InputError: for a result without policies, or a stratum that no tally has.
+    """
+    if "prior_predictive" not in tree.children or WORLD not in tree["prior_predictive"].dims:
+        raise InputError("this result has no policies to compare; make it with lpm.counterfactual")
+    tallies = tree["prior_predictive"].to_dataset()
+    wanted = [by] if isinstance(by, str) else list(by)
+    strata = [str(d) for d in tallies.dims if d not in (*SAMPLES, WORLD, "day")]
+    for stratum in wanted:
+        if stratum not in strata:
+            raise InputError(nearest("stratum", stratum, strata))
+    found: dict[Hashable, xr.DataArray] = {}
+    for name, tally in tallies.data_vars.items():
+        if not set(wanted) <= set(map(str, tally.dims)):
+            continue
+        whole = tally.sum([d for d in tally.dims if d in strata and d not in wanted])
+        units = str(tally.attrs.get("units", "people"))
+        if daily:
+            found[name] = whole.assign_attrs(tally.attrs)
+        elif tally.attrs.get("kind") == "stock":
+            found[f"peak_{name}"] = whole.max("day").assign_attrs(units=units)
+            found[name] = whole.isel(day=-1, drop=True).assign_attrs(units=units)
+        else:
+            found[name] = whole.sum("day").assign_attrs(units=units.removesuffix(" per day"))
+    return xr.Dataset(found)
+
+
+def contrast(
+    tree: xr.DataTree,
+    by: str | Sequence[str] = (),
+    daily: bool = False,
+    ratio: bool = False,
+    level: float = 0.9,
+) -> xr.Dataset:
+    r"""The effect of every policy on every tally: with it less without it, or their ratio.
+
+    Args:
+        tree: what `counterfactual` gave.
+        by: strata to keep.
+        daily: whether to keep days.
+        ratio: the quotient of the two worlds instead of their difference; NaN where there is nothing to compare with.
+        level: the share of draws between `low` and `high`.
+    Returns:
+        dims (policy, estimate, …) with the estimates mean, low, high and sd over draws, and of the latter
+        `sd_chance` and `sd_parameters`: with draws i of the parameters and R draws of chance in each,
+        :math:`\sigma_c^2 = \overline{s_i^2}` and :math:`\sigma_p^2 = s^2(\bar x_i) - \sigma_c^2 / R`, NaN where they
+        can't be told apart.
+    Raises:
+        InputError: for a result without policies, a stratum that no tally has or a level outside (0, 1).
+    """
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level={level} was given; give a share between 0 and 1, such as 0.9")
+    found = amounts(tree, by, daily)
+    factual, others = found.isel({WORLD: 0}, drop=True), found.isel({WORLD: slice(1, None)})
+    each = others / factual.where(factual != 0) if ratio else others - factual
+    estimated = each.map(lambda x: _estimate(x, level))
+    for name, x in found.items():
+        estimated[name].attrs = {"units": "ratio" if ratio else str(x.attrs.get("units", ""))}
+    return estimated
+
+
+def _estimate(x: xr.DataArray, level: float) -> xr.DataArray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what is undefined in every draw is so in all
+        low, high = (x.quantile(q, SAMPLES).drop_vars("quantile") for q in ((1 - level) / 2, (1 + level) / 2))
+    several = x.sizes["chain"] * x.sizes["draw"] > 1
+    nothing = xr.full_like(low, np.nan)
+    sd = x.std(SAMPLES, ddof=1) if several else nothing
+    chance, parameters = _apart(x) if several else (nothing, nothing)
+    parts = xr.concat([x.mean(SAMPLES), low, high, sd, chance, parameters], "estimate", coords="minimal")
+    return parts.assign_coords(estimate=list(ESTIMATES)).transpose(WORLD, "estimate", ...)
+
+
+def _apart(x: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The standard deviations by chance and by parameters."""
+    of = x.coords["parameters"].values
+    groups = [np.flatnonzero(of == k) for k in np.unique(of)]
+    nothing = xr.full_like(x.mean(SAMPLES), np.nan)
+    replicates = min(len(g) for g in groups)
+    if replicates < 2:
+        return nothing, nothing
+    within = xr.concat([x.isel(draw=g).var(SAMPLES, ddof=1) for g in groups], "group").mean("group")
+    if len(groups) < 2:
+        return within**0.5, nothing
+    means = xr.concat([x.isel(draw=g).mean(SAMPLES) for g in groups], "group")
+    return within**0.5, (means.var("group", ddof=1) - within / replicates).clip(min=0) ** 0.5
+
+
+def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: float = 0.9) -> xr.Dataset:
+    r"""What a policy would have changed for whom: the probabilities of individual outcomes in two worlds at once.
+
+    Args:
+        tree: what `counterfactual` gave.
+        outcome: an individual outcome, such as `infected`.
+        by: strata to keep.
+        level: the share of draws between `low` and `high`.
+    Returns:
+        dims (policy, estimate, strata…) of: `necessity`, of those who had the outcome, the share who wouldn't have
+        under the policy (that it wasn't done was necessary: Pearl's probability of necessity); `sufficiency`, of those
+        who hadn't, the share who would have; `averted` and `caused`, how many people those are; and
+        `needed_to_treat`, people per outcome averted on balance, with NaN where none is.
+    Raises:
+        InputError: for an outcome or a stratum that the result hasn't.
+    """
+    if "flows" not in tree.children:
+        raise InputError("this result has no individual outcomes; make it with lpm.counterfactual")
+    flows = tree["flows"].to_dataset()
+    if outcome not in flows:
+        raise InputError(nearest("outcome", outcome, [str(n) for n in flows.data_vars]))
+    counts, wanted = flows[outcome], [by] if isinstance(by, str) else list(by)
+    strata = [str(d) for d in counts.dims if d not in (*SAMPLES, WORLD, "was", "would")]
+    for name in wanted:
+        if name not in strata:
+            raise InputError(nearest("stratum", name, strata))
+    counts = counts.sum([d for d in strata if d not in wanted])
+    averted, caused = counts.sel(was="yes", would="no", drop=True), counts.sel(was="no", would="yes", drop=True)
+    had = counts.sel(was="yes", drop=True).sum("would")
+    hadnt = counts.sel(was="no", drop=True).sum("would")
+    balance = averted - caused
+    found = xr.Dataset(
+        {
+            "necessity": averted / had.where(had > 0),
+            "sufficiency": caused / hadnt.where(hadnt > 0),
+            "averted": averted,
+            "caused": caused,
+            "needed_to_treat": (had + hadnt) / balance.where(balance > 0),
+        }
+    )
+    return found.map(lambda x: _estimate(x.astype(float), level))
+
+
+def cost_per(
+    tree: xr.DataTree, outcome: str, cost: str = "payments", level: float = 0.9, resamples: int = 2000, seed: int = 0
+) -> xr.Dataset:
+    r"""What one averted outcome costs: :math:`-\overline{\Delta C} / \overline{\Delta Y}` over draws.
+
+    Args:
+        tree: what `counterfactual` gave.
+        outcome: the tally to avert, such as `infections`.
+        cost: the tally of what is spent, such as `payments`, in dollars.
+        level: the share of bootstrap resamples of the draws between `low` and `high`.
+        resamples: how many of them.
+        seed: the seed of the resampling.
+    Returns:
+        `cost`, dims (policy, estimate) with mean, low and high, in units of cost per averted outcome; NaN where the
+        policy averts nothing.
+    Raises:
+        InputError: for a tally that the result hasn't.
+    """
+    found = amounts(tree)
+    for name in (outcome, cost):
+        if name not in found:
+            raise InputError(nearest("tally", name, [str(n) for n in found.data_vars]))
+    difference = found.isel({WORLD: slice(1, None)}) - found.isel({WORLD: 0}, drop=True)
+    dollars, averted = (
+        difference[name].transpose(WORLD, *SAMPLES).to_numpy().reshape(difference.sizes[WORLD], -1) * sign
+        for name, sign in ((cost, 1), (outcome, -1))
+    )
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, dollars.shape[1], (resamples, dollars.shape[1]))
+    spent, fewer = dollars[:, picks].mean(-1), averted[:, picks].mean(-1)
+    ratios = np.divide(spent, fewer, out=np.full_like(spent, np.inf), where=fewer > 0)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=-1, method="inverted_cdf")
+    whole = averted.mean(-1)
+    mean = np.divide(dollars.mean(-1), whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    values = np.stack([mean, np.where(whole > 0, low, np.nan), np.where(whole > 0, high, np.nan)], -1)
+    coords = {WORLD: difference[WORLD].values, "estimate": ["mean", "low", "high"]}
+    units = f"{found[cost].attrs.get('units', '')} per averted of {outcome}"
+    return xr.Dataset({"cost": ((WORLD, "estimate"), values, {"units": units})}, coords)
