@@ -14,6 +14,7 @@ from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
+from lpmppl.inference.contrasts import contrast
 from lpmppl.inference.flows import Flows, Strata
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, UnderPolicies
 from lpmppl.inference.run import checked, drawn, simulated, whole
@@ -66,8 +67,9 @@ def counterfactual(
         start: the ISO date of day 0, for the results.
         progress: show a progress bar on stderr.
     Returns:
-        a DataTree as `run` gives it, whose tallies have the dimension `policy`, with a group `flows`: of each outcome,
-        how many people had it as it was and would have had it (chain, draw, policy, strata, was, would).
+        a DataTree as `run` gives it, whose tallies have the dimension `policy`, with the groups `effects`,
+        `effects_daily` and `effects_by_<stratum>`, which `contrast` explains, and `flows`: of each outcome, how many
+        people had it as it was and would have had it (chain, draw, policy, strata, was, would).
     Raises:
         InputError: for a policy, name, value, day or posterior that can't be used.
     """
@@ -101,6 +103,10 @@ def counterfactual(
         tree[group] = xr.DataTree(found)
     if model.outcomes:
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=whose))
+    tree["effects"] = xr.DataTree(contrast(tree))
+    tree["effects_daily"] = xr.DataTree(contrast(tree, daily=True))
+    for stratum in model.by.dims if model.by else ():
+        tree[f"effects_by_{stratum}"] = xr.DataTree(contrast(tree, by=stratum))
     return tree
 
 

@@ -253,7 +253,7 @@ class UnderPolicies(Model):
         self.name, self.population = model.name, model.population  # type: ignore[misc]
         self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
         self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
-        self.units, self.targets, self.outcomes = model.units, model.targets, model.outcomes
+        self.units, self.targets, self.outcomes, self.by = model.units, model.targets, model.outcomes, model.by
         self.plans = [
             [_ready(model, act, days, f"{WORLD}/{k}/{n}") for n, act in enumerate(acts)]
             for k, acts in enumerate([tuple(always), *(p.acts for p in self.policies)])

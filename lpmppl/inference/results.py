@@ -54,7 +54,7 @@ def tree_of(
         "prior": prior.assign_coords(chain=[0], draw=np.arange(len(records))),
         "prior_predictive": outcomes,
     }
-    by = getattr(model, "by", None)
+    by = model.by
     if by is not None:
         shape = tuple(len(labels) for labels in by.dims.values())
         people = xr.DataArray(by.size.cpu().numpy().reshape(shape), dims=tuple(by.dims), coords=dict(by.dims))

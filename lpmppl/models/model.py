@@ -13,6 +13,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from lpmppl.effects.ops import simulate
+from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -47,6 +48,7 @@ class Model(ABC):
         environment: the state keys that policies may change, with their values at the start.
         limits: the least and the greatest value of parts of the environment, by name, where there are such.
         options: the words for 0, 1, … of parts of the environment whose values have such, by name.
+        by: the strata of its tallies, or None for one total.
         tallies: what the model counts, by name, in a few words; the headline first.
         units: the units of tallies that don't count people, by name.
         targets: parts of the environment that can be set for some alone, with the dimension that they are then on:
@@ -64,6 +66,7 @@ class Model(ABC):
     targets: Mapping[str, str] = MappingProxyType({})
     outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
     behaviour: Mapping[str, Any] = MappingProxyType({})
+    by: Groups | None = None
     tallies: Mapping[str, str]
     units: Mapping[str, str] = MappingProxyType({})
     population: Population

@@ -1,0 +1,122 @@
+"""Estimates of effects from results whose every number is known."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import lpmppl as lpm
+from lpmppl.errors import InputError
+from lpmppl.inference.contrasts import amounts
+
+WORLDS = ["as it was", "cheque", "nothing"]
+
+
+def result(parameters=(0, 0, 1, 1), seed=0):
+    """Four draws of two tallies by borough in three worlds, in the third of which nothing differs."""
+    rng, n = np.random.default_rng(seed), len(parameters)
+    dims = ("chain", "draw", "policy", "day", "borough")
+    infections = rng.integers(50, 99, (1, n, 3, 5, 2))
+    infections[:, :, 2] = infections[:, :, 0]
+    beds = rng.integers(5, 9, (1, n, 3, 5, 2))
+    paid = np.zeros((1, n, 3, 5, 2))
+    paid[:, :, 1, 2] = 1000.0
+    tallies = xr.Dataset(
+        {
+            "infections": (dims, infections, {"kind": "flow", "units": "people per day"}),
+            "beds": (dims, beds, {"kind": "stock", "units": "people"}),
+            "payments": (dims, paid, {"kind": "flow", "units": "dollars per day"}),
+        },
+        {"policy": WORLDS, "borough": ["Bronx", "Queens"], "parameters": ("draw", list(parameters))},
+    )
+    flows = rng.integers(1, 20, (1, n, 2, 2, 2, 2))
+    flows[:, :, 1, :, 0, 1] = flows[:, :, 1, :, 1, 0] = 0
+    coords = {"policy": WORLDS[1:], "borough": ["Bronx", "Queens"], "was": ["no", "yes"], "would": ["no", "yes"]}
+    fates = xr.Dataset(
+        {"infected": (("chain", "draw", "policy", "borough", "was", "would"), flows)},
+        {**coords, "parameters": ("draw", list(parameters))},
+    )
+    return xr.DataTree.from_dict({"prior_predictive": tallies, "flows": fates}), infections, beds, flows
+
+
+def test_effects_are_differences_of_worlds():
+    tree, infections, beds, _ = result()
+    total = infections.sum((3, 4))[0]
+    found = lpm.contrast(tree)
+    x = total[:, 1] - total[:, 0]
+    expected = [x.mean(), *np.quantile(x, [0.05, 0.95]), x.std(ddof=1)]
+    assert found["infections"].sel(policy="cheque").values[:4] == pytest.approx(expected)
+    assert (found["infections"].sel(policy="nothing") == 0).all()
+    last = beds.sum(4)[0, :, :, -1]
+    assert float(found["beds"].sel(policy="cheque", estimate="mean")) == pytest.approx((last[:, 1] - last[:, 0]).mean())
+    peak = beds.sum(4)[0].max(-1)
+    assert float(found["peak_beds"].sel(policy="cheque", estimate="mean")) == pytest.approx(
+        (peak[:, 1] - peak[:, 0]).mean()
+    )
+    assert found["payments"].attrs["units"] == "dollars" and found["infections"].attrs["units"] == "people"
+    ratio = lpm.contrast(tree, by="borough", ratio=True, level=0.5)["infections"].sel(policy="cheque", borough="Queens")
+    queens = infections[0, :, :, :, 1].sum(2)
+    assert ratio.values[:3] == pytest.approx([(q := queens[:, 1] / queens[:, 0]).mean(), *np.quantile(q, [0.25, 0.75])])
+    daily = lpm.contrast(tree, daily=True)["infections"].sel(policy="cheque", estimate="mean")
+    assert daily.values == pytest.approx((infections.sum(4)[0, :, 1] - infections.sum(4)[0, :, 0]).mean(0))
+
+
+def test_chance_is_told_from_parameters():
+    rng = np.random.default_rng(1)
+    tree, *_ = result(parameters=np.repeat(np.arange(400), 5))
+    tallies = tree["prior_predictive"].to_dataset()
+    level = np.repeat(rng.normal(0, 30.0, 400), 5) + rng.normal(0, 10.0, 2000)
+    values = np.zeros(tallies["infections"].shape)
+    values[0, :, 1, 0, 0] = level
+    tree["prior_predictive"] = xr.DataTree(
+        tallies.assign(infections=(tallies["infections"].dims, values, {"kind": "flow"}))
+    )
+    found = lpm.contrast(tree)["infections"].sel(policy="cheque")
+    # Standard errors: 10/√3200 and 30/√800.
+    assert float(found.sel(estimate="sd_chance")) == pytest.approx(10.0, abs=0.6)
+    assert float(found.sel(estimate="sd_parameters")) == pytest.approx(30.0, abs=3.5)
+    alone = lpm.contrast(result(parameters=(0, 1, 2, 3))[0])["infections"]
+    assert alone.sel(estimate=["sd_chance", "sd_parameters"]).isnull().all()
+    single = lpm.contrast(result(parameters=(0,))[0])["infections"].sel(policy="cheque")
+    assert float(single.sel(estimate="low")) == float(single.sel(estimate="high")) == float(single.sel(estimate="mean"))
+    assert single.sel(estimate="sd").isnull()
+
+
+def test_fates_are_shares_of_those_who_had_or_hadnt():
+    tree, *_, flows = result()
+    found = lpm.fates(tree, "infected", by="borough").sel(policy="cheque", borough="Bronx", estimate="mean")
+    (no_no, no_yes), (yes_no, yes_yes) = (flows[0, :, 0, 0, i].T for i in (0, 1))
+    assert float(found["necessity"]) == pytest.approx((yes_no / (yes_no + yes_yes)).mean())
+    assert float(found["sufficiency"]) == pytest.approx((no_yes / (no_no + no_yes)).mean())
+    assert (float(found["averted"]), float(found["caused"])) == (yes_no.mean(), no_yes.mean())
+    balance = yes_no - no_yes
+    people = no_no + no_yes + yes_no + yes_yes
+    assert float(found["needed_to_treat"]) == pytest.approx((people[balance > 0] / balance[balance > 0]).mean())
+    null = lpm.fates(tree, "infected").sel(policy="nothing", estimate="mean")
+    assert float(null["necessity"]) == float(null["sufficiency"]) == 0 and np.isnan(float(null["needed_to_treat"]))
+
+
+def test_cost_is_dollars_over_what_is_averted():
+    tree, infections, *_ = result()
+    infections[:, :, 1] = infections[:, :, 0] - 2
+    tallies = tree["prior_predictive"].to_dataset()
+    tree["prior_predictive"] = xr.DataTree(
+        tallies.assign(infections=(tallies["infections"].dims, infections, {"kind": "flow"}))
+    )
+    found = lpm.cost_per(tree, "infections")["cost"]
+    assert found.sel(policy="cheque").values == pytest.approx([2000 / 20] * 3)
+    assert found.sel(policy="nothing").isnull().all()
+
+
+def test_what_a_result_hasnt_is_named():
+    tree, *_ = result()
+    for ask, said in (
+        (lambda: lpm.contrast(tree, by="boroughs"), "did you mean 'borough'"),
+        (lambda: lpm.contrast(tree, level=90), "level=90"),
+        (lambda: lpm.fates(tree, "infection"), "did you mean 'infected'"),
+        (lambda: lpm.fates(tree, "infected", by="age"), "unknown stratum 'age'"),
+        (lambda: lpm.cost_per(tree, "infection"), "did you mean 'infections'"),
+        (lambda: amounts(xr.DataTree()), "no policies to compare"),
+        (lambda: lpm.fates(xr.DataTree(), "infected"), "no individual outcomes"),
+    ):
+        with pytest.raises(InputError, match=said):
+            ask()
