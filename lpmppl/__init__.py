@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
+    from lpmppl.inference.search import search as search
     from lpmppl.models import nyc as nyc
 
 __version__ = "0.1.0"
@@ -33,13 +34,14 @@ _VERBS = {
     "contrast": "lpmppl.inference.contrasts",
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
+    "search": "lpmppl.inference.search",
     "Act": "lpmppl.inference.policies",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run",
+    "Act", "Trigger", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run", "search",
 ]  # fmt: skip
 
 

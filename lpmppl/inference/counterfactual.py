@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from chirho.counterfactual.handlers import MultiWorldCounterfactual
@@ -16,11 +16,11 @@ from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.contrasts import contrast
 from lpmppl.inference.flows import Flows, Strata
-from lpmppl.inference.policies import FACTUAL, WORLD, Act, UnderPolicies
+from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
 from lpmppl.inference.run import checked, drawn, simulated, whole
 from lpmppl.models.model import Model
 
-__all__ = ["counterfactual"]
+__all__ = ["counterfactual", "worlds_of"]
 
 
 def counterfactual(
@@ -77,10 +77,7 @@ def counterfactual(
     chosen = plans.factorial(chosen) if factorial else chosen
     fixed, always = checked(model, days, seed, set or {}, interventions, draws, start)
     days, seed, replicates = int(days), int(seed), whole("replicates", replicates, 1)
-    under = UnderPolicies(model, chosen, [Act(str(n), v, int(d)) for n, v, d in always], days)
     thetas = drawn(model, fixed, draws, seed) if posterior is None else _posterior(model, posterior, fixed, draws, seed)
-    worlds = [FACTUAL, *(policy.name for policy in chosen)]
-    counted = Flows(model.outcomes, Strata(model.population, by), WORLD, worlds)
     attrs = {
         "start": start,
         "parameters": json.dumps(thetas[0] if draws is None and posterior is None else fixed),
@@ -88,21 +85,57 @@ def counterfactual(
         "interventions": json.dumps(always),
         "draws_from": "posterior" if posterior is not None else "defaults" if draws is None else "prior",
     }
-    each = [theta for theta in thetas for _ in range(replicates)]
+    whose = [k for k in range(len(thetas)) for _ in range(replicates)]
+    acts = [Act(str(n), v, int(d)) for n, v, d in always]
+    each = [thetas[k] for k in whose]
+    return worlds_of(model, chosen, acts, each, range(len(each)), whose, days, seed, by, attrs, progress)
+
+
+def worlds_of(
+    model: Model,
+    chosen: Sequence[Policy],
+    always: Sequence[Act],
+    thetas: Sequence[Mapping[str, float]],
+    chances: Sequence[int],
+    whose: Sequence[int],
+    days: int,
+    seed: int,
+    by: Mapping[str, str] | None = None,
+    attrs: Mapping[str, Any] = MappingProxyType({}),
+    progress: bool = False,
+) -> xr.DataTree:
+    """Run the worlds of policies once for every draw, as `counterfactual` does once it has read what it was given.
+
+    Args:
+        model: the society.
+        chosen: the policies.
+        always: what is done in every world.
+        thetas: the parameters of each draw.
+        chances: which draw of the agents' chance each one has.
+        whose: which draw of the parameters each one has.
+        days: how many days.
+        seed: the seed of the agents' chance.
+        by: by what individual outcomes are counted.
+        attrs: what the result is to say of itself.
+        progress: show a progress bar on stderr.
+    """
+    under = UnderPolicies(model, chosen, always, days)
+    worlds = [FACTUAL, *(policy.name for policy in chosen)]
+    counted = Flows(model.outcomes, Strata(model.population, by), WORLD, worlds)
     with ExitStack() as stack:
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
         stack.enter_context(counted)
-        tree = simulated(under, each, range(len(each)), days, seed, (), attrs, progress)
-    whose = ("draw", np.repeat(np.arange(len(thetas)), replicates))
+        tree = simulated(under, thetas, chances, days, seed, (), attrs, progress)
+    parameters = ("draw", list(whose))
     for group in ("prior", "prior_predictive"):
-        found = tree[group].to_dataset().assign_coords(parameters=whose)
+        found = tree[group].to_dataset().assign_coords(parameters=parameters)
         if group == "prior_predictive":
             if WORLD not in found.dims:  # nothing was ever done
                 found = found.expand_dims({WORLD: len(worlds)}, 2)
             found = found.assign_coords({WORLD: worlds})
         tree[group] = xr.DataTree(found)
     if model.outcomes:
-        tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=whose))
+        tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
     tree["effects"] = xr.DataTree(contrast(tree))
     tree["effects_daily"] = xr.DataTree(contrast(tree, daily=True))
     for stratum in model.by.dims if model.by else ():
