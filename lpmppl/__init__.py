@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lpmppl import report as report
+    from lpmppl.inference.attribution import attribute as attribute
+    from lpmppl.inference.attribution import attribute_substeps as attribute_substeps
     from lpmppl.inference.contrasts import contrast as contrast
     from lpmppl.inference.contrasts import cost_per as cost_per
     from lpmppl.inference.contrasts import fates as fates
@@ -35,13 +37,15 @@ _VERBS = {
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
     "search": "lpmppl.inference.search",
+    "attribute": "lpmppl.inference.attribution",
+    "attribute_substeps": "lpmppl.inference.attribution",
     "Act": "lpmppl.inference.policies",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run", "search",
+    "Act", "Trigger", "attribute", "attribute_substeps", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run", "search",
 ]  # fmt: skip
 
 
