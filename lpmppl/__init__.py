@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
     from lpmppl.inference.search import search as search
+    from lpmppl.inference.weights import weigh as weigh
     from lpmppl.models import nyc as nyc
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ _VERBS = {
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
     "search": "lpmppl.inference.search",
+    "weigh": "lpmppl.inference.weights",
     "attribute": "lpmppl.inference.attribution",
     "attribute_substeps": "lpmppl.inference.attribution",
     "Act": "lpmppl.inference.policies",
@@ -45,7 +47,7 @@ _VERBS = {
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "attribute", "attribute_substeps", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run", "search",
+    "Act", "Trigger", "attribute", "attribute_substeps", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run", "search", "weigh",
 ]  # fmt: skip
 
 

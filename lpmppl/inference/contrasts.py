@@ -11,7 +11,7 @@ import xarray as xr
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.policies import WORLD
 
-__all__ = ["amounts", "contrast", "cost_per", "fates"]
+__all__ = ["amounts", "contrast", "cost_per", "fates", "with_effects"]
 
 SAMPLES = ("chain", "draw")
 ESTIMATES = ("mean", "low", "high", "sd", "sd_chance", "sd_parameters")
@@ -88,15 +88,40 @@ def contrast(
     return estimated
 
 
+def with_effects(tree: xr.DataTree) -> xr.DataTree:
+    """Put into a result what its policies do: `effects`, `effects_daily` and, by stratum, `effects_by_<stratum>`."""
+    tree["effects"] = xr.DataTree(contrast(tree))
+    tree["effects_daily"] = xr.DataTree(contrast(tree, daily=True))
+    strata = tree["constant_data"].dims if "constant_data" in tree.children else ()
+    for stratum in strata:
+        tree[f"effects_by_{stratum}"] = xr.DataTree(contrast(tree, by=str(stratum)))
+    return tree
+
+
 def _estimate(x: xr.DataArray, level: float) -> xr.DataArray:
+    several = x.sizes["chain"] * x.sizes["draw"] > 1
+    if "weight" in x.coords:
+        return _weighted(x, level)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # what is undefined in every draw is so in all
         low, high = (x.quantile(q, SAMPLES).drop_vars("quantile") for q in ((1 - level) / 2, (1 + level) / 2))
-    several = x.sizes["chain"] * x.sizes["draw"] > 1
     nothing = xr.full_like(low, np.nan)
     sd = x.std(SAMPLES, ddof=1) if several else nothing
     chance, parameters = _apart(x) if several else (nothing, nothing)
-    parts = xr.concat([x.mean(SAMPLES), low, high, sd, chance, parameters], "estimate", coords="minimal")
+    return _labelled(x.mean(SAMPLES), low, high, sd, chance, parameters)
+
+
+def _weighted(x: xr.DataArray, level: float) -> xr.DataArray:
+    """Estimates from draws that count for more or less; what is undefined in a draw is left out with its weight."""
+    weighted = x.weighted(x.coords["weight"].where(x.coords["weight"] > 0, 0.0))
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    low, high = (weighted.quantile(q, dim=SAMPLES).drop_vars("quantile") for q in ends)
+    nothing = xr.full_like(low, np.nan)
+    return _labelled(weighted.mean(SAMPLES), low, high, weighted.std(SAMPLES), nothing, nothing)
+
+
+def _labelled(*estimates: xr.DataArray) -> xr.DataArray:
+    parts = xr.concat(estimates, "estimate", coords="minimal", compat="override")
     return parts.assign_coords(estimate=list(ESTIMATES)).transpose(WORLD, "estimate", ...)
 
 
@@ -186,12 +211,14 @@ def cost_per(
         for name, sign in ((cost, 1), (outcome, -1))
     )
     rng = np.random.default_rng(seed)
-    picks = rng.integers(0, dollars.shape[1], (resamples, dollars.shape[1]))
+    draws = dollars.shape[1]
+    share = found.coords["weight"].to_numpy() if "weight" in found.coords else np.full(draws, 1 / draws)
+    picks = rng.choice(draws, (resamples, draws), p=share)
     spent, fewer = dollars[:, picks].mean(-1), averted[:, picks].mean(-1)
     ratios = np.divide(spent, fewer, out=np.full_like(spent, np.inf), where=fewer > 0)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=-1, method="inverted_cdf")
-    whole = averted.mean(-1)
-    mean = np.divide(dollars.mean(-1), whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    whole = averted @ share
+    mean = np.divide(dollars @ share, whole, out=np.full(len(whole), np.nan), where=whole > 0)
     values = np.stack([mean, np.where(whole > 0, low, np.nan), np.where(whole > 0, high, np.nan)], -1)
     coords = {WORLD: difference[WORLD].values, "estimate": ["mean", "low", "high"]}
     units = f"{found[cost].attrs.get('units', '')} per averted of {outcome}"

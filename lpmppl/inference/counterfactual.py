@@ -14,7 +14,7 @@ from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
-from lpmppl.inference.contrasts import contrast
+from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows, Strata
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
 from lpmppl.inference.run import checked, drawn, simulated, whole
@@ -136,11 +136,7 @@ def worlds_of(
         tree[group] = xr.DataTree(found)
     if model.outcomes:
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
-    tree["effects"] = xr.DataTree(contrast(tree))
-    tree["effects_daily"] = xr.DataTree(contrast(tree, daily=True))
-    for stratum in model.by.dims if model.by else ():
-        tree[f"effects_by_{stratum}"] = xr.DataTree(contrast(tree, by=stratum))
-    return tree
+    return with_effects(tree)
 
 
 def _posterior(

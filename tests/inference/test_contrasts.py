@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import nbinom
 
 import lpmppl as lpm
 from lpmppl.errors import InputError
@@ -105,6 +106,48 @@ def test_cost_is_dollars_over_what_is_averted():
     found = lpm.cost_per(tree, "infections")["cost"]
     assert found.sel(policy="cheque").values == pytest.approx([2000 / 20] * 3)
     assert found.sel(policy="nothing").isnull().all()
+
+
+def test_draws_count_for_how_they_agree_with_what_was_observed():
+    tree, infections, *_, flows = result(parameters=(0, 1, 2, 3))
+    own = infections.sum(4)[0, :, 0]
+    seen = [float(own[2, 0]), np.nan, float(own[2, 2])]
+    log = np.array(
+        [[nbinom.logpmf(y, 7.0, 7.0 / (7.0 + m + 0.5)) for y, m in ((seen[0], o[0]), (seen[2], o[2]))] for o in own]
+    )
+    expected = np.exp(log.sum(1)) / np.exp(log.sum(1)).sum()
+    found = lpm.weigh(tree, {"infections": seen}, size=7.0, least=1.0)
+    assert found["prior_predictive"]["weight"].values == pytest.approx(expected)
+    assert found.attrs["effective_draws"] == pytest.approx(1 / (expected**2).sum())
+    x = infections.sum((3, 4))[0]
+    effect = (x[:, 1] - x[:, 0]) @ expected
+    assert float(found["effects"]["infections"].sel(policy="cheque", estimate="mean")) == pytest.approx(effect)
+    caused = flows[0, :, 0, :, 0, 1].sum(1)
+    assert float(lpm.fates(found, "infected")["caused"].sel(policy="cheque", estimate="mean")) == pytest.approx(
+        caused @ expected
+    )
+    exact = lpm.weigh(tree, {"infections": own[2]}, size=None, least=1.0)
+    assert exact["flows"]["weight"].values.tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert "weight" not in tree["prior_predictive"].coords
+
+
+@pytest.mark.parametrize(
+    ("observed", "options", "said"),
+    [
+        ({}, {}, "nothing was observed"),
+        ({"infection": [1]}, {}, "did you mean 'infections'"),
+        ({"infections": []}, {}, "one number for each day"),
+        ({"infections": [1] * 6}, {}, "one number for each day"),
+        ({"infections": [1] * 5}, {"first": 1}, "one number for each day"),
+        ({"infections": [-1.0]}, {}, "counts are 0 or more"),
+        ({"infections": [1e6]}, {"size": None}, "no draw agrees"),
+        ({"infections": [100]}, {"size": 0.0}, "size=0.0"),
+        ({"infections": [100]}, {"least": 4.5}, "and 4.5 are needed"),
+    ],
+)
+def test_what_cannot_be_weighed_is_refused(observed, options, said):
+    with pytest.raises(InputError, match=said):
+        lpm.weigh(result()[0], observed, **options)
 
 
 def test_what_a_result_hasnt_is_named():

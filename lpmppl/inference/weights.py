@@ -1,0 +1,98 @@
+"""Abduction: draws weighted by what was observed, so that a counterfactual is of the days that really were."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from lpmppl.effects.distributions import Counted
+from lpmppl.errors import InputError, nearest
+from lpmppl.inference.contrasts import with_effects
+from lpmppl.inference.policies import WORLD
+
+__all__ = ["WEIGHT", "weigh"]
+
+WEIGHT = "weight"
+"""The coordinate of draws that says what each counts for; the weights add up to 1."""
+
+
+def weigh(
+    tree: xr.DataTree, observed: Mapping[str, Any], size: float | None = 10.0, least: float = 10.0, first: int = 0
+) -> xr.DataTree:
+    r"""Weight the draws of a counterfactual by how well their factual world agrees with observed tallies.
+
+    Draws come from the prior or a posterior with chance of their own, so that the weights condition both: parameters
+    and every person's noise. Effects and fates of the result are then those in the worlds that are like the observed
+    one (abduction, action, prediction). It is for short spans: over long ones, few draws agree.
+
+    .. math:: w_d \propto \prod_{k,t} \mathrm{NegBin}\big(y_{kt}; m^{(d)}_{kt} + \tfrac12, s\big)
+
+    Args:
+        tree: what `counterfactual` gave, of several draws.
+        observed: series by tally of each day's sum over the society, as long as they were seen; NaN where a day isn't
+            known.
+        size: the dispersion s of the counts about the society's own, its variance being :math:`m + m^2 / s`; None where
+            they are its own exactly, so that a draw counts or doesn't.
+        least: the effective sample size that there must be, :math:`1 / \sum_d w_d^2`.
+        first: the day of the first observation.
+    Returns:
+        the same tree with the coordinate `weight` on its draws, which `contrast`, `fates` and `cost_per` use, and with
+        `effective_draws` and `observed` in its attrs.
+    Raises:
+        InputError: for a tally that the result hasn't, a series too long, negative or empty; if the effective sample
+            size is below `least`.
+    """
+    if "prior_predictive" not in tree.children or WORLD not in tree["prior_predictive"].dims:
+        raise InputError("this result has no policies to compare; make it with lpm.counterfactual")
+    if size is not None and not size > 0:
+        raise InputError(f"size={size} was given; give a dispersion above 0, or None for exact counts")
+    tallies = tree["prior_predictive"].to_dataset().isel({WORLD: 0}, drop=True)
+    if not observed:
+        raise InputError("nothing was observed; give series by tally, such as {'admissions': [0, 2, 3]}")
+    score: Any = 0.0
+    for name, series in observed.items():
+        if name not in tallies.data_vars:
+            raise InputError(nearest("tally", name, [str(n) for n in tallies.data_vars]))
+        seen = np.asarray(series, float)
+        days = tallies.sizes["day"]
+        if seen.ndim != 1 or not 0 < len(seen) <= days - first or first < 0:
+            raise InputError(
+                f"observed {name} has shape {seen.shape} from day {first} of {days}; give one number for each day"
+            )
+        if (seen < 0).any() or np.isinf(seen).any():
+            raise InputError(f"observed {name} has {np.nanmin(seen):g} to {np.nanmax(seen):g}; counts are 0 or more")
+        tally = tallies[name].sum([d for d in tallies[name].dims if d not in ("chain", "draw", "day")])
+        own = tally.transpose("chain", "draw", "day").to_numpy()[0, :, first : first + len(seen)].astype(float)
+        score = score + _agreement(own, seen, size)
+    if not np.isfinite(score).any():
+        raise InputError("no draw agrees with what was observed; draw more, or observe a shorter span")
+    weights = np.exp(score - score.max())
+    weights /= weights.sum()
+    effective = float(1 / (weights**2).sum())
+    if effective < least:
+        raise InputError(
+            f"{effective:.1f} of {len(weights)} draws' worth agree with what was observed, and {least:g} are needed; "
+            "draw more, observe a shorter span, or draw from a posterior"
+        )
+    found = tree.copy()
+    for group in ("prior", "prior_predictive", "flows"):
+        if group in found.children:
+            found[group] = xr.DataTree(found[group].to_dataset().assign_coords({WEIGHT: ("draw", weights)}))
+    said = {name: np.asarray(series, float).tolist() for name, series in observed.items()}
+    found.attrs |= {"effective_draws": effective, "observed": json.dumps(said)}
+    return with_effects(found)
+
+
+def _agreement(own: np.ndarray, seen: np.ndarray, size: float | None) -> np.ndarray:
+    """The log-likelihood of a series in every draw, up to a constant: shape (draws,)."""
+    known = ~np.isnan(seen)
+    if size is None:
+        return np.where((own[:, known] == seen[known]).all(-1), 0.0, -math.inf)
+    mean = torch.from_numpy(own[:, known] + 0.5)
+    return Counted(mean, size).log_prob(torch.from_numpy(seen[known])).sum(-1).numpy()
