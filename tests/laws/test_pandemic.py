@@ -156,9 +156,8 @@ def subsets(most):
     return [out for n in range(most + 1) for out in itertools.combinations(NAMES, n)]
 
 
-@pytest.fixture
-def one_course(monkeypatch):
-    """Solve the course of an infection once for all models: the parameters are the same in each."""
+def solve_once(patch):
+    """Solve the course of an infection once for each set of its parameters, rather than once a run."""
     solve, known = immunity.loads, {}
 
     def loads(theta, treatment):
@@ -167,7 +166,12 @@ def one_course(monkeypatch):
             known[key] = solve(theta, treatment)
         return known[key]
 
-    monkeypatch.setattr(immunity, "loads", loads)
+    patch.setattr(immunity, "loads", loads)
+
+
+@pytest.fixture
+def one_course(monkeypatch):
+    solve_once(monkeypatch)
 
 
 def plays_or_refuses(folk, without):

@@ -26,6 +26,7 @@ from lpmppl.models.part import Part, Setting
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep, compose
 from lpmppl.typing import Dynamics, State, Theta
+from tests.oracles import chance, far
 
 CITY = 8_480_225
 """Residents of the population's base, ACS 2020–2024."""
@@ -181,6 +182,40 @@ def test_jobs_come_and_go_alike_with_and_without_shared_resistances(people, town
     assert mean[2] > 1
     for k in (0, 1):
         assert abs(mean[k] - mean[2]) < 4 * np.hypot(error[k], error[2])
+
+
+def chain(people, weeks, turnover, share, delay):
+    """What is expected of a labour market in normal times, week by week: claims, unemployed and hires.
+
+    A worker is at work or not, and has a claim waiting or none; waits are exponential, so no more need be known.
+    """
+    at_work, jobless = (float((people["employment"] == code).sum()) for code in (labour.EMPLOYED, labour.UNEMPLOYED))
+    laid_off, hired = (-np.expm1(-7 * turnover * x) for x in (1.0, at_work / jobless))
+    files = -np.expm1(-7 / delay)
+    waiting = min(1.0, share * turnover * delay * at_work / jobless)
+    work, out = np.array([at_work, 0.0]), jobless * np.array([1 - waiting, waiting])  # without and with a claim
+    expected = []
+    for _ in range(weeks):
+        claims, hires = files * (work[1] + out[1]), hired * out.sum()
+        work, out = (np.array([x[0] + files * x[1], (1 - files) * x[1]]) for x in (work, out))
+        leavers = laid_off * work.sum() * np.array([1 - share, share])
+        work, out = work * (1 - laid_off) + out * hired, out * (1 - hired) + leavers
+        expected.append((claims, out.sum(), hires))
+    return np.array(expected).T
+
+
+@pytest.mark.parametrize("handlers", [(), (ExogenousNoise(7),)], ids=["plain", "noise"])
+def test_a_normal_labour_market_is_the_markov_chain_it_should_be(people, town, handlers):
+    """Failure rate 1e-6: weekly claims and unemployment, all claims and hires; variances are no more than Poisson's."""
+    theta = {"turnover": 0.02, "claim_share": 0.8, "claim_delay": 3.0}
+    with chance(8):
+        state, record = play(town(constant(1.0)), 7 * 26, theta, *(handlers or (Verified(),)))
+    claims, unemployed, hires = chain(people, 26, *theta.values())
+    assert hires.sum() > 20_000
+    counts = [record.series[name].values[:, 0] for name in ("ui_claims", "unemployed")]
+    expected = np.concatenate((claims, unemployed, [claims.sum(), hires.sum()]))
+    found = np.concatenate((*counts, [counts[0].sum(), float(state["jobs"].sum())]))
+    assert (np.abs(found - expected) / np.sqrt(expected)).max() < far(len(expected))
 
 
 def test_claims_come_after_a_week_and_an_exponential_wait(town):
