@@ -47,7 +47,8 @@ _VERBS = {
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "attribute", "attribute_substeps", "contrast", "cost_per", "counterfactual", "create", "fates", "nyc", "report", "run", "search", "weigh",
+    "Act", "Trigger", "attribute", "attribute_substeps", "contrast", "cost_per", "counterfactual", "create", "fates",
+    "nyc", "report", "run", "search", "weigh",
 ]  # fmt: skip
 
 

@@ -203,6 +203,7 @@ def policy_effects(tree: DataTree) -> dict[str, dict[str, dict[str, float]]]:
 def show(outcome: dict[str, Any]) -> None:
     """Print the effects as a table, and where the files are."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -213,7 +214,7 @@ def show(outcome: dict[str, Any]) -> None:
         highlight=False,
     )
     for policy, effects in outcome["policies"].items():
-        table = Table(title=policy, title_justify="left")
+        table = Table(title=escape(policy), title_justify="left")
         table.add_column("tally")
         table.add_column("effect", justify="right")
         if drawn:

@@ -53,7 +53,8 @@ class RunFolder:
         if path.is_file():
             raise InputError(f"--out {path} is a file: choose a new folder")
         if path.is_dir() and any(not entry.name.endswith(PART) for entry in path.iterdir()):
-            on = f", or go on with --resume {path}" if (path / "run.json").is_file() else ""
+            resumable = (path / "run.json").is_file() and "policies" not in record
+            on = f", or go on with --resume {path}" if resumable else ""
             raise InputError(f"--out {path} exists and isn't empty: choose a new folder{on}")
         new = [p for p in (path, *path.parents) if not p.exists()]
         try:
@@ -86,6 +87,8 @@ class RunFolder:
             raise InputError(
                 f"--resume {path}: run.json there is damaged or not of lpmppl: start anew with --out"
             ) from None
+        if "policies" in folder.record:
+            raise InputError(f"--resume {path}: a counterfactual can't be taken up again: start it anew with --out")
         if status == "done":
             folder.checkpoint.unlink(missing_ok=True)
             raise InputError(f"--resume {path}: this run is done, {folder.remains()}")

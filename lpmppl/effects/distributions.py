@@ -8,7 +8,7 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
-from scipy.special import betainc, nbdtrik
+from scipy.special import betainc, nbdtrik, pdtr, pdtrik
 from torch import Tensor
 
 from lpmppl.effects.cohorts import dense
@@ -18,6 +18,9 @@ from lpmppl.effects.internals.segments import broadcast, differentiated, empty
 from lpmppl.errors import InputError
 
 __all__ = ["Counted", "Exposure", "Left"]
+
+_MOST = 2.0**53
+"""The greatest count: beyond it float64 has gaps."""
 
 
 class Exposure(dist.TorchDistribution):
@@ -114,7 +117,8 @@ class Exposure(dist.TorchDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         p = -torch.expm1((self.before - self.after).detach())
-        return self.at_risk & (torch.rand(shape, device=self.before.device) < p)
+        # In the hazard's own precision: a coarser grid would make of every small probability a greater one.
+        return self.at_risk & (torch.rand(shape, dtype=p.dtype, device=self.before.device) < p)
 
     def log_prob(self, value: Tensor) -> Tensor:
         h = self.after - self.before
@@ -207,8 +211,8 @@ class Counted(dist.TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
-        mean, size = self.mean_count.detach().expand(shape), self.size.detach().expand(shape)
-        return torch.poisson(torch._standard_gamma(size) * (mean / size))
+        mean, size = (x.detach().double().expand(shape) for x in (self.mean_count, self.size))
+        return torch.poisson(torch._standard_gamma(size) * (mean / size)).to(self.mean_count.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         m, k = self.mean_count, self.size
@@ -219,8 +223,13 @@ class Counted(dist.TorchDistribution):
         """The smallest count whose cumulative probability reaches `value`; it carries no derivative."""
         mean, size = (x.detach().double().cpu().numpy() for x in (self.mean_count, self.size))
         u, p = value.detach().double().cpu().numpy(), size / (size + mean)
+        # Beyond the reach of the one function the count is a Poisson's.
+        poisson = p > 1 - 1e-12
+        nobody = np.exp(-size * np.log1p(mean / size))
+        found = np.where(u <= nobody, 0.0, np.where(poisson, pdtrik(u, mean), nbdtrik(u, size, p)))
         # The inverse is of a continuous extension of the distribution function: one off where that is rounded.
-        count = np.ceil(np.nan_to_num(nbdtrik(u, size, p)))
+        count = np.ceil(np.clip(np.nan_to_num(found), 0, _MOST))
         below = np.maximum(count - 1, 0)
-        count = np.where(betainc(size, below + 1, p) >= u, below, count)
+        reached = np.where(poisson, pdtr(below, mean), betainc(size, below + 1, p))
+        count = np.where(reached >= u, below, count)
         return torch.as_tensor(np.where(mean > 0, count, 0.0), dtype=self.mean_count.dtype, device=value.device)

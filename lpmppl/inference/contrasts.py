@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lpmppl.errors import InputError, nearest
-from lpmppl.inference.policies import WORLD
+from lpmppl.inference.policies import FACTUAL, WORLD
 
 __all__ = ["amounts", "contrast", "cost_per", "fates", "with_effects"]
 
@@ -51,6 +51,8 @@ def amounts(tree: xr.DataTree, by: str | Sequence[str] = (), daily: bool = False
             found[name] = whole.isel(day=-1, drop=True).assign_attrs(units=units)
         else:
             found[name] = whole.sum("day").assign_attrs(units=units.removesuffix(" per day"))
+    if not found:
+        raise InputError(f"no tally is counted by {' and '.join(wanted)} at once; leave one of them out")
     return xr.Dataset(found)
 
 
@@ -77,15 +79,27 @@ def contrast(
     Raises:
         InputError: for a result without policies, a stratum that no tally has or a level outside (0, 1).
     """
-    if not 0.0 < level < 1.0:
-        raise InputError(f"level={level} was given; give a share between 0 and 1, such as 0.9")
-    found = amounts(tree, by, daily)
-    factual, others = found.isel({WORLD: 0}, drop=True), found.isel({WORLD: slice(1, None)})
+    _checked(level)
+    factual, others = _apart_from_factual(amounts(tree, by, daily))
     each = others / factual.where(factual != 0) if ratio else others - factual
     estimated = each.map(lambda x: _estimate(x, level))
-    for name, x in found.items():
+    for name, x in others.items():
         estimated[name].attrs = {"units": "ratio" if ratio else str(x.attrs.get("units", ""))}
     return estimated
+
+
+def _checked(level: float) -> None:
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 < level < 1.0:
+        raise InputError(f"level={level} was given; give a share between 0 and 1, such as 0.9")
+
+
+def _apart_from_factual(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The world in which nothing is done, and the others."""
+    worlds = [str(w) for w in found[WORLD].values]
+    if worlds.count(FACTUAL) != 1:
+        raise InputError(f"this result has the worlds {', '.join(worlds)}; keep '{FACTUAL}', with which to compare")
+    place = worlds.index(FACTUAL)
+    return found.isel({WORLD: place}, drop=True), found.isel({WORLD: [k for k in range(len(worlds)) if k != place]})
 
 
 def with_effects(tree: xr.DataTree) -> xr.DataTree:
@@ -156,6 +170,7 @@ def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: 
     Raises:
         InputError: for an outcome or a stratum that the result hasn't.
     """
+    _checked(level)
     if "flows" not in tree.children:
         raise InputError("this result has no individual outcomes; make it with lpm.counterfactual")
     flows = tree["flows"].to_dataset()
@@ -180,7 +195,11 @@ def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: 
             "needed_to_treat": (had + hadnt) / balance.where(balance > 0),
         }
     )
-    return found.map(lambda x: _estimate(x.astype(float), level))
+    estimated = found.map(lambda x: _estimate(x.astype(float), level))
+    units = {"necessity": "probability", "sufficiency": "probability", "needed_to_treat": "people per outcome averted"}
+    for what, x in estimated.items():
+        x.attrs = {"units": units.get(str(what), "people")}
+    return estimated
 
 
 def cost_per(
@@ -201,11 +220,15 @@ def cost_per(
     Raises:
         InputError: for a tally that the result hasn't.
     """
+    _checked(level)
+    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:
+        raise InputError(f"resamples={resamples} was given; give a whole number, 1 or more")
     found = amounts(tree)
-    for name in (outcome, cost):
-        if name not in found:
-            raise InputError(nearest("tally", name, [str(n) for n in found.data_vars]))
-    difference = found.isel({WORLD: slice(1, None)}) - found.isel({WORLD: 0}, drop=True)
+    for tally in (outcome, cost):
+        if tally not in found:
+            raise InputError(nearest("tally", tally, [str(n) for n in found.data_vars]))
+    factual, others = _apart_from_factual(found)
+    difference = others - factual
     dollars, averted = (
         difference[name].transpose(WORLD, *SAMPLES).to_numpy().reshape(difference.sizes[WORLD], -1) * sign
         for name, sign in ((cost, 1), (outcome, -1))
@@ -221,5 +244,5 @@ def cost_per(
     mean = np.divide(dollars @ share, whole, out=np.full(len(whole), np.nan), where=whole > 0)
     values = np.stack([mean, np.where(whole > 0, low, np.nan), np.where(whole > 0, high, np.nan)], -1)
     coords = {WORLD: difference[WORLD].values, "estimate": ["mean", "low", "high"]}
-    units = f"{found[cost].attrs.get('units', '')} per averted of {outcome}"
+    units = f"{found[cost].attrs.get('units', '')} per averted: {outcome}"
     return xr.Dataset({"cost": ((WORLD, "estimate"), values, {"units": units})}, coords)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 import xarray as xr
 from chirho.counterfactual.handlers import MultiWorldCounterfactual
+from chirho.counterfactual.handlers.counterfactual import BaseCounterfactualMessenger
 
+from lpmppl._compat import Interruption, handler_stack
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.contrasts import with_effects
@@ -119,6 +121,7 @@ def worlds_of(
         attrs: what the result is to say of itself.
         progress: show a progress bar on stderr.
     """
+    _alone()
     under = UnderPolicies(model, chosen, always, days)
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
     counted = Flows(model.outcomes, Strata(model.population, by), WORLD, worlds)
@@ -134,7 +137,7 @@ def worlds_of(
                 found = found.expand_dims({WORLD: len(worlds)}, 2)
             found = found.assign_coords({WORLD: worlds})
         tree[group] = xr.DataTree(found)
-    if model.outcomes:
+    if any(counted.counts.values()):
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
     return with_effects(tree)
 
@@ -143,17 +146,41 @@ def _posterior(
     model: Model, tree: xr.DataTree, fixed: Mapping[str, float], draws: int | None, seed: int
 ) -> list[dict[str, float]]:
     """Parameters of draws from a posterior, without replacement as far as it reaches."""
-    if "posterior" not in tree.children:
-        raise InputError(f"the posterior has no group 'posterior', but {', '.join(tree.children) or 'none at all'}")
+    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
+        kind = ", ".join(map(str, getattr(tree, "children", ()))) or type(tree).__name__
+        raise InputError(f"a DataTree with a group 'posterior' is needed, but {kind} was given")
     found = tree["posterior"].to_dataset()
-    if missing := [name for name in model.parameters if name not in found and name not in fixed]:
+    wanted = [name for name in model.parameters if name not in fixed]
+    if missing := [name for name in wanted if name not in found]:
         raise InputError(
             f"the posterior lacks {', '.join(missing)}, which the model has; fit the whole model, or say values in set="
         )
-    samples = found.stack(sample=("chain", "draw"))
-    size = samples.sizes["sample"]
+    for name in wanted:
+        if {*found[name].dims} != {"chain", "draw"} or not found[name].size or found[name].dtype.kind not in "iuf":
+            raise InputError(
+                f"the posterior's {name} has dims {found[name].dims} and {found[name].size} values of "
+                f"{found[name].dtype}; it must be numbers over chain and draw"
+            )
+        values = torch.from_numpy(found[name].to_numpy().astype("float32"))
+        bad = ~(model.parameters[name].prior.support.check(values) & torch.isfinite(values))
+        if bool(bad.any()):
+            raise InputError(
+                f"the posterior's {name} has {float(values[bad][0]):g}, which can't be by the model's prior"
+            )
+    samples = found[wanted].stack(sample=("chain", "draw")) if wanted else None
+    size = samples.sizes["sample"] if samples is not None else 1
     number = size if draws is None else whole("draws", draws, 1)
     generator = torch.Generator().manual_seed(seed)
     order = [int(i) for _ in range(-(-number // size)) for i in torch.randperm(size, generator=generator)][:number]
-    values = {name: samples[name].to_numpy() for name in model.parameters if name not in fixed}
-    return [{n: fixed[n] if n in fixed else float(values[n][i]) for n in model.parameters} for i in order]
+    drawn_from = {name: samples[name].to_numpy() for name in wanted} if samples is not None else {}
+    return [{n: fixed[n] if n in fixed else float(drawn_from[n][i]) for n in model.parameters} for i in order]
+
+
+def _alone() -> None:
+    """Refuse handlers of worlds or interventions that stand around the call."""
+    for handler in handler_stack():
+        if isinstance(handler, BaseCounterfactualMessenger | Interruption):
+            raise InputError(
+                f"lpm.counterfactual makes its own worlds, but stands under {type(handler).__name__}; say the "
+                "intervention in do= or interventions=, or use lpm.run under ChiRho's handlers"
+            )

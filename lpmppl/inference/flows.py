@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,10 +39,16 @@ class Strata:
         chosen = {d: v for d, v in STRATA.items() if v in known} if by is None else dict(by)
         self.dims: dict[str, list[str]] = {}
         self.code = torch.zeros(people.size, dtype=torch.int64, device=people.device)
+        if taken := {*chosen} & {"chain", "draw", "policy", "was", "would"}:
+            raise InputError(f"a stratum can't be called {min(taken)}; give by= another name for it")
         for dim, variable in chosen.items():
             if variable not in known:
                 raise InputError(nearest("variable of the population", variable, known))
             (where,) = people.dataset[variable].dims
+            if people.dataset[variable].dtype.kind not in "iu":
+                raise InputError(
+                    f"by={variable} holds {people.dataset[variable].dtype}; give a variable of coded groups"
+                )
             if where not in ("agent", "household"):
                 raise InputError(f"by={variable} is of each {where}; give a variable of agents or households")
             values = people[variable].long()
@@ -81,6 +88,13 @@ class Flows(Messenger):
             return
         for name, outcome in self.outcomes.items():
             had = outcome(state)
+            if had.dtype != torch.bool or had.shape[-1] != self.strata.code.shape[0]:
+                warnings.warn(
+                    f"the outcome '{name}' gave {had.dtype} of shape {tuple(had.shape)}, not a Boolean of every agent; "
+                    "it isn't counted",
+                    stacklevel=2,
+                )
+                continue
             if had.dim() > 1:
                 had = had.reshape(-1, had.shape[-1])
             had = had.expand(len(self.worlds), had.shape[-1])
@@ -96,8 +110,10 @@ class Flows(Messenger):
         dims = ("chain", "draw", self.index, *self.strata.dims, "was", "would")
         attrs = {"units": "people"}
         found = {
-            name: xr.DataArray(np.stack(counts)[None], dims=dims, attrs=attrs) for name, counts in self.counts.items()
+            name: xr.DataArray(np.stack(counts)[None], dims=dims, attrs=attrs)
+            for name, counts in self.counts.items()
+            if counts
         }
-        draws = len(next(iter(self.counts.values()), []))
+        draws = max((len(counts) for counts in self.counts.values()), default=0)
         coords: dict[str, Any] = {**self.strata.dims, self.index: self.worlds[1:], "was": list(HAD), "would": list(HAD)}
         return xr.Dataset(found, {**coords, "chain": [0], "draw": np.arange(draws)})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,28 +26,31 @@ FACTUAL = "as it was"
 WORLD = "policy"
 """The name of the index of worlds, and of the state key that says which policy is in force: 0 for none."""
 
+BENEATH = f"{WORLD}/beneath/"
+"""The prefix of state keys with what lies beneath triggers."""
+
 Condition = tuple[str, float] | Callable[[State], Tensor]
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A value that is in force while something holds, in each world by itself.
+    """A value that is in force while something holds, in each world by itself, whatever acts with a day have set.
 
     It comes into force on a day on which `when` holds, and goes out of force on the first later day on which `until`
-    does; with one threshold above another this is hysteresis. A condition is a part of the state with one number for
-    the whole city and its threshold, or a function of the state to a Boolean of shape (…, 1).
+    does, when what was set beneath it comes back; with one threshold above another this is hysteresis. Of several in
+    force the one listed last holds. A payment is made once, on the day it comes into force. A condition is a part of
+    the state with one number for the whole city and its threshold, or a function of the state to a Boolean of shape
+    (…, 1).
 
     Args:
         value: the value while it is in force, a number or one of the key's words.
         when: what brings it into force: `("admissions/week", 5.0)` for above 5.
         until: what ends it: `("admissions/week", 2.0)` for below 2; None to keep it for good.
-        otherwise: the value it goes back to; by default that at the start.
     """
 
     value: float | str
     when: Condition
     until: Condition | None = None
-    otherwise: float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,11 @@ class Act:
     day: int
     to: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        labels = [_each(x) for x in self.to.values()] if isinstance(self.to, Mapping) else [[]]
+        if not all(each and all(isinstance(x, str) for x in each) for each in labels):
+            raise InputError(f"to={self.to!r} can't be read; give labels by variable, such as {{'borough': 'Bronx'}}")
+
     def __str__(self) -> str:
         value = self.value
         if isinstance(value, Trigger):
@@ -75,12 +85,12 @@ class Act:
         return f"{self.name}={shown}@{self.day}" + (f" ({whom})" if whom else "")
 
 
-def _each(labels: str | Sequence[str]) -> Sequence[str]:
-    return [labels] if isinstance(labels, str) else labels
+def _each(labels: Any) -> Sequence[str]:
+    return labels if isinstance(labels, list | tuple) else [labels]
 
 
-def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+def _shown(value: object) -> str:
+    return f"{value:.12g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
@@ -111,10 +121,13 @@ def policies(do: Any, at: int | Sequence[int] | None = None) -> tuple[Policy, ..
         do = [do]
     if isinstance(do, Sequence) and not isinstance(do, str) and do and all(isinstance(p, Policy) for p in do):
         do = {policy.name: policy for policy in do}
+    given = [*do.values()] if isinstance(do, Mapping) else [do]
+    if at is not None and any(isinstance(x, Policy) or _is_acts(x) for x in given):
+        raise InputError(f"at={at!r} was given, but these acts have days of their own; leave it out")
     if isinstance(do, Mapping) and do:
         named = [name for name, value in do.items() if isinstance(value, Policy) or _is_acts(value)]
         if len(named) == len(do):
-            found = [v if isinstance(v, Policy) else Policy(str(n), _listed(v)) for n, v in do.items()]
+            found = [v if isinstance(v, Policy) else Policy(n, _listed(v)) for n, v in do.items()]
         elif named:
             raise InputError(
                 f"'{named[0]}' has acts with days of their own and '{next(n for n in do if n not in named)}' has none; "
@@ -129,9 +142,17 @@ def policies(do: Any, at: int | Sequence[int] | None = None) -> tuple[Policy, ..
         raise InputError(
             f"do={do!r} can't be read; give {{name: value}} with a day in at=, or a list of (name, value, day)"
         )
+    return distinct(found)
+
+
+def distinct(found: Sequence[Policy]) -> tuple[Policy, ...]:
+    """Give the policies, if each has a name of its own, or raise InputError."""
     names = [policy.name for policy in found]
-    if twice := next((n for n in names if names.count(n) > 1), None):
-        raise InputError(f"there are two policies '{twice}'; give each a name of its own")
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or name == FACTUAL:
+            raise InputError(f"a policy can't be called {name!r}; give it another name")
+        if names.count(name) > 1:
+            raise InputError(f"there are two policies '{name}'; give each a name of its own")
     return tuple(found)
 
 
@@ -142,7 +163,7 @@ def factorial(chosen: Sequence[Policy]) -> tuple[Policy, ...]:
     ['a', 'b', 'a + b']
     """
     combined = (c for k in range(1, len(chosen) + 1) for c in itertools.combinations(chosen, k))
-    return tuple(Policy(" + ".join(p.name for p in c), tuple(a for p in c for a in p.acts)) for c in combined)
+    return distinct([Policy(" + ".join(p.name for p in c), tuple(a for p in c for a in p.acts)) for c in combined])
 
 
 def _is_acts(value: object) -> bool:
@@ -169,8 +190,7 @@ def _listed(values: Sequence[Any]) -> tuple[Act, ...]:
 def _swept(do: Mapping[str, Any], at: int | Sequence[int] | None) -> list[Policy]:
     if at is None:
         raise InputError(f"do={dict(do)!r} has no day; give one, such as at=30")
-    days = list(at) if isinstance(at, Sequence) else [at]
-    values = [v if isinstance(v, list | tuple) else [v] for v in do.values()]
+    days, *values = (_several(x) for x in (at, *do.values()))
     if not days or not all(values):
         raise InputError(f"do={dict(do)!r}, at={at!r} leaves nothing to do; give a value and a day")
     found = []
@@ -180,49 +200,65 @@ def _swept(do: Mapping[str, Any], at: int | Sequence[int] | None) -> list[Policy
     return found
 
 
+def _several(x: Any) -> list[Any]:
+    """The values to sweep over: those of a list, a range or an array, or one."""
+    if isinstance(x, list | tuple | range):
+        return list(x)
+    return list(x.tolist()) if hasattr(x, "tolist") and getattr(x, "ndim", 0) == 1 else [x]
+
+
 @dataclass(frozen=True)
 class _Step:
-    """An act made ready: its value as a number, and for whom it is a tensor."""
+    """An act made ready: its value as a number, whom it concerns as a tensor, and where it remembers its trigger."""
 
-    name: str
-    day: int
+    act: Act
     value: float
-    otherwise: float
-    trigger: Trigger | None
     whom: Tensor | None
     memory: str
+
+    @property
+    def name(self) -> str:
+        return self.act.name
+
+    @property
+    def trigger(self) -> Trigger | None:
+        return self.act.value if isinstance(self.act.value, Trigger) else None
+
+    def due(self, t: float, dt: float) -> bool:
+        """Whether it is looked at today."""
+        begun = self.act.day < t + dt * (1 - 1e-6)
+        return begun and (self.trigger is not None or t - 1e-6 * dt <= self.act.day)
 
     def holds(self, state: State) -> Tensor:
         """Whether the trigger's value is in force from today on, in each world: Boolean of shape (…, 1)."""
         assert self.trigger is not None
-        on = state[self.memory]
-        ends = torch.zeros_like(on) if self.trigger.until is None else _true(self.trigger.until, state, below=True)
-        return torch.where(on, ~ends, _true(self.trigger.when, state))
+        on, ends = state[self.memory], torch.zeros_like(state[self.memory])
+        if self.trigger.until is not None:
+            ends = self._true(self.trigger.until, state, below=True)
+        return torch.where(on, ~ends, self._true(self.trigger.when, state))
 
-    def act(self, state: dict[str, Tensor], here: Tensor | None) -> None:
-        """Do it, in the worlds that `here` says, or in all."""
+    def set(self, state: dict[str, Tensor], here: Tensor | None) -> None:
+        """Give the key its value, where `here` says so, or everywhere."""
         current = state[self.name]
         value = torch.full_like(current[..., :1], self.value)
-        if self.trigger is not None:
-            before, on = state[self.memory], self.holds(state)
-            if here is not None:
-                on = on & here
-            state[self.memory] = on
-            turned = on != before
-            if not bool(turned.any()):
-                return
-            value = torch.where(on, value, self.otherwise)
-            here = turned
         if self.whom is not None:
             here = self.whom if here is None else self.whom & here
         state[self.name] = value if here is None else torch.where(here, value, current)
 
-
-def _true(condition: Condition, state: State, below: bool = False) -> Tensor:
-    if callable(condition):
-        return torch.as_tensor(condition(state)).bool()
-    name, threshold = condition
-    return state[name] < threshold if below else state[name] > threshold
+    def _true(self, condition: Condition, state: State, below: bool = False) -> Tensor:
+        if not callable(condition):
+            name, threshold = condition
+            return state[name] < threshold if below else state[name] > threshold
+        try:
+            found = torch.as_tensor(condition(MappingProxyType(state)))
+        except Exception as e:
+            raise InputError(f"the trigger of {self.act} can't be evaluated: {type(e).__name__}: {e}") from e
+        if found.dtype != torch.bool or found.shape[-1:] not in ((), (1,)):
+            raise InputError(
+                f"the trigger of {self.act} gave {found.dtype} of shape {tuple(found.shape)}; it must give one Boolean "
+                "for each world, such as a comparison of a sum over agents with keepdim=True"
+            )
+        return found
 
 
 class UnderPolicies(Model):
@@ -254,16 +290,16 @@ class UnderPolicies(Model):
         self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
         self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
         self.units, self.targets, self.outcomes, self.by = model.units, model.targets, model.outcomes, model.by
+        self.pulses = model.pulses
         self.plans = [
             [_ready(model, act, days, f"{WORLD}/{k}/{n}") for n, act in enumerate(acts)]
             for k, acts in enumerate([tuple(always), *(p.acts for p in self.policies)])
         ]
         for plan in self.plans:
-            seen: set[tuple[str, int, bool]] = set()
-            for step in plan:
-                if step.whom is None and (step.name, step.day, False) in seen:
-                    raise InputError(f"two acts set {step.name} on day {step.day}: leave one of them out")
-                seen.add((step.name, step.day, step.whom is not None))
+            fixed = [(s.name, s.act.day) for s in plan if s.trigger is None and s.whom is None]
+            if twice := next((pair for pair in fixed if fixed.count(pair) > 1), None):
+                raise InputError(f"two acts set {twice[0]} on day {twice[1]}: leave one of them out")
+        self.triggered = {s.name for plan in self.plans for s in plan if s.trigger} - {*model.pulses}
 
     def __getattr__(self, name: str) -> Any:
         # What a model has besides, such as its strata and its start.
@@ -280,7 +316,9 @@ class UnderPolicies(Model):
             for condition in (step.trigger.when, step.trigger.until):
                 if isinstance(condition, tuple) and (condition[0] not in city):
                     raise InputError(nearest("number of the whole city in the state", condition[0], city))
-        return {**state, **memories, WORLD: torch.full((1,), self.only or 0, dtype=torch.int32, device=device)}
+        beneath = {f"{BENEATH}{name}": state[name] for name in self.triggered}
+        world = torch.full((1,), self.only or 0, dtype=torch.int32, device=device)
+        return {**state, **memories, **beneath, WORLD: world}
 
     def day(self, theta: Theta) -> Dynamics:
         step = self.model.day(theta)
@@ -289,49 +327,57 @@ class UnderPolicies(Model):
     def _done(self, state: dict[str, Tensor]) -> State:
         """What today's acts make of the state, in the worlds of their policies."""
         t, dt = float(state["t"]), float(state["dt"])
-        always, *plans = ([step for step in plan if _due(step, t, dt)] for plan in self.plans)
-        for step in always:
-            step.act(state, None)
-        if self.only is None and state[WORLD].numel() == 1 and any(_acts(s, state) for plan in plans for s in plan):
+        today = [[step for step in plan if step.due(t, dt)] for plan in self.plans]
+        on = {s.memory: s.holds(state) for plan in today for s in plan if s.trigger}
+        if self.only is None and state[WORLD].numel() == 1 and any(_acts(s, state, on) for p in today[1:] for s in p):
             worlds = tuple(torch.full_like(state[WORLD], k) for k in range(1, len(self.plans)))
             state[WORLD] = intervene(state[WORLD], worlds, name=WORLD)
-        for k, plan in enumerate(plans, 1):
-            here = state[WORLD] == k
-            for step in plan if bool(here.any()) else ():
-                step.act(state, here)
+        here = [None, *(state[WORLD] == k for k in range(1, len(self.plans)))]
+        # What acts with a day have set lies beneath what triggers hold, and comes back when they let go.
+        for name in self.triggered:
+            state[name] = state[f"{BENEATH}{name}"]
+        for plan, where in zip(today, here, strict=True):
+            for step in plan if where is None or bool(where.any()) else ():
+                if step.trigger is None:
+                    step.set(state, where)
+        for name in self.triggered:
+            state[f"{BENEATH}{name}"] = state[name]
+        for plan, where in zip(today, here, strict=True):
+            for step in plan:
+                if step.trigger is not None:
+                    holds = on[step.memory] if where is None else on[step.memory] & where
+                    # A pulse, such as a payment, comes once, when its trigger turns.
+                    now = holds & ~state[step.memory] if step.name in self.model.pulses else holds
+                    state[step.memory] = holds
+                    if bool(now.any()):
+                        step.set(state, now)
         return state
 
 
-def _due(step: _Step, t: float, dt: float) -> bool:
-    begun = step.day < t + dt * (1 - 1e-6)
-    return begun and (step.trigger is not None or t - 1e-6 * dt <= step.day)
-
-
-def _acts(step: _Step, state: State) -> bool:
+def _acts(step: _Step, state: State, on: Mapping[str, Tensor]) -> bool:
     """Whether it changes anything today."""
-    return step.trigger is None or bool((step.holds(state) != state[step.memory]).any())
+    return step.trigger is None or bool((on[step.memory] != state[step.memory]).any())
 
 
 def _ready(model: Model, act: Act, days: int | None, memory: str) -> _Step:
     """Check an act, and make its value a number."""
     if act.name not in model.environment:
-        raise InputError(nearest("part of the environment", act.name, model.environment))
+        raise InputError(nearest("part of the environment", str(act.name), model.environment))
     day = whole(f"the day of {act.name}", act.day, 0)
     if days is not None and day >= days:
         raise InputError(f"{act} lies outside the run: give a day below {days}")
     value = act.value
     if isinstance(value, Trigger):
-        for condition in (value.when, value.until):
-            if condition is not None and not callable(condition):
+        for condition in (value.when, *([] if value.until is None else [value.until])):
+            if not callable(condition):
                 _threshold(act.name, condition)
-        back = model.environment[act.name] if value.otherwise is None else setting(model, act.name, value.otherwise)
-        number = setting(model, act.name, value.value)
-        return _Step(act.name, day, number, back, value, _whom(model, act), memory)
-    return _Step(act.name, day, setting(model, act.name, value), 0.0, None, _whom(model, act), memory)
+        value = value.value
+    return _Step(act, setting(model, act.name, value), _whom(model, act), memory)
 
 
 def _threshold(name: str, condition: object) -> None:
-    if not (isinstance(condition, tuple) and len(condition) == 2 and isinstance(condition[0], str)):
+    number = isinstance(condition, tuple) and len(condition) == 2 and isinstance(condition[1], int | float)
+    if not (number and isinstance(condition[0], str) and math.isfinite(condition[1])):  # type: ignore[index]
         raise InputError(
             f"the trigger of {name} has the condition {condition!r}; give (part of the state, threshold) or a function"
         )
@@ -348,6 +394,9 @@ def _whom(model: Model, act: Act) -> Tensor | None:
     people = model.population
     mask = None
     for variable, chosen in act.to.items():
+        if variable not in people.dataset or "labels" not in people.dataset[variable].attrs:
+            coded = [str(v) for v in people.dataset.variables if "labels" in people.dataset[v].attrs]
+            raise InputError(nearest("variable with labels", str(variable), coded))
         codes = people[variable]
         where = people.dataset[variable].dims[0]
         if where == "household" and scale == "agent":

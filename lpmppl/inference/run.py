@@ -210,6 +210,8 @@ def setting(model: Model, name: str, value: object) -> float:
     Raises:
         InputError: for a word or number that it can't be.
     """
+    if isinstance(value, bool):
+        raise InputError(f"the intervention {name}={value} can't be: give a number, such as {int(value)}")
     words = model.options.get(name)
     if words is not None and isinstance(value, str):
         if value not in words:

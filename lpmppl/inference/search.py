@@ -128,7 +128,7 @@ def _score(
     value = found[objective] if isinstance(objective, str) else objective(found)
     if not isinstance(value, xr.DataArray) or {*value.dims} != {"chain", "draw", WORLD}:
         raise InputError("the objective must give one number for each chain, draw and policy; sum over anything else")
-    dollars = found[cost] - found[cost].isel({WORLD: 0}, drop=True) if cost in found else xr.zeros_like(value)
+    dollars = found[cost] - found[cost].sel({WORLD: FACTUAL}, drop=True) if cost in found else xr.zeros_like(value)
     for policy in [*batch, *([Policy(FACTUAL, ())] if factual else [])]:
         for kept, x in ((scores, value), (spent, dollars)):
             kept[policy.name] += x.isel(chain=0).sel({WORLD: policy.name}).to_numpy().astype(float).tolist()

@@ -14,7 +14,7 @@ import xarray as xr
 from lpmppl.effects.distributions import Counted
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import with_effects
-from lpmppl.inference.policies import WORLD
+from lpmppl.inference.policies import FACTUAL, WORLD
 
 __all__ = ["WEIGHT", "weigh"]
 
@@ -52,7 +52,7 @@ def weigh(
         raise InputError("this result has no policies to compare; make it with lpm.counterfactual")
     if size is not None and not size > 0:
         raise InputError(f"size={size} was given; give a dispersion above 0, or None for exact counts")
-    tallies = tree["prior_predictive"].to_dataset().isel({WORLD: 0}, drop=True)
+    tallies = tree["prior_predictive"].to_dataset().sel({WORLD: FACTUAL}, drop=True)
     if not observed:
         raise InputError("nothing was observed; give series by tally, such as {'admissions': [0, 2, 3]}")
     score: Any = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -51,6 +51,7 @@ class Model(ABC):
         by: the strata of its tallies, or None for one total.
         tallies: what the model counts, by name, in a few words; the headline first.
         units: the units of tallies that don't count people, by name.
+        pulses: parts of the environment that the model sets back by itself once they have worked, such as a payment.
         targets: parts of the environment that can be set for some alone, with the dimension that they are then on:
             "agent" or "household".
         outcomes: what may have become of an agent by the end, by name: the last state to a Boolean of shape (…, N).
@@ -63,6 +64,7 @@ class Model(ABC):
     environment: Mapping[str, float]
     limits: Mapping[str, tuple[float, float]] = MappingProxyType({})
     options: Mapping[str, Sequence[str]] = MappingProxyType({})
+    pulses: Collection[str] = ()
     targets: Mapping[str, str] = MappingProxyType({})
     outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
     behaviour: Mapping[str, Any] = MappingProxyType({})

@@ -85,6 +85,7 @@ class Pandemic(Model):
         self.environment: dict[str, float] = {}
         self.limits: dict[str, tuple[float, float]] = {}
         self.options: dict[str, Sequence[str]] = {}
+        self.pulses = [name for part in self.parts for name in part.pulses]
         self.targets: dict[str, str] = {}
         self.outcomes: dict[str, Callable[[State], Tensor]] = {}
         self.tallies: dict[str, str] = {}

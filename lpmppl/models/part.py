@@ -69,6 +69,7 @@ class Part:
         options: the words for 0, 1, … of what policies may change, by name, where its values have such.
         tallies: what it counts, by name, in a few words.
         units: the units of tallies that don't count people, by name.
+        pulses: what policies may change that it sets back by itself.
         targets: what policies may set for some alone, with the dimension it is then on: "agent" or "household".
         outcomes: what may have become of an agent, by name: the people and the last state to a Boolean of shape (…, N).
     """
@@ -83,6 +84,7 @@ class Part:
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tallies: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    pulses: Collection[str] = ()
     targets: Mapping[str, str] = field(default_factory=dict)
     outcomes: Mapping[str, Callable[[Population, State], Tensor]] = field(default_factory=dict)
 

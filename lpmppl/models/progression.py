@@ -191,7 +191,7 @@ def progression(setting: Setting, theta: Theta) -> Substep:
         )
         leg = torch.where(now == Stage.SEVERE, torch.where(critical, _Leg.TO_INTENSIVE, _Leg.SEVERE), leg)
         leg = torch.where(now == Stage.CRITICAL, torch.where(fatal, _Leg.TO_DEATH, _Leg.CRITICAL), leg).long()
-        with turning.plate(episode=len(_Leg) * episode + leg):
+        with turning.plate(episode=len(_Leg) * episode.int() + leg):
             period = pyro.sample("period", lognormal(periods[leg, 0], periods[leg, 1])).clamp(min=dt)
         # The incubation period is known since infection: its rest follows from its first part.
         rest = (at - turning.read(s["infected_at"])) * (PRESYMPTOMATIC / (1 - PRESYMPTOMATIC))

@@ -248,7 +248,7 @@ class SEIRM(Model):
             ),
         }
         self.environment = {"transmission": 1.0}
-        self.targets = {"transmission": "agent"}
+        self.limits, self.targets = {"transmission": (0.0, 1000.0)}, {"transmission": "agent"}
         self.outcomes = {"infected": lambda s: ~s["susceptible"], "died": lambda s: s["stage"] == Stage.DEAD}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "deaths": "deaths"}
 

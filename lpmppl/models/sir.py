@@ -62,7 +62,7 @@ class SIR(Model):
             ),
         }
         self.environment = {"transmission": 1.0}
-        self.targets = {"transmission": "agent"}
+        self.limits, self.targets = {"transmission": (0.0, 1000.0)}, {"transmission": "agent"}
         self.outcomes = {"infected": lambda s: ~s["susceptible"]}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "recoveries": "recoveries"}
 

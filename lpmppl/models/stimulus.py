@@ -332,6 +332,7 @@ PART = Part(
     parameters=PARAMETERS,
     environment={"stimulus": 0.0},
     limits={"stimulus": (0.0, 1e6)},
+    pulses=("stimulus",),
     targets={"stimulus": "household"},
     tallies={"spending": "household spending", "payments": "stimulus payments"},
     units={"spending": "dollars", "payments": "dollars"},

@@ -49,6 +49,19 @@ def test_a_run_that_is_kept_has_its_files(here: Run, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").read_text() == before and "as it was" in before
 
 
+def test_labels_are_text_and_no_markup(here: Run) -> None:
+    ended = here(*SMALL, "--days", "2", "--do", "masks [strict]: mask_mandate=1@1", "--do", "[/]: mask_mandate=1@0")
+    assert ended.code == 0 and "masks [strict]" in ended.out and "[/]" in ended.out
+
+
+def test_an_interrupted_counterfactual_is_not_taken_up_as_something_else(here: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"status": "running", "policies": ["stimulus=5@1"]}))
+    assert "a counterfactual can't be taken up again" in here("simulate", "--resume", "run").refused()
+    again = here(*SMALL, "--do", "stimulus=5@1", "--out", "run").refused()
+    assert "choose a new folder" in again and "--resume" not in again
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -60,6 +73,8 @@ def test_a_run_that_is_kept_has_its_files(here: Run, tmp_path: Path) -> None:
         (["--do", "stimulus=5@3", "--do", "stimulus=5@3"], "twice"),
         (["--do", "schools=0@admissions/week>x"], "'x' isn't a number"),
         (["--do", "schools=0@admission/week>1"], "did you mean 'admissions/week'"),
+        (["--do", "as it was: stimulus=5@3"], "can't be called 'as it was'"),
+        (["--do", "transmission=-5@1", "--model", "seirm"], "transmission=-5 can't be: give 0 to 1000"),
         (["--do", "stimulus=5@3", "--draws", "0"], "draws=0"),
         (["--do", "stimulus=5@3", "--replicates", "0"], "replicates=0"),
         (["--do", "stimulus=5@3", "--posterior", "none.nc"], "none.nc"),

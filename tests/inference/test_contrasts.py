@@ -92,6 +92,7 @@ def test_fates_are_shares_of_those_who_had_or_hadnt():
     balance = yes_no - no_yes
     people = no_no + no_yes + yes_no + yes_yes
     assert float(found["needed_to_treat"]) == pytest.approx((people[balance > 0] / balance[balance > 0]).mean())
+    assert found["necessity"].attrs == {"units": "probability"} and found["averted"].attrs == {"units": "people"}
     null = lpm.fates(tree, "infected").sel(policy="nothing", estimate="mean")
     assert float(null["necessity"]) == float(null["sufficiency"]) == 0 and np.isnan(float(null["needed_to_treat"]))
 
@@ -150,11 +151,26 @@ def test_what_cannot_be_weighed_is_refused(observed, options, said):
         lpm.weigh(result()[0], observed, **options)
 
 
+def test_the_world_as_it_was_is_found_by_its_label():
+    tree, *_ = result()
+    expected = lpm.contrast(tree)["infections"].sel(policy="cheque")
+    tallies = tree["prior_predictive"].to_dataset()
+    tree["prior_predictive"] = xr.DataTree(tallies.isel(policy=[2, 1, 0]))
+    assert lpm.contrast(tree)["infections"].sel(policy="cheque").equals(expected)
+    tree["prior_predictive"] = xr.DataTree(tallies.isel(policy=[1, 2]))
+    for ask in (lambda: lpm.contrast(tree), lambda: lpm.cost_per(tree, "infections")):
+        with pytest.raises(InputError, match="keep 'as it was'"):
+            ask()
+
+
 def test_what_a_result_hasnt_is_named():
     tree, *_ = result()
     for ask, said in (
         (lambda: lpm.contrast(tree, by="boroughs"), "did you mean 'borough'"),
         (lambda: lpm.contrast(tree, level=90), "level=90"),
+        (lambda: lpm.fates(tree, "infected", level=-1), "level=-1"),
+        (lambda: lpm.cost_per(tree, "infections", level="a"), "level=a"),
+        (lambda: lpm.cost_per(tree, "infections", resamples=0), "resamples=0"),
         (lambda: lpm.fates(tree, "infection"), "did you mean 'infected'"),
         (lambda: lpm.fates(tree, "infected", by="age"), "unknown stratum 'age'"),
         (lambda: lpm.cost_per(tree, "infection"), "did you mean 'infections'"),

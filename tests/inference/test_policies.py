@@ -1,11 +1,16 @@
 """What `do` and `at` may say, and how what they mustn't say is refused."""
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
+from chirho.counterfactual.handlers import MultiWorldCounterfactual
+from chirho.dynamical.handlers.interruption import StaticIntervention
 
 import lpmppl as lpm
 from lpmppl.errors import InputError
 from lpmppl.inference.policies import Act, Policy, Trigger, UnderPolicies, factorial, policies
+from tests.laws.conftest import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +52,12 @@ def test_a_factorial_design_has_every_subset():
         ({"stimulus": []}, 3, "nothing to do"),
         ({"stimulus": 500.0}, [], "nothing to do"),
         ({"stimulus": [500.0, 500.0]}, 3, "two policies 'stimulus=500@3'"),
-        ({"cheque": [("stimulus", 500.0, 3)], "schools": 0.0}, 3, "'cheque' has acts with days of their own"),
+        ({"cheque": [("stimulus", 500.0, 3)], "schools": 0.0}, None, "'cheque' has acts with days of their own"),
         ([("stimulus", 500.0)], None, r"\('stimulus', 500.0\) can't be read"),
+        ([("stimulus", 500.0, 3)], 3, "days of their own; leave it out"),
+        ({"as it was": [("stimulus", 500.0, 3)]}, None, "can't be called 'as it was'"),
+        ({"": [("stimulus", 500.0, 3)]}, None, "can't be called ''"),
+        ({None: [("stimulus", 500.0, 3)]}, None, "can't be called None"),
     ],
 )
 def test_what_cannot_be_read_is_refused(do, at, said):
@@ -67,6 +76,16 @@ def test_what_cannot_be_read_is_refused(do, at, said):
         ([("stimulus", -5.0, 3)], "stimulus=-5 can't be"),
         ([("stimulus", float("nan"), 3)], "must be a finite number"),
         ([("test", "antigens", 3)], "did you mean 'antigen'"),
+        ([("test", True, 3)], "test=True can't be"),
+        ([("stimulus", None, 3)], "stimulus=None is no number"),
+        ([("stimulus", {}, 3)], "is no number"),
+        ([(5, 5.0, 3)], "unknown part of the environment '5'"),
+        ([Act("stimulus", 0.5, 3, {"income": "x"})], "unknown variable with labels 'income'"),
+        ([Act("schools", Trigger(0.0, ("admissions/week", float("nan"))), 3)], "has the condition"),
+        ([Act("schools", Trigger(0.0, ("admissions/week", "1")), 3)], "has the condition"),
+        ([Act("schools", Trigger(0.0, lambda s: s["nothing"]), 0)], "can't be evaluated: KeyError"),
+        ([Act("schools", Trigger(0.0, lambda s: s["susceptible"]), 0)], r"gave torch.bool of shape \(1000,\)"),
+        ([Act("schools", Trigger(0.0, lambda s: 1.0), 0)], "must give one Boolean"),
         ([("stimulus", 500.0, 3), ("stimulus", 600.0, 3)], "two acts set stimulus on day 3"),
         ([Act("schools", 0.0, 3, {"borough": "Bronx"})], "schools is one for the whole city"),
         (
@@ -105,15 +124,66 @@ def test_a_target_is_a_mask_over_whom_the_key_is_set_for(model):
     assert torch.equal(done["transmission"], torch.where(whom, 0.25, 1.0))
 
 
-def test_a_posterior_must_have_every_parameter(model):
-    import numpy as np
-    import xarray as xr
+@pytest.mark.parametrize("to", ["Bronx", ["Bronx"], {"borough": []}, {"borough": 5}, {"borough": None}, None])
+def test_whom_an_act_concerns_is_said_by_labels(to):
+    with pytest.raises(InputError, match="can't be read; give labels by variable"):
+        Act("transmission", 0.5, 3, to)
 
+
+def test_a_factorial_design_with_names_like_its_own_is_refused():
+    plans = policies({n: [("stimulus", 1.0, 1)] for n in ("a", "b", "a + b")})
+    with pytest.raises(InputError, match=r"two policies 'a \+ b'"):
+        factorial(plans)
+
+
+def test_numbers_that_differ_have_names_that_do_and_arrays_are_swept():
+    assert names({"transmission": [0.5, 0.5000001]}, at=1) == ["transmission=0.5@1", "transmission=0.5000001@1"]
+    swept = names({"transmission": np.array([0.5, 0.25])}, at=range(1, 3))
+    assert swept == [f"transmission={x}@{d}" for d in (1, 2) for x in (0.5, 0.25)]
+
+
+def test_handlers_of_worlds_around_the_call_are_refused(model):
+    act = StaticIntervention(torch.tensor(5.0), {"transmission": torch.tensor([0.1])})
+    for handler in (MultiWorldCounterfactual(first_available_dim=-4), act):
+        with handler, pytest.raises(InputError, match="makes its own worlds, but stands under"):
+            lpm.counterfactual(model, {"transmission": 0.5}, at=1, days=8)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda v: v * np.nan, "the posterior's beta has nan, which can't be"),
+        (lambda v: -v, "the posterior's beta has -0.55"),
+        (lambda v: v.expand_dims(x=2), r"has dims \('x', 'chain', 'draw'\)"),
+        (lambda v: v.isel(chain=0, drop=True), r"has dims \('draw',\)"),
+        (lambda v: v.astype(str), "values of <U"),
+    ],
+)
+def test_a_posterior_is_checked_like_values_that_are_set(model, spoil, said):
+    values = xr.Dataset({n: (("chain", "draw"), np.full((2, 3), p.default)) for n, p in model.parameters.items()})
+    values["beta"] = spoil(values["beta"])
+    with pytest.raises(InputError, match=said):
+        lpm.counterfactual(
+            model, {"stimulus": 5.0}, at=1, days=2, posterior=xr.DataTree.from_dict({"posterior": values})
+        )
+    with pytest.raises(InputError, match="a DataTree with a group 'posterior' is needed"):
+        lpm.counterfactual(model, {"stimulus": 5.0}, at=1, days=2, posterior=values)
+
+
+def test_an_outcome_that_is_none_costs_no_result():
+    model = MODELS["sir_on_a_graph"]()
+    model.outcomes = {"odd": lambda s: s["exposure"], "infected": model.outcomes["infected"]}
+    with pytest.warns(UserWarning, match="the outcome 'odd' gave torch.float64"):
+        tree = lpm.counterfactual(model, {"transmission": 0.5}, at=1, days=5)
+    assert list(tree["flows"].data_vars) == ["infected"]
+
+
+def test_a_posterior_must_have_every_parameter(model):
     values = xr.Dataset({n: (("chain", "draw"), np.full((2, 3), p.default)) for n, p in model.parameters.items()})
     tree = xr.DataTree.from_dict({"posterior": values.drop_vars("beta")})
     with pytest.raises(InputError, match="the posterior lacks beta"):
         lpm.counterfactual(model, {"stimulus": 5.0}, at=1, days=2, posterior=tree)
-    with pytest.raises(InputError, match="no group 'posterior'"):
+    with pytest.raises(InputError, match="a DataTree with a group 'posterior' is needed"):
         lpm.counterfactual(model, {"stimulus": 5.0}, at=1, days=2, posterior=xr.DataTree(values))
     values["beta"] = values["beta"] + np.arange(6).reshape(2, 3) / 100
     tree = xr.DataTree.from_dict({"posterior": values})

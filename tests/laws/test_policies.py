@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import xarray as xr
+from chirho.counterfactual.handlers import MultiWorldCounterfactual
 from xarray.testing import assert_identical
 
 import lpmppl as lpm
@@ -61,7 +64,7 @@ def test_worlds_of_the_pandemic_are_single_runs():
     model = pandemic()
     plans = policies(
         {
-            "closing": [("stringency", Trigger(90.0, ("admissions/week", 8.0), ("admissions/week", 4.0), 10.0), 3)],
+            "closing": [("stringency", Trigger(90.0, ("admissions/week", 8.0), ("admissions/week", 4.0)), 3)],
             "cheque": [
                 Act("stimulus", 500.0, 9, {"income_band": "0–30 % AMI (three people: up to $38,000)"}),
                 ("mask_mandate", 1.0, 10),
@@ -127,6 +130,37 @@ def test_a_trigger_holds_between_its_thresholds():
     )
     for plan in policies(plans):
         assert_identical(tallies(tree, plan.name), single(model, plan, 80, **INFECTED))
+
+
+def test_what_lies_beneath_a_trigger_comes_back():
+    """From day 5 to 11 a trigger holds 0.1, above it from 7 to 8 another 0.5; beneath them acts of their days."""
+    model = MODELS["sir_in_households"]()
+    between = lambda a, b: (lambda s: s["t"] == a, lambda s: s["t"] == b)  # noqa: E731
+    acts = [
+        Act("transmission", Trigger(0.1, *between(5, 12)), 0),
+        Act("transmission", Trigger(0.5, *between(7, 9)), 0),
+        Act("transmission", 0.7, 10),
+    ]
+    always = [Act("transmission", 0.9, 3), Act("transmission", 0.8, 8)]
+    for only in (None, 1):
+        seen: list[tuple[float, list[float]]] = []
+
+        class Watched(type(model)):
+            def day(self, theta, seen=seen):
+                step = super().day(theta)
+                return lambda s: (seen.append((float(s["t"]), s["transmission"].flatten().tolist())), step(s))[1]
+
+        watched = Watched(model.population, [model.population.network("household")])
+        under = UnderPolicies(watched, [Policy("p", tuple(acts))], always, only=only)
+        theta = {name: p.default for name, p in model.parameters.items()}
+        with MultiWorldCounterfactual(first_available_dim=-3) if only is None else nullcontext():
+            simulated(under, [theta], [0], 15, 0)
+        held = [0.9] * 2 + [0.1] * 2 + [0.5] * 2 + [0.1] * 3 + [0.7] * 3
+        expected = [1.0] * 3 + held
+        factual = [1.0] * 3 + [0.9] * 5 + [0.8] * 7
+        assert [round(x[-1], 6) for _, x in seen] == expected
+        if only is None:
+            assert [round(x[0], 6) for _, x in seen] == factual
 
 
 def test_draws_of_chance_are_those_of_runs():

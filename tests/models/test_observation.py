@@ -82,6 +82,17 @@ def test_counts_by_inverse_by_sampling_and_by_density_are_one_law(mean, size):
     assert abs(float(sample.mean()) - mean) <= 5 * error
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-20, 1e12, 1e20, 3e38])
+def test_counts_of_any_dispersion_are_a_poissons_or_hardly_ever_any(size):
+    d, u = Counted(torch.full((4,), 100.0), size), torch.tensor([0.01, 0.5, 0.9, 0.999], dtype=torch.float64)
+    expected = [0.0] * 4 if size < 1 else stats.poisson(100.0).ppf(u.numpy()).tolist()
+    assert d.icdf(u).tolist() == expected
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        sample = d.sample((1_000,))
+    assert float(sample.mean()) == pytest.approx(0.0 if size < 1 else 100.0, abs=1.0)
+
+
 def test_delays_are_shares_of_the_given_mean():
     for mean in (0.5, 2.0, 4.0):
         d = observation.delays(torch.tensor(mean))
