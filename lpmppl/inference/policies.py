@@ -78,7 +78,10 @@ class Act:
     def __str__(self) -> str:
         value = self.value
         if isinstance(value, Trigger):
-            shown = f"{_shown(value.value)} on trigger"
+            low = f"<{_shown(value.until[1])}" if isinstance(value.until, tuple) and len(value.until) == 2 else ""
+            told = isinstance(value.when, tuple) and len(value.when) == 2
+            condition = f" while {value.when[0]}>{_shown(value.when[1])}{low}" if told else ""  # type: ignore[index]
+            shown = f"{_shown(value.value)}{condition} on trigger"
         else:
             shown = _shown(value)
         whom = ", ".join("/".join(_each(labels)) for labels in self.to.values())

@@ -6,7 +6,21 @@ import math
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-__all__ = ["day_label", "day_ticks", "number", "rate", "share", "text_width", "tick", "value_ticks", "whole"]
+__all__ = [
+    "amount",
+    "day_label",
+    "day_ticks",
+    "number",
+    "percent",
+    "rate",
+    "share",
+    "signed",
+    "signed_ticks",
+    "text_width",
+    "tick",
+    "value_ticks",
+    "whole",
+]
 
 DAY_STEPS = (1, 2, 5, 10, 15, 30, 60, 90, 180, 365, 730)
 LONG = 182
@@ -50,6 +64,34 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
 
 
+def amount(value: float) -> str:
+    """Write the size of a difference: whole from ten on, and with two digits below.
+
+    >>> amount(59.83), amount(3.17), amount(0.25), amount(1845)
+    ('60', '3.2', '0.25', '1,845')
+    """
+    return f"{round(value):,}" if math.isfinite(value) and abs(value) >= 10 else number(value)
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign.
+
+    >>> signed(-1845), signed(0.25), signed(0)
+    ('−1,845', '+0.25', '0')
+    """
+    words = amount(abs(value))
+    return words if words in ("0", "–") else f"{'−' if value < 0 else '+'}{words}"
+
+
+def percent(value: float) -> str:
+    """Write a share as a percentage of three digits at most.
+
+    >>> percent(0.2047), percent(0.0312), percent(0.00004), percent(1)
+    ('20 %', '3.1 %', '0.004 %', '100 %')
+    """
+    return f"{amount(100 * value)} %"
+
+
 def share(value: float, people: float) -> str:
     """Write `value` of `people` as a percentage, or per 100,000 where a percentage would be small.
 
@@ -82,13 +124,31 @@ def value_ticks(top: float, count: int = 4, whole: bool = True) -> list[float]:
     """
     if not math.isfinite(top) or top <= 0:
         return [0, 1]
-    rough = top / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    step = round_step(top / count)
     if whole:
         step = max(1, math.ceil(step)) if step < 10 else step
     ticks = [i * step for i in range(math.ceil(top / step - 1e-9) + 1)]
     return [int(t) if t == int(t) else round(t, 10) for t in ticks]
+
+
+def signed_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Choose round ticks, zero among them, from the last one at or below `low` to the first at or above `high`.
+
+    >>> signed_ticks(-87, 30), signed_ticks(0, 3), signed_ticks(0, 0)
+    ([-100, -50, 0, 50], [0, 1, 2, 3], [-1, 0, 1])
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if not 1e-6 < high - low < math.inf:
+        return [-1, 0, 1]
+    step = round_step((high - low) / count)
+    ticks = [i * step for i in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+    return [int(t) if t == int(t) else round(t, 10) for t in ticks]
+
+
+def round_step(rough: float) -> float:
+    """Give the least of 1, 2, 2.5 and 5 times a power of ten that reaches `rough`, or all but."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
 
 
 def day_label(day: int, start: str = "") -> str:

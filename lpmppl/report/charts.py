@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lpmppl.report import tables
+from lpmppl.report import acts, tables
 from lpmppl.report.axes import number, rate, whole
-from lpmppl.report.figures import DASHES, Bar, Curve, Frame, Mark, bars, lines, multiples
+from lpmppl.report.blocks import fold
+from lpmppl.report.figures import DASHES, Bar, Curve, Frame, Mark, bars, lines, mark_rows, multiples
 
-__all__ = ["interventions", "over_time", "stratum"]
+__all__ = [
+    "HALF",
+    "MOST_BARS",
+    "NARROW",
+    "WIDE",
+    "colour",
+    "dash",
+    "dashed",
+    "figure",
+    "figures",
+    "frame",
+    "framed",
+    "interventions",
+    "keep_largest",
+    "key",
+    "key_of_worlds",
+    "marks",
+    "over_time",
+    "said",
+    "stratum",
+]
 
 COLOURS = 8
 MOST_PANELS = 12
@@ -28,8 +50,19 @@ def interventions(tree: xr.DataTree) -> list[tuple[str, float, int]]:
 
 
 def marks(tree: xr.DataTree) -> list[Mark]:
-    """Give the interventions as marks on an axis of days."""
-    return [Mark(day, f"{name} = {value:g}") for name, value, day in interventions(tree)]
+    """Give the interventions, and the days on which policies act, as marks on an axis of days."""
+    return [Mark(day, f"{name} = {value:g}") for name, value, day in interventions(tree)] + acts.marks(tree)
+
+
+def dashed(tree: xr.DataTree) -> str:
+    """Say what the dashed lines of a figure over time are."""
+    policies = " Dashed: the day on which a policy acts." if acts.marks(tree) else ""
+    return " Dashed: the day of an intervention." if interventions(tree) and not policies else policies
+
+
+def said(tally: xr.DataArray) -> str:
+    """Name a tally within a sentence."""
+    return str(tally.attrs.get("long_name") or str(tally.name).replace("_", " "))
 
 
 def colour(index: int) -> str:
@@ -37,20 +70,23 @@ def colour(index: int) -> str:
     return f"var(--c{index % COLOURS})"
 
 
-def figure(title: str, drawings: str, caption: str, key: str = "", kind: str = "") -> str:
+def figure(title: str, drawings: str, caption: str, legend: str = "", kind: str = "") -> str:
     """Set drawings under a title, with a key and a caption."""
     head = f"<h3>{escape(title)}</h3>" if title else ""
-    return f'<figure class="{kind}">{head}{key}{drawings}<figcaption>{escape(caption)}</figcaption></figure>'
+    return f'<figure class="{kind}">{head}{legend}{drawings}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def key_of_worlds(names: Sequence[str]) -> str:
     """Explain the colours and dashes of several worlds."""
-    if len(names) < 2:
-        return ""
+    return key(dict(enumerate(names))) if len(names) > 1 else ""
+
+
+def key(names: Mapping[int, str]) -> str:
+    """Explain colours and dashes, by the numbers of their worlds."""
     items = "".join(
         f'<li><svg viewBox="0 0 26 8" aria-hidden="true"><path d="M0,4h26" stroke-width="2.5"'
         f' stroke-dasharray="{dash(i)}" style="stroke:{colour(i)}"/></svg>{escape(name)}</li>'
-        for i, name in enumerate(names)
+        for i, name in names.items()
     )
     return f'<ul class="key">{items}</ul>'
 
@@ -79,30 +115,43 @@ def frame(tree: xr.DataTree, tally: xr.DataArray, width: float, height: float) -
     return Frame(width, height, tally.sizes["day"], str(tree.attrs.get("start", "")))
 
 
+def framed(tree: xr.DataTree, tally: xr.DataArray, width: float, height: float) -> Frame:
+    """Size a figure with marks above it, taller where the names of policies take several rows."""
+    size = frame(tree, tally, width, height)
+    return replace(size, height=height + 13 * max(0, mark_rows(acts.marks(tree), 60.0, size) - 1))
+
+
 def spread(tally: xr.DataArray) -> str:
     """Say what the line and the band of a tally are, where there are several draws."""
     count = tally.sizes.get("chain", 1) * tally.sizes.get("draw", 1)
-    return f" Line: median of {count} draws; band: 90 % of them." if count > 1 else ""
+    weighted = ", weighted by what was observed" if tables.WEIGHT in tally.coords else ""
+    return f" Line: median of {count} draws{weighted}; band: 90 % of them." if count > 1 else ""
 
 
-def over_time(tree: xr.DataTree) -> str:
-    """Draw every tally of the whole population over time, the first one large."""
+def over_time(tree: xr.DataTree, most: int | None = None) -> str:
+    """Draw every tally of the whole population over time, the first one large; those after `most` folded away."""
     drawn = []
-    noted = interventions(tree)
     for i, tally in enumerate(tables.tallies(tree).values()):
         lines_of = curves(tally, colour(i))[0]
         title, unit = tables.label(tally), str(tally.attrs.get("units", "people"))
         peak = max(lines_of, key=lambda c: float(c.middle.max())).middle
         described = f"{title} over {len(peak)} days, largest {number(float(peak.max()))} on day {int(peak.argmax())}"
         kind = "Counted each day" if tally.attrs.get("kind", "flow") == "flow" else "Number at the end of each day"
-        dashed = " Dashed: the day of an intervention." if noted else ""
-        caption = f"{kind}.{spread(tally)}{dashed}"
-        narrow = lines(lines_of, frame(tree, tally, NARROW, 210), marks(tree), unit, described)
-        size = frame(tree, tally, HALF, 215) if i else frame(tree, tally, WIDE, 290)
+        caption = f"{kind}.{spread(tally)}{dashed(tree)}"
+        narrow = lines(lines_of, framed(tree, tally, NARROW, 210), marks(tree), unit, described)
+        size = framed(tree, tally, HALF, 215) if i else framed(tree, tally, WIDE, 290)
         wide = lines(lines_of, size, marks(tree), unit, described)
         drawing = f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
         drawn.append(figure(title, drawing, caption, key_of_worlds(tables.worlds(tally)), "" if i else "span"))
-    return f'<div class="figures">{"".join(drawn)}</div>'
+    return figures(drawn, most)
+
+
+def figures(drawn: Sequence[str], most: int | None = None, kind: str = "figures", what: str = "") -> str:
+    """Set figures beside one another, those after `most` folded away; `what` says what they are."""
+    shown, rest = drawn[:most], drawn[len(drawn[:most]) :]
+    more = f'<div class="{kind}">{"".join(rest)}</div>' if rest else ""
+    title = f"{len(rest)} more {'figure' if len(rest) == 1 else 'figures'}{what}"
+    return (f'<div class="{kind}">{"".join(shown)}</div>' if shown else "") + fold(title, more)
 
 
 def stratum(tree: xr.DataTree, name: str, summary: pd.DataFrame) -> str:
@@ -113,7 +162,7 @@ def stratum(tree: xr.DataTree, name: str, summary: pd.DataFrame) -> str:
     drawn = [panels(tree, name, tally, colour(order.index(first)))]
     flows = [k for k, v in broken_down.items() if v.attrs.get("kind", "flow") == "flow"] or [first]
     drawn += [totals_by(name, broken_down[flow], colour(order.index(flow)), summary) for flow in flows]
-    return f'<div class="figures three">{"".join(drawn)}</div>'
+    return figures(drawn, kind="figures three")
 
 
 def panels(tree: xr.DataTree, name: str, tally: xr.DataArray, lone: str) -> str:

@@ -72,7 +72,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Box:
-    """Where data go: the pixels of a plot, its days and its largest value."""
+    """Where data go: the pixels of a plot, its days, and the values at its top and its bottom."""
 
     left: float
     top: float
@@ -80,6 +80,7 @@ class Box:
     bottom: float
     days: int
     most: float
+    least: float = 0.0
 
     def x(self, day: float) -> float:
         """Place a day: the middle of the box where there is only one."""
@@ -87,7 +88,7 @@ class Box:
 
     def y(self, value: float) -> float:
         """Place a value."""
-        return self.bottom - (self.bottom - self.top) * value / self.most
+        return self.bottom - (self.bottom - self.top) * (value - self.least) / (self.most - self.least)
 
     def path(self, values: np.ndarray) -> str:
         """Draw a series as path data; a single day is a short stroke."""
@@ -169,25 +170,34 @@ def value_axis(box: Box, ticks: Sequence[float]) -> str:
     return "".join(parts)
 
 
-def mark_lines(box: Box, marks: Sequence[Mark]) -> str:
-    """Draw a dashed line on the day of each mark, its text above the plot in rows that don't collide."""
-    parts = []
+def mark_places(box: Box, marks: Sequence[Mark]) -> list[tuple[Mark, float, int]]:
+    """Place the text of marks above a plot: where its middle is, and in which row, so that none collide."""
+    places = []
     rows: list[float] = []
     for mark in sorted(marks, key=lambda m: m.day):
-        x = box.x(mark.day)
         half = text_width(mark.text, SIZE) / 2
-        middle = min(max(x, box.left + half), box.right - half)
+        middle = min(max(box.x(mark.day), box.left + half), box.right - half)
         row = next((r for r, end in enumerate(rows) if middle - half > end + 6), len(rows))
         rows[row : row + 1] = [middle + half]
-        y = box.top - 8 - 13 * row
+        places.append((mark, middle, row))
+    return places
+
+
+def mark_lines(box: Box, marks: Sequence[Mark]) -> str:
+    """Draw a dashed line on the day of each mark, its text above the plot."""
+    parts, texts = [], []
+    for mark, middle, row in mark_places(box, marks):
+        x, y = box.x(mark.day), box.top - 8 - 13 * row
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 4:.1f}" y2="{box.bottom:.1f}"/>')
-        parts.append(text(middle, y, mark.text, "marktext", "middle"))
-    return "".join(parts)
+        texts.append(text(middle, y, mark.text, "marktext", "middle"))
+    return "".join(parts + texts)
 
 
-def mark_rows(marks: Sequence[Mark], width: float) -> int:
-    """Bound the rows of text that marks take above a plot of this width."""
-    return min(len(marks), 1 + int(sum(text_width(m.text) + 6 for m in marks) // max(width, 1)))
+def mark_rows(marks: Sequence[Mark], left: float, frame: Frame) -> int:
+    """Count the rows of text that marks take above a plot that begins at `left`, with some room between them."""
+    box = Box(left, 0.0, frame.width - 10, 0.0, frame.days, 1.0)
+    loosely = 1 + int(sum(text_width(m.text) + 6 for m in marks) // max(frame.width - left, 1))
+    return max(min(len(marks), loosely), *(1 + row for _, _, row in mark_places(box, marks)), 0)
 
 
 def peak_note(box: Box, series: Curve, frame: Frame, marks: Sequence[Mark]) -> str:
@@ -219,7 +229,7 @@ def lines(curves: Sequence[Curve], frame: Frame, marks: Sequence[Mark], unit: st
     highest = max(c.top for c in curves)
     ticks = value_ticks(highest * (1.14 if len(curves) == 1 else 1.0), count=4)
     left = max(text_width(tick(t)) for t in ticks) + 10
-    head = 26 + (13 * mark_rows(marks, frame.width - left) if marks else 0)
+    head = 26 + 13 * mark_rows(marks, left, frame)
     box = Box(left, head, frame.width - 10, frame.height - 24, frame.days, ticks[-1])
     lone = len(curves) == 1
     body = (
@@ -273,9 +283,10 @@ def multiples(
         parts.extend(curve(box, c, filled=len(curves) == 1) for c in curves)
         if last:
             ends = day_ticks(frame.days, 72, frame.start)
-            parts.extend(
-                text(box.x(d), box.bottom + 14, label, "tick", "start" if d == 0 else "middle") for d, label in ends
-            )
+            for day, label in ends:
+                over = box.x(day) + text_width(label) / 2 > box.right + 6
+                anchor = "start" if day == 0 else "end" if over else "middle"
+                parts.append(text(box.right if over else box.x(day), box.bottom + 14, label, "tick", anchor))
         plots.append(plot_data(box, [*curves, *([reference] if reference else [])], name))
     return svg(frame.width, head + rows * frame.height + 10, "".join(parts), describe, plots, frame.start)
 

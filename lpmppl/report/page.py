@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 from html import escape
 from importlib.resources import files
@@ -14,9 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from lpmppl.errors import InputError
-from lpmppl.report import charts, tables
+from lpmppl.report import acts, charts, policies, tables
 from lpmppl.report.atomic import replacing
 from lpmppl.report.axes import day_label, number, rate, share, whole
+from lpmppl.report.blocks import facts, fold, join, plain, section, subhead, table
 
 __all__ = ["render", "write"]
 
@@ -48,14 +48,14 @@ def render(tree: xr.DataTree) -> str:
     if "prior_predictive" not in tree.children or "agents" not in tree.attrs or not tables.tallies(tree):
         raise InputError("nothing to report: the result has no daily tallies under /prior_predictive")
     summary = tables.summary(tree)
-    strata = [s for s in summary["stratum"].unique() if s]
     question = ask(tree)
+    asked = bool(acts.policies(tree))
+    totals = summary_table(tree, summary)
     parts = [
         f'<header><p class="over">{escape(overline(tree))}</p><h1>{escape(question)}</h1></header>',
-        headline(tree),
-        section("Over time", charts.over_time(tree)),
-        *(section(f"By {s.replace('_', ' ')}", charts.stratum(tree, s, summary)) for s in strata),
-        section("Summary", summary_table(tree, summary)),
+        policies.headline(tree) + policies.answer(tree) if asked else headline(tree),
+        *(policies.worlds(tree) if asked else figures(tree, summary)),
+        section("Summary", fold("Every world in figures", totals) if asked else totals),
         section("Parameters", parameters(tree)),
         section("Where this comes from", provenance(tree)),
     ]
@@ -71,9 +71,13 @@ def render(tree: xr.DataTree) -> str:
     )
 
 
-def section(title: str, body: str) -> str:
-    """Set a body under a heading; nothing where it is empty."""
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+def figures(tree: xr.DataTree, summary: pd.DataFrame) -> list[str]:
+    """Give the sections of figures: over time, and by each stratum."""
+    strata = [s for s in summary["stratum"].unique() if s]
+    return [
+        section("Over time", charts.over_time(tree)),
+        *(section(f"By {s.replace('_', ' ')}", charts.stratum(tree, s, summary)) for s in strata),
+    ]
 
 
 def short(name: str) -> str:
@@ -110,20 +114,13 @@ def ask(tree: xr.DataTree) -> str:
         f"What happens among {number(int(attrs['agents']))} people{where} in {days} {'day' if days == 1 else 'days'}"
     )
     start = str(attrs.get("start", ""))
-    acts = [
+    done = [
         f"{n} is set to {v:g} {'on' if start else 'from'} {day_label(d, start)}"
         for n, v, d in charts.interventions(tree)
     ]
-    return f"{question} if {join(acts)}?" if acts else f"{question}?"
-
-
-def join(phrases: list[str]) -> str:
-    """Join phrases as a sentence does.
-
-    >>> join(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
+    if acts.policies(tree):
+        return acts.ask(tree, where, done)
+    return f"{question} if {join(done)}?" if done else f"{question}?"
 
 
 def headline(tree: xr.DataTree) -> str:
@@ -150,16 +147,6 @@ def headline(tree: xr.DataTree) -> str:
     return f'<dl class="headline">{"".join(cards)}</dl>'
 
 
-def table(head: Iterable[str], body: Iterable[str], caption: str, kind: str = "") -> str:
-    """Set a table that scrolls sideways where it is wider than the page."""
-    columns = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="{kind}">'
-        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-        f'<p class="caption">{escape(caption)}</p>'
-    )
-
-
 def summary_table(tree: xr.DataTree, summary: pd.DataFrame) -> str:
     """Tabulate totals and rates for everyone and for each group."""
     named = tables.tallies(tree)
@@ -170,8 +157,7 @@ def summary_table(tree: xr.DataTree, summary: pd.DataFrame) -> str:
     body = []
     for stratum, of_stratum in summary.groupby("stratum", sort=False):
         if stratum:
-            title = escape(str(stratum).replace("_", " "))
-            body.append(f'<tr><th class="group" colspan="{len(head)}" scope="colgroup">By {title}</th></tr>')
+            body.append(subhead(f"By {str(stratum).replace('_', ' ')}", len(head)))
         for (group, world), cells in of_stratum.groupby(["group", "world"], sort=False):
             values = {row.tally: row for row in cells.itertuples()}
             residents = cells["people"].iloc[0]
@@ -202,8 +188,7 @@ def daily_table(tree: xr.DataTree) -> str:
         f"{''.join(f'<td>{number(v)}</td>' for v in row)}</tr>"
         for d, row in enumerate(zip(*columns.values(), strict=True))
     ]
-    days = table(["", *columns], body, "Everyone, day by day.")
-    return f"<details><summary>Every day in figures</summary>{days}</details>"
+    return fold("Every day in figures", table(["", *columns], body, "Everyone, day by day."))
 
 
 def parameters(tree: xr.DataTree) -> str:
@@ -227,21 +212,6 @@ def parameters(tree: xr.DataTree) -> str:
     drawn = any(v.size > 1 for v in tree["prior"].to_dataset().data_vars.values())
     caption = "Medians of the draws with 90 % intervals." if drawn else "The values that this run used."
     return table(["Parameter", "Value", "Source"], body, caption, "parameters") if body else ""
-
-
-def facts(entries: Mapping[str, object]) -> str:
-    """Set names and values side by side; entries without a value are left out."""
-    items = "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in entries.items() if v not in ("", None))
-    return f'<dl class="facts">{items}</dl>'
-
-
-def plain(value: object) -> str:
-    """Write a value of the provenance as HTML: a list or a mapping as a list."""
-    if isinstance(value, Mapping):
-        value = [f"{k}: {v}" for k, v in value.items()]
-    if isinstance(value, list | tuple):
-        return f"<ul>{''.join(f'<li>{escape(str(v))}</li>' for v in value)}</ul>"
-    return number(value) if isinstance(value, int) else escape(str(value))
 
 
 def moment(text: str) -> str:
@@ -271,7 +241,7 @@ def provenance(tree: xr.DataTree) -> str:
     attrs = tree.attrs
     words = [f"<span>{escape(word)}</span>" for word in str(attrs.get("command", "")).split()]
     command = f"<code>{' '.join(words)}</code>" if words else ""
-    acts = join([f"{n} = {v:g} from day {d}" for n, v, d in charts.interventions(tree)] or ["none"])
+    done = join([f"{n} = {v:g} from day {d}" for n, v, d in charts.interventions(tree)] or ["none"])
     stack = [f"{k} {v}" for k, v in read_json(attrs.get("versions")).items() if k != "lpmppl"]
     seconds = f"{float(attrs['seconds']):,.1f} s on {attrs.get('device', 'cpu')}" if "seconds" in attrs else ""
     run = facts(
@@ -283,7 +253,8 @@ def provenance(tree: xr.DataTree) -> str:
                 f"{attrs['days']}" + (f" from {day_label(0, str(attrs['start']))}" if attrs.get("start") else "")
             ),
             "Seed": escape(str(attrs["seed"])),
-            "Interventions": escape(acts),
+            "Interventions": escape(done),
+            **(policies.origin(tree) if acts.policies(tree) else {}),
             "Simulated in": escape(seconds),
             "Made": escape(moment(str(attrs.get("created", "")))),
             "Versions": escape(", ".join([product(tree), *stack])),

@@ -15,6 +15,8 @@ __all__ = [
     "daily",
     "label",
     "levels",
+    "mean",
+    "names",
     "of_people",
     "over",
     "people",
@@ -30,6 +32,9 @@ BAND = (0.05, 0.5, 0.95)
 """Quantiles of a 90 % band and its median, over chains and draws."""
 
 SAMPLES = ("chain", "draw")
+WEIGHT = "weight"
+"""The coordinate of draws that says what each counts for, where they don't count the same."""
+
 UNSTRATIFIED = (*SAMPLES, "world", "day")
 
 
@@ -40,7 +45,13 @@ def tallies(tree: xr.DataTree) -> dict[str, xr.DataArray]:
     there are no worlds there is none.
     """
     predictive = tree["prior_predictive"].to_dataset()
-    return {str(n): one_world_dim(predictive[n]) for n in predictive.data_vars if "day" in predictive[n].dims}
+    return {name: one_world_dim(predictive[name]) for name in names(tree)}
+
+
+def names(tree: xr.DataTree) -> list[str]:
+    """Name the day-by-day tallies of a result, in the order in which the model declares them."""
+    predictive = tree["prior_predictive"].to_dataset()
+    return [str(n) for n, x in predictive.data_vars.items() if "day" in x.dims]
 
 
 def one_world_dim(tally: xr.DataArray) -> xr.DataArray:
@@ -57,6 +68,9 @@ def one_world_dim(tally: xr.DataArray) -> xr.DataArray:
         [str(v) for v in tally[d].values] if d in tally.coords else alternatives(d, tally.sizes[d]) for d in before
     ]
     labels = [", ".join(filter(None, words)) or "factual" for words in itertools.product(*names)]
+    if len(before) == 1:
+        joined = tally.drop_vars(before, errors="ignore").rename({before[0]: "world"}).assign_coords(world=labels)
+        return joined.transpose(*(d for d in tally.dims if d in SAMPLES), "world", ...)
     flat = tally.drop_vars([d for d in before if d in tally.coords]).rename({d: f"{d} " for d in before})
     joined = flat.stack(world=[f"{d} " for d in before], create_index=False).assign_coords(world=labels)
     return joined.transpose(*(d for d in tally.dims if d in SAMPLES), "world", ...)
@@ -109,9 +123,18 @@ def city(tally: xr.DataArray, world: int = 0, keep: str | None = None) -> xr.Dat
 
 
 def over(values: xr.DataArray) -> np.ndarray:
-    """Reduce chains and draws to the quantiles of `BAND`: shape (3, ...)."""
+    """Reduce chains and draws, which may be weighted, to the quantiles of `BAND`: shape (3, ...)."""
     samples = [d for d in SAMPLES if d in values.dims]
+    if samples and WEIGHT in values.coords:
+        return values.weighted(values.coords[WEIGHT]).quantile(BAND, dim=samples).transpose("quantile", ...).to_numpy()
     return values.quantile(BAND, dim=samples).to_numpy() if samples else np.stack([values.to_numpy()] * len(BAND))
+
+
+def mean(values: xr.DataArray) -> np.ndarray:
+    """Reduce chains and draws, which may be weighted, to their mean; what is NaN is left out."""
+    samples = [d for d in SAMPLES if d in values.dims]
+    counted = values.weighted(values.coords[WEIGHT]) if WEIGHT in values.coords else values
+    return np.asarray(counted.mean(samples))
 
 
 def daily(tally: xr.DataArray, world: int = 0, keep: str | None = None) -> np.ndarray:

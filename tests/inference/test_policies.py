@@ -33,6 +33,8 @@ def test_acts_may_have_days_of_their_own():
     (policy,) = policies(acts)
     assert [act.day for act in policy.acts] == [3, 5]
     assert policies({"both": acts}) == policies([Policy("both", policy.acts)])
+    closing = Act("schools", Trigger(0.0, ("admissions/week", 5.0), ("admissions/week", 2.0)), 0)
+    assert str(closing) == "schools=0 while admissions/week>5<2 on trigger@0"
     assert str(Act("stimulus", 5.0, 1, {"borough": ["Bronx", "Queens"]})) == "stimulus=5@1 (Bronx/Queens)"
 
 

@@ -118,10 +118,7 @@ def test_resumed_it_is_the_same(model, tmp_path):
         ({"interventions": [("transmission", 1e39, 5)]}, "single precision"),
         ({"interventions": [("transmission", 1.0, 5), ("transmission", 0.0, 5)]}, "two interventions set transmission"),
         ({"interventions": [("transmission", 0.3)]}, "give (name, value, day)"),
-        (
-            {"interventions": [("transmission", -1.0, 5)], "set": {"initial_infected": 0.1}},
-            "site 'infection': a hazard of",
-        ),
+        ({"interventions": [("transmission", -1.0, 5)]}, "transmission=-1 can't be: give 0 to 1000"),
         ({"set": {"beta": 1e39}}, "single precision"),
         ({"set": {"beta": 1e-50}}, "single precision"),
         ({"set": {"beta": "x"}}, "is no number"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import xarray as xr
+
+from lpmppl.inference.contrasts import contrast
 
 AGES = ["0–9", "10–19", "20–29", "30–39", "40–49", "50–59", "60–69", "70–79", "80+"]
 BOROUGHS = ["Bronx", "Brooklyn", "Manhattan", "Queens", "Staten Island"]
@@ -121,3 +124,56 @@ def result_fixture() -> xr.DataTree:
 def make_result() -> Callable[..., xr.DataTree]:
     """The maker of results, for other shapes."""
     return result
+
+
+def with_policies(
+    acts: dict[str, list[str]],
+    effects: tuple[float, ...],
+    draws: int = 1,
+    days: int = 60,
+    by: tuple[str, ...] = ("borough", "age"),
+    replicates: int = 1,
+    **about: str,
+) -> xr.DataTree:
+    """A counterfactual run: policy k takes the share `effects[k]` of infections and deaths away from its first act on.
+
+    An effect of nought is a policy that does nothing; a negative one makes things worse. The individual outcome
+    `infected` follows from the totals.
+    """
+    names = list(acts)
+    factual = result(days, draws, 84_000, by=by, interventions=(), start=about.pop("start", ""))
+    first = factual["prior_predictive"].to_dataset()
+    worlds = [first]
+    for name, effect in zip(names, effects, strict=True):
+        day = min((int(d) for act in acts[name] for d in re.findall(r"@(\d+)", act)), default=0)
+        # What is taken is whole people, a little more of them in each draw.
+        less = xr.where(first["day"] >= day, effect, 0.0) * (1 + 0.1 * xr.DataArray(np.arange(draws), dims="draw"))
+        worlds.append(xr.Dataset({n: x - np.rint(x * less).transpose(*x.dims) for n, x in first.items()}))
+    tallies = xr.concat(worlds, "policy").transpose("chain", "draw", "policy", "day", ...)
+    whose = ("draw", np.arange(draws) // replicates)
+    tallies = tallies.assign_coords(policy=["as it was", *names], parameters=whose)
+    for name, x in first.items():
+        tallies[name].attrs = x.attrs
+    attrs = {"draws_from": "prior" if draws > 1 else "defaults", **about}
+    factual.attrs.update(policies=json.dumps(acts), parameters=json.dumps({"latent_period": 3.4}), **attrs)
+    groups = {f"/{name}": node.to_dataset() for name, node in factual.children.items()}
+    groups |= {"/": xr.Dataset(attrs=factual.attrs), "/prior_predictive": tallies}
+    total = tallies["infections"].sum("day")
+    had, residents = total.isel(policy=0), xr.DataArray(84_000.0) / max(1, int(np.prod([total.sizes[b] for b in by])))
+    averted, caused = ((s * (had - total.isel(policy=slice(1, None)))).clip(min=0) for s in (1, -1))
+    cells = [residents - had - caused, caused, averted, had - averted]
+    flows = xr.concat([xr.concat(cells[i : i + 2], "would") for i in (0, 2)], "was")
+    flows = flows.assign_coords(was=["no", "yes"], would=["no", "yes"]).transpose("chain", "draw", "policy", ...)
+    groups["/flows"] = xr.Dataset({"infected": flows.transpose(..., "was", "would").assign_attrs(units="people")})
+    tree = xr.DataTree.from_dict(groups)
+    tree["effects"] = xr.DataTree(contrast(tree))
+    tree["effects_daily"] = xr.DataTree(contrast(tree, daily=True))
+    for stratum in by:
+        tree[f"effects_by_{stratum}"] = xr.DataTree(contrast(tree, by=stratum))
+    return tree
+
+
+@pytest.fixture(scope="session")
+def make_policies() -> Callable[..., xr.DataTree]:
+    """The maker of counterfactual runs."""
+    return with_policies

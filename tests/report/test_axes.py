@@ -3,7 +3,7 @@
 import math
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lpmppl.report import axes
@@ -39,3 +39,22 @@ def test_every_number_can_be_written(value: float) -> None:
     assert axes.number(value)
     assert axes.whole(value)
     assert axes.rate(value)
+
+
+@given(st.floats(-1e9, 0), st.floats(0, 1e9), st.integers(2, 6))
+def test_signed_ticks_rise_evenly_through_zero_and_cover_the_data(low: float, high: float, count: int) -> None:
+    assume(high - low == 0 or high - low > 1e-3)
+    ticks = axes.signed_ticks(low, high, count)
+    steps = [b - a for a, b in pairwise(ticks)]
+    slack = 1e-3 * (high - low)
+    assert 0 in ticks
+    assert ticks[0] <= low + slack and ticks[-1] >= high - slack
+    assert 2 <= len(ticks) <= count + 3
+    assert all(s > 0 and math.isclose(s, steps[0], rel_tol=1e-6) for s in steps)
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_every_difference_can_be_written_with_its_sign(value: float) -> None:
+    text = axes.signed(value)
+    assert text[0] in "+−0–"
+    assert axes.percent(value)

@@ -4,7 +4,8 @@ for (const svg of document.querySelectorAll("svg[data-plots]")) {
   const plots = JSON.parse(svg.dataset.plots), start = svg.dataset.start;
   const cursor = svg.querySelector(".cursor"), figure = svg.closest("figure");
   const tip = figure.appendChild(Object.assign(document.createElement("div"), { className: "tip", hidden: true }));
-  const write = (v) => v.toLocaleString("en-US", { maximumFractionDigits: Math.abs(v) >= 100 ? 0 : Math.abs(v) >= 1 ? 1 : 3 });
+  const digits = (v) => (v >= 100 ? 0 : v >= 1 ? 1 : 3);
+  const write = (v) => v.toLocaleString("en-US", { maximumFractionDigits: digits(Math.abs(v)) }).replace("-", "−");
   const name = (day) => {
     if (!start) return "Day " + day;
     const date = new Date(start + "T00:00:00Z");
@@ -29,10 +30,10 @@ for (const svg of document.querySelectorAll("svg[data-plots]")) {
     draw("line", { x1: at, x2: at, y1: top, y2: bottom });
     tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: (plot.heading ? plot.heading + ", " : "") + name(day) }));
     for (const series of plot.series) {
-      const value = series.values[day];
-      draw("circle", { cx: at, cy: bottom - ((bottom - top) * value) / plot.most, r: 3.5 }).style.fill = series.colour;
+      const value = series.values[day], least = plot.least ?? 0;
+      draw("circle", { cx: at, cy: bottom - ((bottom - top) * (value - least)) / (plot.most - least), r: 3.5 }).style.fill = series.colour;
       const row = tip.appendChild(document.createElement("div"));
-      row.textContent = (series.name ? series.name + ": " : "") + write(value);
+      row.textContent = (series.name ? series.name + ": " : "") + (plot.signed && value > 0 ? "+" : "") + write(value);
     }
     tip.hidden = false;
     const room = figure.clientWidth - tip.offsetWidth, across = frame.left - figure.getBoundingClientRect().left + at / scale;
