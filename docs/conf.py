@@ -1,4 +1,7 @@
+import os
+import shutil
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 project = "lpmppl"
 author = "The lpmppl developers"
@@ -6,7 +9,7 @@ project_copyright = "The lpmppl developers"
 release = version = version_of("lpmppl")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "*.py"]
 html_theme = "furo"
 html_title = f"lpmppl {release}"
 
@@ -21,6 +24,16 @@ napoleon_use_ivar = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "cache"
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+# Not "cache": what a notebook shows depends on the package as well as on its own cells.
+nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+
+# The questions are scripts in examples/; here they are notebooks, executed with few people unless it is said otherwise.
+os.environ.setdefault("LPMPPL_EXAMPLE_AGENTS", "20000")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+here = Path(__file__).parent
+(here / "questions").mkdir(exist_ok=True)
+for question in sorted((here.parent / "examples").glob("question_*.py")):
+    shutil.copy2(question, here / "questions")
