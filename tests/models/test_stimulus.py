@@ -300,7 +300,7 @@ def test_worlds_that_differ_in_activity_are_their_single_runs(people):
         for name in ("ui_claims", "unemployed", "spending"):
             values = record.series[name].values
             assert np.array_equal(values[:, k].squeeze(), alone.series[name].values.squeeze())
-    assert model.tallies.keys() == {"ui_claims", "unemployed", "spending"}
+    assert model.tallies.keys() == {"ui_claims", "unemployed", "spending", "payments"}
 
 
 def test_what_is_declared_is_what_is_read_and_written(people):
@@ -337,3 +337,14 @@ def test_low_incomes_spend_more_after_the_april_cheques():
         stimulus.CHEQUES = kept
     effect = (spending - same_spring).reshape(13, 7, 4).sum(1) / weeks[:4].mean(0)
     assert (effect[:10] == 0).all() and (effect[11] > 0).all() and (np.diff(effect[11]) < 0).all()
+
+
+def test_payments_are_counted_in_dollars_by_quartile(people):
+    model = Town(people, [*BOTH], lambda t: (1.0, 1.0), start="2020-03-01")
+    pay = StaticIntervention(torch.tensor(3.0), {"stimulus": torch.tensor([1200.0])})
+    _, record = play(model, 6, {}, ExogenousNoise(1), pay)
+    paid = record.series["payments"].values
+    filing, groups = stimulus.eligibility(people), stimulus.income_quartiles(people)
+    due = groups.total(filing.payment(1200.0, 500.0).double())
+    assert paid[3] == pytest.approx(due.numpy(), abs=1.0) and due.sum() > 0
+    assert (np.delete(paid, 3, 0) == 0).all()
