@@ -206,9 +206,9 @@ shown(figure, "question_second_dose_answer")
 # draws.
 #
 # **In words.** With 200,000 people, 180 days and four draws (`python examples/question_second_dose.py`), a delay
-# changes deaths per 100,000 by −26.7, −6.9, +12.3 and +31.8 where the first dose has an efficacy of 90, 80, 70 and 60 %,
-# of 137 to 151: it saves lives from about 76 % on. Those of 60 to 79 gain, who get their first dose sooner; those of 80 and
-# over lose, who wait longer for their second. Delaying it under 65 alone changes next to nothing.
+# changes deaths per 100,000 by −26.7, −6.9, +12.3 and +31.8 where the first dose has an efficacy of 90, 80, 70 and
+# 60 %, of 137 to 151: it saves lives from about 76 % on. Those of 60 to 79 gain, who get their first dose sooner;
+# those of 80 and over lose, who wait longer for their second. Delaying it under 65 alone changes next to nothing.
 #
 # ## What would change the answer
 #

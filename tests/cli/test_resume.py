@@ -12,7 +12,7 @@ import pytest
 
 Run = Callable[..., Any]
 Start = Callable[..., subprocess.Popen[str]]
-DAYS = "500"
+DAYS = "900"
 SEEDED = ("--set", "initial_infected=0.01")
 LONG = ("simulate", "nyc", "--agents", "2000", *SEEDED, "--days", DAYS, "--checkpoint-every", "2", "--json")
 
