@@ -85,7 +85,7 @@ class _Leaf:
         return replace(self, scale=self.scale * factor)
 
     def dense(self) -> Tensor:
-        values = self.values if self.index is None else self.values.index_select(-1, self.index)
+        values = self.values if self.index is None else self.values.index_select(-1, _selector(self.index))
         return values if isinstance(self.scale, float) and self.scale == 1.0 else values * self.scale
 
     def read(self, cohort: Cohort) -> Tensor:
@@ -122,6 +122,11 @@ class _Leaf:
             out.add_(self.base[agents])
         else:
             out.copy_(self.base[agents])
+
+
+def _selector(index: Tensor) -> Tensor:
+    """An index in integers that torch selects by."""
+    return index if index.dtype == torch.int64 else index.int()
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +193,6 @@ def _number(x: Tensor | float, lead: Shape, row: Shape) -> float:
     return float(x[row_of(lead, x, row)] if x.dim() else x)
 
 
-Factor = Tensor | Choice
-
-
 class Rooms:
     """Buffers for one thread's blocks, one for each depth at which sums lie within products."""
 
@@ -209,13 +211,13 @@ class Rooms:
 class Field(Lazy):
     """What reaches each agent, kept on the groups it comes from until someone asks for the per-agent tensor.
 
-    A field is a sum, of leaves on groups and of other fields, times a product of per-agent factors. It reads as a
-    tensor of shape (…, N): any torch function, and arithmetic with anything but scalars, per-agent factors and fields,
-    makes it one.
+    A field is a sum, of leaves on groups and of other fields, times a product of factors, per agent or fields too. It
+    reads as a tensor of shape (…, N): any torch function, and arithmetic with anything but scalars, per-agent factors
+    and fields, makes it one.
     """
 
     leaves: tuple[_Leaf | Field, ...]
-    factors: tuple[Factor, ...] = ()
+    factors: tuple[Tensor | Choice | Field, ...] = ()
     total: Tensor | None = None
     """The integer total behind a field that `aggregate` made: what a running total in the state goes on from."""
 
@@ -236,13 +238,14 @@ class Field(Lazy):
 
     @property
     def differentiated(self) -> bool:
-        factors = (f.differentiated if isinstance(f, Choice) else differentiated(f) for f in self.factors)
+        factors = (differentiated(f) if isinstance(f, Tensor) else f.differentiated for f in self.factors)
         return any(leaf.differentiated for leaf in self.leaves) or any(factors)
 
     @property
     def scales(self) -> list[Tensor | float]:
         """The numbers that everything in it is multiplied by."""
-        return [scale for leaf in self.leaves for scale in leaf.scales]
+        parts = (*self.leaves, *(f for f in self.factors if isinstance(f, Field)))
+        return [scale for part in parts for scale in part.scales]
 
     def scaled(self, factor: Tensor | float) -> Field:
         """The field times one number for all agents."""
@@ -269,7 +272,7 @@ class Field(Lazy):
 
     def at(self, lead: Shape, row: Shape) -> Field:
         """The field in one row of the leading dimensions."""
-        factors = (f.at(lead, row) if isinstance(f, Choice) else f[row_of(lead, f, row)] for f in self.factors)
+        factors = (f[row_of(lead, f, row)] if isinstance(f, Tensor) else f.at(lead, row) for f in self.factors)
         return Field(tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(factors))
 
     def fill(self, agents: slice, out: Tensor, add: bool, rooms: Rooms) -> None:
@@ -284,17 +287,20 @@ class Field(Lazy):
         for factor in self.factors:
             if isinstance(factor, Choice):
                 factor.apply(agents, out)
+            elif isinstance(factor, Field):
+                with rooms.room(out.shape[0]) as inner:
+                    factor.fill(agents, inner, False, rooms)
+                    out.mul_(inner)
             else:
                 out.mul_(factor[agents])
 
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Field):
-            if len(self.leaves) == 1 == len(other.leaves):
-                return Field(self.leaves, (*self.factors, other.dense()))
+            if other.shape[-1] == self.shape[-1]:
+                return Field(self.leaves, (*self.factors, other))
+        elif isinstance(other, Sparse):
             return self.dense() * other.dense()
-        if isinstance(other, Sparse):
-            return self.dense() * other.dense()
-        if isinstance(other, Choice):
+        elif isinstance(other, Choice):
             if other.shape[-1] == self.shape[-1]:
                 return Field(self.leaves, (*self.factors, other))
         elif not isinstance(other, Tensor):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.fields import Choice
 from lpmppl.effects.ops import happens, ring_sum, tally
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
@@ -71,9 +72,8 @@ CLAIMS = "chosen: fits the recorded initial claims of spring 2020, see docs/labo
 KEYS = (
     "employed",
     "filed",
-    "jobs",
-    "layoff_hazard",
-    "hiring_hazard",
+    "job_changes",
+    "job_hazard",
     "claim_due",
     "claiming",
     "earners",
@@ -172,15 +172,15 @@ def weekly_income(setting: Setting) -> Callable[..., Tensor]:
         a week before tax, shape (…, H).
     """
     wage, _ = setting.people.derived("wages", lambda: wages(setting.people))
-    other = torch.where(wage > 0, 0.0, setting.people["income"].nan_to_num(0.0).float() / 52.0)
     amount, first, last = SUPPLEMENT
     paid = setting.day(first), setting.day(last)
-    regular = torch.where(wage > 0, (wage / 2).clamp(*BENEFIT), 0.0)
-    supplemented = torch.where(wage > 0, regular + amount, 0.0)
 
     def income(s: State, homes: slice = slice(None)) -> Tensor:
-        benefit = supplemented if paid[0] <= float(s["t"]) <= paid[1] else regular
-        return other[homes] + wage[homes] * s["earners"][..., homes] + benefit[homes] * s["claimants"][..., homes]
+        earned = wage[homes]
+        other = torch.where(earned > 0, 0.0, setting.people["income"][homes].nan_to_num(0.0).float() / 52.0)
+        benefit = (earned / 2).clamp(*BENEFIT) + (amount if paid[0] <= float(s["t"]) <= paid[1] else 0.0)
+        benefit = torch.where(earned > 0, benefit, 0.0)
+        return other + earned * s["earners"][..., homes] + benefit * s["claimants"][..., homes]
 
     return income
 
@@ -191,10 +191,9 @@ class _Turn:
 
     activity: Tensor
     pressure: Tensor
-    layoff: Exposure
-    hiring: Exposure
-    laid_off: Tensor
+    job: Exposure
     turning: Cohort
+    laid_off: Tensor
     claim_due: Tensor
     filing: Cohort
 
@@ -211,8 +210,9 @@ def labour(setting: Setting, theta: Theta) -> Substep:
 
     with λ the turnover, r the relative hazard of `relative_layoffs`, φ, δ and κ the layoffs by a fall of activity,
     firms' delay and closures, μ the rehiring, and E₀, U₀ the employed and unemployed at the start, so that employment
-    stays in normal times. A worker who is laid off files with a probability, after a week and an exponential wait,
-    and draws benefits from then until hired.
+    stays in normal times. A worker is exposed to the one and a jobseeker to the other, from zero after each change of
+    job. A worker who is laid off files with a probability, after a week and an exponential wait, and draws benefits
+    from then until hired.
 
     Args:
         setting: the people, with what `relative_layoffs` needs.
@@ -236,22 +236,22 @@ def labour(setting: Setting, theta: Theta) -> Substep:
     def turn(s: State) -> _Turn:
         t = float(s["t"])
         activity, pressure, layoffs, hires = hazards(s)
-        seeking = in_labour_force & ~s["employed"]
-        layoff = Exposure(s["layoff_hazard"], kinds.field(layoffs), s["employed"], s["jobs"], WEEK)
-        hiring = Exposure(s["hiring_hazard"], everyone.field(hires), seeking, s["jobs"], WEEK)
+        at_work = s["employed"]
+        # Nobody is at risk of both, so that one cumulative hazard serves.
+        hazard = kinds.field(layoffs) * Choice(at_work, 1.0, 0.0) + everyone.field(hires) * Choice(at_work, 0.0, 1.0)
+        job = Exposure(s["job_hazard"], hazard, in_labour_force | at_work, s["job_changes"], WEEK)
         with people.plate():
-            laid_off, _ = happens("layoff", layoff)
-            hired, _ = happens("hiring", hiring)
-        turning = people.cohort(laid_off | hired)
-        out = turning.select(turning.read(laid_off))
+            turning = people.cohort(happens("job_change", job)[0])
+        laid_off = turning.read(at_work)
+        out = turning.select(laid_off)
         filing = people.cohort(s["claim_due"], below=t + WEEK)
-        due = out.write(filing.write(s["claim_due"], math.inf), _claim(out, theta, s["jobs"], t + WEEK))
-        return _Turn(activity, pressure, layoff, hiring, laid_off, turning, due, filing)
+        due = out.write(filing.write(s["claim_due"], math.inf), _claim(out, theta, s["job_changes"], t + WEEK))
+        return _Turn(activity, pressure, job, turning, laid_off, due, filing)
 
     def change(s: State, turn: _Turn) -> State:
-        out = turn.turning.read(turn.laid_off)
-        employed = turn.turning.write(s["employed"], ~out)
-        back = turn.turning.select(~out)
+        turning, out = turn.turning, turn.laid_off
+        employed = turning.write(s["employed"], ~out)
+        back = turning.select(~out)
         # Whoever is at work again when the claim is processed draws nothing more.
         filing = turn.filing.expand(employed.shape[:-1])
         started = filing.select(~(filing.read(employed) | filing.read(s["claiming"])))
@@ -263,16 +263,15 @@ def labour(setting: Setting, theta: Theta) -> Substep:
             "labour/activity": turn.activity,
             "labour/pressure": turn.pressure,
             "employed": employed,
-            "jobs": back.write(s["jobs"], back.read(s["jobs"]) + 1),
-            "layoff_hazard": back.write(turn.layoff.after, 0.0),
-            "hiring_hazard": back.write(turn.hiring.after, 0.0),
+            "job_changes": turning.write(s["job_changes"], turning.read(s["job_changes"]) + 1),
+            "job_hazard": turning.write(turn.job.after, 0.0),
             "claim_due": turn.claim_due,
             "filed": turn.filing.mask(),
             "claiming": started.write(stopped.write(s["claiming"], False), True),
-            "earners": ring_sum(turn.turning.carrying(1 - 2 * off), home, s["earners"]),
+            "earners": ring_sum(turning.carrying(1 - 2 * off), home, s["earners"]),
             "claimants": ring_sum(started.carrying(torch.tensor(1, dtype=torch.int32)), home, claimants),
             "unemployed": tally(
-                "unemployed", turn.turning.carrying(2 * off.long() - 1), by=setting.by, onto=s["unemployed"]
+                "unemployed", turning.carrying(2 * off.long() - 1), by=setting.by, onto=s["unemployed"]
             ),
         }
 
@@ -311,15 +310,13 @@ def begin(setting: Setting, theta: Theta, t0: float) -> State:
     with waiting.plate(episode=0):
         wait = pyro.sample("pending_wait", dist.Exponential(1.0 / each(waiting, theta["claim_delay"])))
     never = torch.full((people.size,), math.inf, device=device)
-    # A week's hazard is a thousandth or more, which float32 doesn't lose beside what has accrued.
-    hazard = torch.zeros(people.size, device=device)
     home = people.network("household")
     return {
         "employed": employed,
         "filed": torch.zeros(people.size, dtype=torch.bool, device=device),
-        "jobs": torch.zeros(people.size, dtype=torch.uint8, device=device),
-        "layoff_hazard": hazard,
-        "hiring_hazard": hazard,
+        "job_changes": torch.zeros(people.size, dtype=torch.uint8, device=device),
+        # A week's hazard is a thousandth or more, which float32 doesn't lose beside what has accrued.
+        "job_hazard": torch.zeros(people.size, device=device),
         "claim_due": waiting.write(never, t0 + wait),
         "claiming": torch.zeros(people.size, dtype=torch.bool, device=device),
         "earners": home.total(employed.int()),

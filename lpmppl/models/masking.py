@@ -46,7 +46,6 @@ def masking(setting: Setting, theta: Theta) -> Substep:
     """
     people, kinds = setting.people, archetypes(setting.people)
     borough = people.network("borough")
-    place = borough.index.int() * kinds.size
 
     def choose(s: State) -> Tensor:
         t = float(s["t"])
@@ -62,7 +61,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
         chance = chance.expand(broadcast(chance.shape, (borough.count, kinds.size))).flatten(-2).detach()
 
         def some(agents: slice) -> Tensor:
-            kind = present(people, kinds, s, agents) + place[agents]
+            kind = present(people, kinds, s, agents) + borough.index[agents].int() * kinds.size
             return s["inclination/mask"][..., agents] < kinds.read(chance, kind)
 
         masked: Tensor = by_blocks(people.size, some)

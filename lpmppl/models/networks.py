@@ -20,16 +20,15 @@ __all__ = ["Edges", "Groups"]
 
 
 def _members(name: str, index: Tensor, count: int, what: str) -> Tensor:
-    """Check that an index holds whole numbers in 0 … count − 1, and give it as int32 or int64."""
+    """Check that an index holds whole numbers in 0 … count − 1, and give it in the integers that these need."""
     if not isinstance(index, Tensor) or index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
         given = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
         raise InputError(f"network '{name}': {what} must be a tensor of integers of shape (n,), but {given} was given")
-    if index.dtype not in (torch.int32, torch.int64):
-        index = index.to(torch.int64 if index.dtype == torch.uint64 else torch.int32)
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= count):
         span = f"{int(index.min())} … {int(index.max())}"
         raise InputError(f"network '{name}': {what} must lie in 0 … {count - 1}, but {span} was given")
-    return index
+    # Not in single bytes: torch would take an index of those for a mask.
+    return index.to(torch.int16 if count <= 2**15 else torch.int32 if count <= 2**31 else torch.int64)
 
 
 def _check_units(name: str, quantum: float, bound: float) -> None:
@@ -55,7 +54,7 @@ class Groups:
 
     Args:
         name: the network's name, for errors and results.
-        index: the group of each agent, integers of shape (N,).
+        index: the group of each agent, integers of shape (N,); kept as int16 where the groups are few.
         count: the number G of groups.
         nowhere: a group whose members meet nobody (agents without a workplace), or None.
         quantum: the fixed-point unit of a message.
@@ -103,7 +102,7 @@ class Groups:
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
-            group = cohort.group(self.index)
+            group = cohort.group(self.index).long()
             place = group if len(shape) == 1 else group + cohort.row * self.count
             return _added(onto, shape, place, value)
         if onto is None:
@@ -111,9 +110,9 @@ class Groups:
         else:
             out = copy(onto, shape)
         if math.prod(lead) == 1 and onto is None:
-            out.view(-1).index_add_(0, self.index, integers.reshape(-1))
+            out.view(-1).index_add_(0, self.index.int(), integers.reshape(-1))
         else:
-            out.index_add_(-1, self.index, integers.to(out.dtype).expand(*lead, self.agents))
+            out.index_add_(-1, self.index.int(), integers.to(out.dtype).expand(*lead, self.agents))
         return out
 
     def largest(self, integers: Tensor) -> Tensor:

@@ -169,9 +169,9 @@ def eligibility(people: Population) -> Eligibility:
     each = income.nan_to_num(0.0) / adults.clamp(min=1)
     threshold = torch.where(couple, COUPLE, torch.where(children > 0, HEAD, SINGLE))
     return Eligibility(
-        filers.float(),
-        (adults - filers).float(),
-        children.float(),
+        filers.short(),
+        (adults - filers).short(),
+        children.short(),
         (each * filers - threshold).clamp(min=0),
         (each - SINGLE).clamp(min=0),
     )
@@ -245,10 +245,7 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
     filing = people.derived("eligibility", lambda: eligibility(people))
     groups = people.derived("income quartiles", lambda: income_quartiles(people))
     normal, earnings = people.derived("normal spending", lambda: normal_spending(people)), weekly_income(setting)
-    usual = people["income"].nan_to_num(0.0).float() / 52.0
-    kept = torch.where(usual > 0, normal / usual.clamp(min=1e-6), 0.0).clamp(max=1.0)
-    assistance = (normal - usual).clamp(min=0.0)
-    at_home = torch.tensor(AT_HOME, device=people.device)[groups.index.long()]
+    at_home = torch.tensor(AT_HOME, device=people.device)
     cheques = [(setting.day(day), adult, child) for day, adult, child in CHEQUES]
     nothing = torch.zeros_like(normal)
     nobody = Cohort(torch.empty(0, dtype=torch.int64, device=people.device), normal.shape).carrying(0.0)
@@ -263,6 +260,13 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
                 raise InputError(f"stimulus={float(pulse.min()):g} was given; a payment is 0 dollars or more")
             due.append(filing.payment(pulse, pulse * CHILD_SHARE))
         return due
+
+    def spendable(s: State, homes: slice) -> Tensor:
+        """The income of a week that is left for spending, dollars."""
+        usual = people["income"][homes].nan_to_num(0.0).float() / 52.0
+        kept = torch.where(usual > 0, normal[homes] / usual.clamp(min=1e-6), 0.0).clamp(max=1.0)
+        assistance = (normal[homes] - usual).clamp(min=0.0)
+        return kept * earnings(s, homes) + assistance
 
     def act(s: State) -> _Day | None:
         due, week = payments(s), _turn(s)
@@ -281,10 +285,11 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
                 return now, savings + (got - now), unspent + (meant - now)
             meant = unspent + meant
             now = meant * pace
-            income = kept[homes] * earnings(s, homes) + assistance[homes]
+            income = spendable(s, homes)
             response = theta["income_spent"] + theta["income_spent_poor"] * liquid
             usually = (normal[homes] + response * (income - normal[homes])).clamp(min=0.0)
-            spent = usually * (1.0 - at_home[homes] * lost).clamp(min=0.0) + now
+            avoided = at_home[groups.index[homes].int()] * lost
+            spent = usually * (1.0 - avoided).clamp(min=0.0) + now
             return spent, savings + (got + income - spent), meant - now
 
         return _Day(paid, *by_blocks(paid.shape[-1], some))

@@ -86,7 +86,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
     def traced(s: State) -> Cohort:
         """The others in the households of those who learnt of a positive test since the last step."""
         learnt = people.cohort(s["learnt"])
-        found = household.total(learnt.carrying(1), None).index_select(-1, household.index) > 0
+        found = household.field(household.total(learnt.carrying(1))).dense() > 0
         contacts = people.cohort(found & ~s["learnt"])
         with contacts.plate():
             reached = pyro.sample("tracing", dist.Bernoulli(each(contacts, s["tracing"]).clamp(0.0, 1.0)))

@@ -62,7 +62,7 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
     is_school = school[people["workplace_kind"].long()]
     per_place = torch.where(is_school, CONTACTS["school"], CONTACTS["workplace"])
     pupil = people["employment"] != 2
-    susceptibility = torch.tensor(SUSCEPTIBILITY, device=device)[people["age_band"].long()]
+    susceptibility = Field.on(torch.tensor(SUSCEPTIBILITY, device=device), people["age_band"])
     met = mixing(people, matrix)
 
     def messages(s: State) -> tuple[Sparse, Sparse, Sparse]:

@@ -46,7 +46,7 @@ def counted(model, *handlers, **changes):
     state, series = go(model.day(theta), start, DAYS, Utility(model.behaviour), *handlers)
     found = {
         "second infections": int((state["episode"] > 1).sum()),
-        "second jobs": int((state["jobs"] > 0).sum()),
+        "changes of job": int((state["job_changes"] > 1).sum()),
         "benefits": int(state["claiming"].sum()),
         "savings": float(state["savings"].double().sum()),
     }
