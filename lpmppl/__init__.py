@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lpmppl import report as report
     from lpmppl.inference.attribution import attribute as attribute
+    from lpmppl.inference.attribution import attribute_groups as attribute_groups
+    from lpmppl.inference.attribution import attribute_layers as attribute_layers
     from lpmppl.inference.attribution import attribute_substeps as attribute_substeps
     from lpmppl.inference.contrasts import contrast as contrast
     from lpmppl.inference.contrasts import cost_per as cost_per
     from lpmppl.inference.contrasts import fates as fates
     from lpmppl.inference.counterfactual import counterfactual as counterfactual
+    from lpmppl.inference.disparities import disparity as disparity
     from lpmppl.inference.policies import Act as Act
     from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.run import create as create
@@ -40,15 +43,18 @@ _VERBS = {
     "search": "lpmppl.inference.search",
     "weigh": "lpmppl.inference.weights",
     "attribute": "lpmppl.inference.attribution",
+    "attribute_groups": "lpmppl.inference.attribution",
+    "attribute_layers": "lpmppl.inference.attribution",
     "attribute_substeps": "lpmppl.inference.attribution",
+    "disparity": "lpmppl.inference.disparities",
     "Act": "lpmppl.inference.policies",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "attribute", "attribute_substeps", "contrast", "cost_per", "counterfactual", "create", "fates",
-    "nyc", "report", "run", "search", "weigh",
+    "Act", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "contrast", "cost_per",
+    "counterfactual", "create", "disparity", "fates", "nyc", "report", "run", "search", "weigh",
 ]  # fmt: skip
 
 

@@ -68,6 +68,15 @@ def running(total: Tensor, network: Network, reduce: str = "mean", weight: Tenso
         reduce: "sum" or "mean".
         weight: a number, or a factor of each group of shape (G,).
     """
+    return _running(total, network, reduce, weight)
+
+
+@effectful(type="running")
+def _running(total: Tensor, network: Network, reduce: str, weight: Tensor | float) -> Field:
+    return _field(total, network, reduce, weight)
+
+
+def _field(total: Tensor, network: Network, reduce: str, weight: Tensor | float = 1.0) -> Field:
     share, unit = network.share(reduce), network.quantum
     if isinstance(weight, Tensor):
         share = share * weight
@@ -135,7 +144,7 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
     if reduce == "any":
         return network.field((total != 0).float(), network.share("sum")).with_total(total)
     if not tangent:
-        return running(total, network, reduce)
+        return _field(total, network, reduce)
     # Integers carry no tangent: a sum that is zero in value runs beside them and does.
     ghost = dense(message)
     ghost = network.total(ghost - ghost.detach())
@@ -223,6 +232,11 @@ def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
         shape.
     """
     exposure.check(name)
+    return _happens(name, exposure)
+
+
+@effectful(type="happens")
+def _happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
     event = pyro.sample(name, exposure)
     return event, pyro.sample(f"{name}.left", Left(exposure, event))
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from lpmppl._compat import Message, Messenger
+from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import amounts
 from lpmppl.inference.policies import FACTUAL, WORLD
 from lpmppl.inference.run import run
+from lpmppl.inference.sources import kinds_of
+from lpmppl.inference.strata import strata
 from lpmppl.models.model import Model
 
-__all__ = ["attribute", "attribute_substeps", "shapley"]
+__all__ = ["attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "shapley"]
+
+Outcome = str | Callable[[xr.Dataset], float]
 
 MOST = 6
 """The most causes: every set of them is a world, or a run."""
@@ -83,10 +91,10 @@ def attribute(tree: xr.DataTree, by: str | Sequence[str] = ()) -> xr.Dataset:
 def attribute_substeps(
     make: Callable[..., Model],
     substeps: Collection[str],
-    outcome: str,
+    outcome: Outcome,
     days: int = 90,
     seed: int = 0,
-    **options: object,
+    **options: Any,
 ) -> xr.Dataset:
     """Share out an outcome among substeps, by leaving every set of them out of the model.
 
@@ -94,41 +102,172 @@ def attribute_substeps(
         make: what makes the model where it is called with `without=[…]`, such as
             `functools.partial(lpm.nyc.pandemic, people)`.
         substeps: one to six of its substeps.
-        outcome: the tally, summed over days and strata.
+        outcome: a tally, summed over days and strata, or a function of the tallies of a run to a number.
         days: how many days.
         seed: the seed of the agents' chance, which all these models share site by site.
         options: what else `run` takes.
     Returns:
-        over `substep`: `share`, each one's Shapley value, and `alone`, what leaving out it alone changes; the attrs
+        over `substep`: `share`, each one's Shapley value, and `alone`, what leaving out it alone takes away; the attrs
         `with_all` and `with_none` say what the outcome is with all of them and with none.
     Raises:
         InputError: for a substep that there isn't, that another one reads, or that counts the outcome; for too many.
     """
-    names = list(dict.fromkeys(substeps))
-    if isinstance(substeps, str) or not 1 <= len(names) <= MOST:
-        raise InputError(f"substeps={substeps!r} was given; give one to {MOST} names of substeps")
+    names = _causes("substeps", substeps)
     # Every model is made before the first is run, so that one that can't be is named at once.
-    models = {
-        frozenset(left): make(without=[n for n in names if n not in left])
-        for k in range(len(names), -1, -1)
-        for left in itertools.combinations(names, k)
-    }
+    models = {left: make(without=[n for n in names if n not in left]) for left in _sets(names)}
     for model in models.values():
-        if outcome not in model.tallies:
+        if isinstance(outcome, str) and outcome not in model.tallies:
             raise InputError(nearest("tally that is left when these substeps are out", outcome, model.tallies))
-    worth = {}
-    for left, model in models.items():
-        allowed = {k: v for k, v in options.items() if k != "set"}
-        values = {k: v for k, v in dict(options.get("set") or {}).items() if k in model.parameters}  # type: ignore[call-overload]
-        tally = run(model, days, seed, set=values, **allowed)["prior_predictive"][outcome]  # type: ignore[arg-type]
-        worth[left] = np.asarray(float(tally.sum()))
-    everything, nothing = worth[frozenset(names)], worth[frozenset()]
-    shares = shapley(worth, names)
-    return xr.Dataset(
-        {
-            "share": ("substep", [float(shares[n]) for n in names]),
-            "alone": ("substep", [float(everything - worth[frozenset(names) - {n}]) for n in names]),
-        },
-        {"substep": names},
-        {"outcome": outcome, "with_all": float(everything), "with_none": float(nothing)},
-    )
+
+    def worth(left: frozenset[str]) -> float:
+        model = models[left]
+        values = {k: v for k, v in dict(options.get("set") or {}).items() if k in model.parameters}
+        return _outcome(run(model, days, seed, **{**options, "set": values}), outcome)
+
+    return _shared_out("substep", names, worth, outcome)
+
+
+def attribute_layers(
+    model: Model,
+    outcome: Outcome,
+    layers: Collection[str] = (),
+    days: int = 90,
+    seed: int = 0,
+    **options: Any,
+) -> xr.Dataset:
+    """Share out an outcome among the layers of contact, by silencing every set of them.
+
+    Args:
+        model: the society.
+        outcome: a tally, summed over days and strata, or a function of the tallies of a run to a number.
+        layers: networks by their names, or kinds of their groups, such as `school`; all networks by default.
+        days: how many days.
+        seed: the seed of the agents' chance, which all runs share.
+        options: what else `run` takes.
+    Returns:
+        over `layer`: `share`, each one's Shapley value, and `alone`, what silencing it alone takes away; the attrs
+        `with_all` and `with_none` say what the outcome is with all of them and with none.
+    Raises:
+        InputError: for a layer or outcome that there isn't; for more than six layers.
+    """
+    known = _networks(model, seed)
+    kinds = {label: (network, k) for network, (_, labels) in kinds_of(model).items() for k, label in enumerate(labels)}
+    names = _causes("layers", layers or known)
+    for name in names:
+        if name not in known and kinds.get(name, ("",))[0] not in known:
+            raise InputError(nearest("layer", name, [*known, *(k for k, (n, _) in kinds.items() if n in known)]))
+
+    def silenced(name: str) -> Silenced:
+        if name in known:
+            return Silenced(name)
+        network, k = kinds[name]
+        code, _ = kinds_of(model)[network]
+        return Silenced(network, (code == k)[model.population[network].long()])
+
+    def worth(left: frozenset[str]) -> float:
+        with ExitStack() as stack:
+            for name in names:
+                if name not in left:
+                    stack.enter_context(silenced(name))
+            return _outcome(run(model, days, seed, **options), outcome)
+
+    return _shared_out("layer", names, worth, outcome)
+
+
+def attribute_groups(
+    model: Model,
+    outcome: Outcome,
+    by: str,
+    days: int = 90,
+    seed: int = 0,
+    **options: Any,
+) -> xr.Dataset:
+    """Share out an outcome among groups of people, by letting every set of them pass nothing on.
+
+    Args:
+        model: the society.
+        outcome: a tally, summed over days and strata, or a function of the tallies of a run to a number.
+        by: a variable of agents or of their households, such as `borough`.
+        days: how many days.
+        seed: the seed of the agents' chance, which all runs share.
+        options: what else `run` takes.
+    Returns:
+        over the variable: `alone`, what silencing a group alone takes away, and, for up to six groups, `share`, each
+        one's Shapley value; the attrs say what the outcome is `with_all` of them, and for up to six `with_none`.
+    Raises:
+        InputError: for a variable or outcome that there isn't.
+    """
+    groups = strata(model.population, {by: by})
+    names = list(groups.dims[by])
+    _networks(model, seed)
+
+    def worth(left: frozenset[str]) -> float:
+        with ExitStack() as stack:
+            for k, name in enumerate(names):
+                if name not in left:
+                    stack.enter_context(Silenced(agents=groups.index == k))
+            return _outcome(run(model, days, seed, **options), outcome)
+
+    return _shared_out(by, names, worth, outcome)
+
+
+def _causes(what: str, given: Collection[str]) -> list[str]:
+    names = list(dict.fromkeys(given))
+    if isinstance(given, str) or not 1 <= len(names) <= MOST:
+        raise InputError(f"{what}={given!r} was given; give one to {MOST} names of {what}")
+    return names
+
+
+def _sets(names: Sequence[str]) -> list[frozenset[str]]:
+    """Every set of causes, all of them first."""
+    return [frozenset(s) for k in range(len(names), -1, -1) for s in itertools.combinations(names, k)]
+
+
+def _outcome(tree: xr.DataTree, outcome: Outcome) -> float:
+    tallies = tree["prior_predictive"].to_dataset()
+    if isinstance(outcome, str):
+        if outcome not in tallies:
+            raise InputError(nearest("tally", outcome, [str(n) for n in tallies.data_vars]))
+        return float(tallies[outcome].sum()) / (tallies.sizes["chain"] * tallies.sizes["draw"])
+    value = np.asarray(outcome(tallies))
+    if value.size != 1 or not np.isfinite(value).all():
+        raise InputError(f"the outcome gave {value}; it must give one finite number")
+    return float(value.reshape(()))
+
+
+def _shared_out(
+    dim: str, names: Sequence[str], worth: Callable[[frozenset[str]], float], outcome: Outcome
+) -> xr.Dataset:
+    """Each cause's Shapley value where there are few, and what the outcome loses without it alone."""
+    everything = frozenset(names)
+    few = len(names) <= MOST
+    wanted = _sets(names) if few else [everything, *(everything - {n} for n in names)]
+    found = {left: np.asarray(worth(left)) for left in wanted}
+    values = {"alone": [float(found[everything] - found[everything - {n}]) for n in names]}
+    attrs = {"outcome": outcome if isinstance(outcome, str) else getattr(outcome, "__name__", "outcome")}
+    attrs["with_all"] = float(found[everything])
+    if few:
+        shares = shapley(found, names)
+        values = {"share": [float(shares[n]) for n in names], **values}
+        attrs["with_none"] = float(found[frozenset()])
+    return xr.Dataset({what: (dim, x) for what, x in values.items()}, {dim: list(names)}, attrs)
+
+
+class _Named(Messenger):
+    """Note the networks that messages go over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, None] = {}
+
+    def _pyro_aggregate(self, msg: Message) -> None:
+        self.names[msg["args"][1].name] = None
+
+
+def _networks(model: Model, seed: int) -> list[str]:
+    """The networks of a model, by a day of it."""
+    with _Named() as noted:
+        run(model, 1, seed)
+    if not noted.names:
+        raise InputError(f"nobody sends anything to anybody in the model '{model.name}'")
+    return list(noted.names)

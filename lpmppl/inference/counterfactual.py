@@ -17,9 +17,11 @@ from lpmppl._compat import Interruption, handler_stack
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.contrasts import with_effects
-from lpmppl.inference.flows import Flows, Strata
+from lpmppl.inference.flows import Flows
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
 from lpmppl.inference.run import checked, drawn, simulated, whole
+from lpmppl.inference.sources import Who
+from lpmppl.inference.strata import strata
 from lpmppl.models.model import Model
 
 __all__ = ["counterfactual", "worlds_of"]
@@ -39,6 +41,7 @@ def counterfactual(
     interventions: Sequence[tuple[str, float | str, int]] = (),
     factorial: bool = False,
     by: Mapping[str, str] | None = None,
+    sources: Mapping[str, str] | None = None,
     start: str = "",
     progress: bool = False,
 ) -> xr.DataTree:
@@ -66,6 +69,7 @@ def counterfactual(
         factorial: whether the policies are also combined with each other in every way.
         by: variables of agents or households by the name of their dimension, by which individual outcomes are counted;
             borough, age and income band by default, where the population has them.
+        sources: variables by which it is recorded who infected whom in each world, as in `run`; None not to.
         start: the ISO date of day 0, for the results.
         progress: show a progress bar on stderr.
     Returns:
@@ -90,7 +94,8 @@ def counterfactual(
     whose = [k for k in range(len(thetas)) for _ in range(replicates)]
     acts = [Act(str(n), v, int(d)) for n, v, d in always]
     each = [thetas[k] for k in whose]
-    return worlds_of(model, chosen, acts, each, range(len(each)), whose, days, seed, by, attrs, progress)
+    who = None if sources is None else Who(model, sources)
+    return worlds_of(model, chosen, acts, each, range(len(each)), whose, days, seed, by, attrs, progress, who)
 
 
 def worlds_of(
@@ -105,6 +110,7 @@ def worlds_of(
     by: Mapping[str, str] | None = None,
     attrs: Mapping[str, Any] = MappingProxyType({}),
     progress: bool = False,
+    who: Who | None = None,
 ) -> xr.DataTree:
     """Run the worlds of policies once for every draw, as `counterfactual` does once it has read what it was given.
 
@@ -120,19 +126,20 @@ def worlds_of(
         by: by what individual outcomes are counted.
         attrs: what the result is to say of itself.
         progress: show a progress bar on stderr.
+        who: what records who infected whom.
     """
     _alone()
     under = UnderPolicies(model, chosen, always, days)
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
-    counted = Flows(model.outcomes, Strata(model.population, by), WORLD, worlds)
+    counted = Flows(model.outcomes, strata(model.population, by), WORLD, worlds)
     with ExitStack() as stack:
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
         stack.enter_context(counted)
-        tree = simulated(under, thetas, chances, days, seed, (), attrs, progress)
+        tree = simulated(under, thetas, chances, days, seed, (), attrs, progress, who=who)
     parameters = ("draw", list(whose))
-    for group in ("prior", "prior_predictive"):
+    for group in ("prior", "prior_predictive", *(["sources"] if who else [])):
         found = tree[group].to_dataset().assign_coords(parameters=parameters)
-        if group == "prior_predictive":
+        if group != "prior":
             if WORLD not in found.dims:  # nothing was ever done
                 found = found.expand_dims({WORLD: len(worlds)}, 2)
             found = found.assign_coords({WORLD: worlds})

@@ -12,57 +12,12 @@ import xarray as xr
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
-from lpmppl.errors import InputError, nearest
-from lpmppl.models.population import Population
+from lpmppl.models.networks import Groups
 from lpmppl.typing import State
 
-__all__ = ["STRATA", "Flows", "Strata"]
-
-STRATA = {"borough": "borough", "age": "age_band", "income": "income_band"}
-"""By what outcomes are broken down, where the population has it: the dimension and the variable behind it."""
+__all__ = ["Flows"]
 
 HAD = ("no", "yes")
-
-
-class Strata:
-    """Kinds of people: the product of coded variables of agents, or of their households.
-
-    Args:
-        people: the population.
-        by: variables by the name of their dimension in results; those of `STRATA` that there are by default.
-    Raises:
-        InputError: for a variable that the population hasn't, or that is neither of agents nor of households.
-    """
-
-    def __init__(self, people: Population, by: Mapping[str, str] | None = None) -> None:
-        known = [str(v) for v in people.dataset.variables]
-        chosen = {d: v for d, v in STRATA.items() if v in known} if by is None else dict(by)
-        self.dims: dict[str, list[str]] = {}
-        self.code = torch.zeros(people.size, dtype=torch.int64, device=people.device)
-        if taken := {*chosen} & {"chain", "draw", "policy", "was", "would"}:
-            raise InputError(f"a stratum can't be called {min(taken)}; give by= another name for it")
-        for dim, variable in chosen.items():
-            if variable not in known:
-                raise InputError(nearest("variable of the population", variable, known))
-            (where,) = people.dataset[variable].dims
-            if people.dataset[variable].dtype.kind not in "iu":
-                raise InputError(
-                    f"by={variable} holds {people.dataset[variable].dtype}; give a variable of coded groups"
-                )
-            if where not in ("agent", "household"):
-                raise InputError(f"by={variable} is of each {where}; give a variable of agents or households")
-            values = people[variable].long()
-            values = values[people["household"].long()] if where == "household" else values
-            self.dims[dim] = people.labels(variable)
-            # What isn't known, such as an income in group quarters, is a kind of its own.
-            if int(values.min()) < 0:
-                self.dims[dim] = ["unknown", *self.dims[dim]]
-                values = values.clamp(min=-1) + 1
-            self.code = self.code * len(self.dims[dim]) + values
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(len(labels) for labels in self.dims.values())
 
 
 class Flows(Messenger):
@@ -76,7 +31,7 @@ class Flows(Messenger):
     """
 
     def __init__(
-        self, outcomes: Mapping[str, Callable[[State], Tensor]], strata: Strata, index: str, worlds: list[str]
+        self, outcomes: Mapping[str, Callable[[State], Tensor]], strata: Groups, index: str, worlds: list[str]
     ) -> None:
         super().__init__()
         self.outcomes, self.strata, self.index, self.worlds = outcomes, strata, index, worlds
@@ -88,7 +43,7 @@ class Flows(Messenger):
             return
         for name, outcome in self.outcomes.items():
             had = outcome(state)
-            if had.dtype != torch.bool or had.shape[-1] != self.strata.code.shape[0]:
+            if had.dtype != torch.bool or had.shape[-1] != self.strata.agents:
                 warnings.warn(
                     f"the outcome '{name}' gave {had.dtype} of shape {tuple(had.shape)}, not a Boolean of every agent; "
                     "it isn't counted",
@@ -101,9 +56,9 @@ class Flows(Messenger):
             self.counts[name].append(np.stack([self._count(had[0], had[k]) for k in range(1, len(self.worlds))]))
 
     def _count(self, was: Tensor, would: Tensor) -> np.ndarray:
-        code = (self.strata.code * 2 + was) * 2 + would
-        size = 4 * int(np.prod(self.strata.shape))
-        return torch.bincount(code, minlength=size).cpu().numpy().reshape(*self.strata.shape, 2, 2)
+        code = (self.strata.index.long() * 2 + was) * 2 + would
+        shape = [len(labels) for labels in self.strata.dims.values()]
+        return torch.bincount(code, minlength=4 * self.strata.count).cpu().numpy().reshape(*shape, 2, 2)
 
     def dataset(self) -> xr.Dataset:
         """People by outcome as it was and as it would have been: dims (chain, draw, policy, strata…, was, would)."""

@@ -293,7 +293,7 @@ class UnderPolicies(Model):
         self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
         self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
         self.units, self.targets, self.outcomes, self.by = model.units, model.targets, model.outcomes, model.by
-        self.pulses = model.pulses
+        self.pulses, self.spreads = model.pulses, model.spreads
         self.plans = [
             [_ready(model, act, days, f"{WORLD}/{k}/{n}") for n, act in enumerate(acts)]
             for k, acts in enumerate([tuple(always), *(p.acts for p in self.policies)])

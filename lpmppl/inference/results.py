@@ -13,7 +13,7 @@ from lpmppl.effects.handlers.record import Record, Series
 from lpmppl.errors import LpmError
 from lpmppl.models.model import Model
 
-__all__ = ["tree_of"]
+__all__ = ["tally_of", "tree_of"]
 
 
 def tree_of(
@@ -44,7 +44,7 @@ def tree_of(
     words = {name: model.tallies.get(name, name) for name in (*model.tallies, *records[0].series)}
     outcomes = xr.Dataset(
         {
-            n: _tally(w, [record.series[n] for record in records], days, model.units.get(n, "people"))
+            n: tally_of(w, [record.series[n] for record in records], days, model.units.get(n, "people"))
             for n, w in words.items()
         }
     )
@@ -62,7 +62,7 @@ def tree_of(
     return xr.DataTree.from_dict(groups)
 
 
-def _tally(words: str, draws: Sequence[Series], days: int, unit: str) -> xr.DataArray:
+def tally_of(words: str, draws: Sequence[Series], days: int, unit: str) -> xr.DataArray:
     """One tally as (chain, draw, worlds, day, strata); worlds have the names of the interventions that parted them."""
     plates = sorted(get_index_plates().items(), key=lambda p: p[1].dim)
     first = draws[0]

@@ -29,6 +29,7 @@ from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.results import tree_of
+from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
@@ -54,6 +55,7 @@ def run(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 30,
     resume: str | Path | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> xr.DataTree:
     """Simulate a model day by day, and give its tallies with the parameters behind them.
 
@@ -74,9 +76,12 @@ def run(
         checkpoint: a file to write the run to every `checkpoint_every` days, for a single run.
         checkpoint_every: days between checkpoints.
         resume: a checkpoint to go on from; the result is that of the uninterrupted run.
+        sources: variables of agents or households, by the name of their dimension, by which it is recorded who infected
+            whom; None not to.
     Returns:
         a DataTree with the groups `prior` (parameters; chain, draw), `prior_predictive` (tallies; chain, draw, worlds,
-        day and strata) and `constant_data` (residents by stratum), which ArviZ reads.
+        day and strata) and `constant_data` (residents by stratum), which ArviZ reads; with `sources` also the group
+        `sources`, see `lpmppl.inference.sources`.
     Raises:
         InputError: for a name, value, day or file that can't be used; the nearest valid name is said.
     """
@@ -89,12 +94,15 @@ def run(
         raise InputError(f"there is no checkpoint {resume} to resume from")
     file = resume or checkpoint
     path = Path(file) if file else None
+    if path is not None and sources is not None:
+        raise InputError(f"who infected whom isn't kept in a checkpoint: leave {path} or sources={dict(sources)} out")
     if path is not None and (draws or 1) > 1:
         raise InputError(f"a checkpoint is of one run, but draws={draws} was given; leave one of them out")
     thetas = drawn(model, fixed, draws, seed)
     solver = {"checkpoint": path, "every": checkpoint_every, "resume": resume is not None}
     attrs = {"start": start, "parameters": json.dumps(thetas[0] if draws is None else fixed)}
-    return simulated(model, thetas, range(len(thetas)), days, seed, acts, attrs, progress, solver)
+    who = None if sources is None else Who(model, sources)
+    return simulated(model, thetas, range(len(thetas)), days, seed, acts, attrs, progress, solver, who)
 
 
 def simulated(
@@ -107,6 +115,7 @@ def simulated(
     attrs: Mapping[str, Any] = MappingProxyType({}),
     progress: bool = False,
     solver: Mapping[str, Any] = MappingProxyType({}),
+    who: Who | None = None,
 ) -> xr.DataTree:
     """Simulate a model once for every draw, as `run` does once it has read what it was given.
 
@@ -120,6 +129,7 @@ def simulated(
         attrs: what the result is to say of itself besides.
         progress: show a progress bar on stderr.
         solver: the solver's checkpoint, its interval and whether to resume.
+        who: what records who infected whom.
     """
     path = solver.get("checkpoint")
     people = _fingerprint(model.population) if path else 0
@@ -133,6 +143,8 @@ def simulated(
             renew()
             with ExitStack() as stack:
                 records.append(stack.enter_context(Record()))
+                if who is not None:
+                    stack.enter_context(who.handler())
                 done = None if tick is None else lambda n, _, before=number * days: tick(before + n)
                 stack.enter_context(DiscreteTime(progress=done, tag=tag, **solver))
                 stack.enter_context(ExogenousNoise(seed, chance))
@@ -157,7 +169,10 @@ def simulated(
         **attrs,
     }
     said["start"] = said.get("start") or getattr(model, "start", "")
-    return tree_of(model, thetas, records, days, said)
+    tree = tree_of(model, thetas, records, days, said)
+    if who is not None:
+        tree["sources"] = xr.DataTree(who.dataset(days))
+    return tree
 
 
 def checked(

@@ -55,6 +55,7 @@ class Model(ABC):
         targets: parts of the environment that can be set for some alone, with the dimension that they are then on:
             "agent" or "household".
         outcomes: what may have become of an agent by the end, by name: the last state to a Boolean of shape (…, N).
+        spreads: the hazard site at which agents act on each other, such as `infection`, where there is one.
         behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
         population: the people.
     """
@@ -67,6 +68,7 @@ class Model(ABC):
     pulses: Collection[str] = ()
     targets: Mapping[str, str] = MappingProxyType({})
     outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
+    spreads: str = ""
     behaviour: Mapping[str, Any] = MappingProxyType({})
     by: Groups | None = None
     tallies: Mapping[str, str]

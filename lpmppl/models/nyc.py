@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -43,11 +43,12 @@ def population(agents: int = 8_400_000, seed: int = 0, device: str = "cpu") -> P
     return Population(cache.population(agents, seed), device)
 
 
-def seirm(people: Population) -> SEIRM:
-    """SEIRM over households, workplaces with schools, and neighbourhoods, tallied by borough and age.
+def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:
+    """SEIRM over households, workplaces with schools, and neighbourhoods.
 
     Args:
         people: `population()`, or one that `Population.open` read.
+        by: the dimensions of the tallies and the variables they come from; borough and age band by default.
     """
     _require(people, "household", "workplace", "neighbourhood", "workplace_kind", "borough", "age_band")
     kinds = people.labels("workplace_kind")
@@ -57,25 +58,29 @@ def seirm(people: Population) -> SEIRM:
         Layer(people.network("workplace", nowhere=0), per_kind[people["workplace_kind"].long()]),
         Layer(people.network("neighbourhood"), CONTACTS["community"]),
     )
-    return SEIRM(people, layers, by=STRATA)
+    return SEIRM(people, layers, by=STRATA if by is None else by)
 
 
-def pandemic(people: Population, start: str = "2020-03-01", without: Collection[str] = ()) -> Pandemic:
-    """The composed pandemic, tallied by borough and age.
+def pandemic(
+    people: Population, start: str = "2020-03-01", without: Collection[str] = (), by: Mapping[str, str] | None = None
+) -> Pandemic:
+    """The composed pandemic.
 
     Args:
         people: `population()`, or one that `Population.open` read.
         start: the ISO date of day 0.
         without: the names of substeps to leave out.
+        by: the dimensions of the tallies and the variables they come from, such as `{"income": "income_band"}`; borough
+            and age band by default.
     """
     _require(people, *PEOPLE)
-    return Pandemic(people, by=STRATA, start=start, without=without, residents=RESIDENTS)
+    return Pandemic(people, by=STRATA if by is None else by, start=start, without=without, residents=RESIDENTS)
 
 
-def sir(people: Population) -> SIR:
-    """SIR over households and neighbourhoods, tallied by borough and age."""
+def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:
+    """SIR over households and neighbourhoods, tallied by borough and age, or `by` other variables."""
     _require(people, "household", "neighbourhood", "borough", "age_band")
-    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=STRATA)
+    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=STRATA if by is None else by)
 
 
 def _require(people: Population, *names: str) -> None:

@@ -64,6 +64,7 @@ class Pandemic(Model):
     """
 
     name = "pandemic"
+    spreads = "infection"
 
     def __init__(
         self,

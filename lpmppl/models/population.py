@@ -157,6 +157,12 @@ class Population:
     def strata(self, **dims: str) -> Groups:
         """The strata of a tally: the product of coded variables, each under the name of its dimension in results.
 
+        A variable of households or other groups stands for their members. What isn't known, a code below 0, is a kind
+        of its own.
+
+        Raises:
+            InputError: for a variable that there isn't, that holds no codes, or that is of no group of agents.
+
         >>> people = Population.of({"borough": [0, 1, 1], "age_band": [2, 0, 2]})
         >>> people.strata(borough="borough", age="age_band").count
         6
@@ -164,9 +170,23 @@ class Population:
         key = ("strata", *dims.items())
         if key not in self._groups:
             code = torch.zeros(self.size, dtype=torch.int32, device=self.device)
-            labels = {dim: self.labels(variable) for dim, variable in dims.items()}
+            labels: dict[str, list[str]] = {}
             for dim, variable in dims.items():
-                code.mul_(len(labels[dim])).add_(self[variable])
+                labels[dim], values = self._coded(variable)
+                code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))
             self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels)
         return self._groups[key]
+
+    def _coded(self, variable: str) -> tuple[list[str], Tensor]:
+        """The labels of a variable, and each agent's code among them."""
+        codes = self[variable]
+        of = self.dataset[variable].dims
+        if codes.is_floating_point() or len(of) != 1:
+            raise InputError(f"variable '{variable}' holds {codes.dtype} over {of}; give one of coded groups")
+        if of != ("agent",):
+            if of[0] not in self.dataset or self.dataset[of[0]].dims != ("agent",):
+                raise InputError(f"variable '{variable}' is of each {of[0]}, and agents don't belong to such groups")
+            codes = codes[self[str(of[0])].long()]
+        labels = self.labels(variable)
+        return (["unknown", *labels], codes.clamp(min=-1) + 1) if int(codes.min()) < 0 else (labels, codes)

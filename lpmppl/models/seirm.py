@@ -211,6 +211,7 @@ class SEIRM(Model):
     """
 
     name = "seirm"
+    spreads = "infection"
 
     def __init__(self, population: Population, layers: Sequence[Layer], by: Mapping[str, str] | None = None) -> None:
         self.population, self.layers = population, tuple(layers)

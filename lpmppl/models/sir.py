@@ -11,7 +11,7 @@ import torch
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.fields import Network
-from lpmppl.effects.ops import aggregate, happens, tally
+from lpmppl.effects.ops import aggregate, happens, substep, tally
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
@@ -32,6 +32,7 @@ class SIR(Model):
     """
 
     name = "sir"
+    spreads = "infection"
 
     def __init__(
         self, population: Population, networks: Sequence[Network], by: Mapping[str, str] | None = None
@@ -104,4 +105,4 @@ class SIR(Model):
                 "infectious": infectious,
             }
 
-        return step
+        return lambda s: substep("sir", step, s)

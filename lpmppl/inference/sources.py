@@ -1,0 +1,65 @@
+"""Who infected whom: the infections of a run by layer, by who passed them on and by who got them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from lpmppl.effects.handlers.sources import Sources
+from lpmppl.errors import InputError
+from lpmppl.inference.results import tally_of
+from lpmppl.inference.strata import strata
+from lpmppl.models.model import Model
+
+__all__ = ["Who", "kinds_of"]
+
+
+def kinds_of(model: Model) -> dict[str, tuple[Tensor, list[str]]]:
+    """Kinds of groups, such as schools among workplaces, that are layers of their own: codes and labels by network."""
+    people = model.population
+    named = [str(v) for v in people.dataset.data_vars if str(v).endswith("_kind")]
+    coded = [name for name in named if "labels" in people.dataset[name].attrs]
+    return {name.removesuffix("_kind"): (people[name], people.labels(name)) for name in coded}
+
+
+class Who:
+    """What records, over the draws of a run, from whom the events of a model's spreading site came.
+
+    Args:
+        model: the society.
+        by: variables of agents or of their households, by the name of their dimension.
+    Raises:
+        InputError: for a model in which nothing spreads, or a variable that can't be used.
+    """
+
+    def __init__(self, model: Model, by: Mapping[str, str]) -> None:
+        if not model.spreads:
+            raise InputError(f"nothing spreads from agent to agent in the model '{model.name}': leave sources out")
+        self.site, self.strata = model.spreads, strata(model.population, by)
+        self.layers = kinds_of(model)
+        self.handlers: list[Sources] = []
+
+    def handler(self) -> Sources:
+        """The handler of the next draw."""
+        self.handlers.append(Sources(self.site, self.strata, layers=self.layers))
+        return self.handlers[-1]
+
+    def dataset(self, days: int) -> xr.Dataset:
+        """What was recorded, in people per day.
+
+        Its variable has the site's name and the dims (chain, draw, worlds, day, layer, from_…, …); where some of it
+        came from nobody, there is a second, `…_from_nobody`, without layers and senders.
+        """
+        names = list(dict.fromkeys(name for handler in self.handlers for name in handler.layers_met))
+        draws = np.arange(len(self.handlers))
+        if not names or not any(handler.days for handler in self.handlers):
+            raise InputError(f"the site '{self.site}' was never met: this model has no substep in which it spreads")
+        sent = tally_of("who acted on whom", [h.sent(names) for h in self.handlers], days, "people")
+        found = {self.site: sent}
+        nobody = tally_of("from no agent", [h.unsent() for h in self.handlers], days, "people")
+        if bool((nobody != 0).any()):
+            found[f"{self.site}_from_nobody"] = nobody
+        return xr.Dataset(found).assign_coords(chain=[0], draw=draws, day=np.arange(days))

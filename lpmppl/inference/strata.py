@@ -1,0 +1,32 @@
+"""Kinds of people: what individual outcomes, and who infected whom, are broken down by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lpmppl.errors import InputError
+from lpmppl.models.networks import Groups
+from lpmppl.models.population import Population
+
+__all__ = ["STRATA", "strata"]
+
+STRATA = {"borough": "borough", "age": "age_band", "income": "income_band"}
+"""By what outcomes are broken down, where the population has it: the dimension and the variable behind it."""
+
+_TAKEN = {"chain", "draw", "policy", "day", "layer", "was", "would"}
+
+
+def strata(people: Population, by: Mapping[str, str] | None = None) -> Groups:
+    """Kinds of people: the product of coded variables of agents, or of their households and other groups.
+
+    Args:
+        people: the population.
+        by: variables by the name of their dimension in results; those of `STRATA` that there are by default.
+    Raises:
+        InputError: for a variable that the population hasn't or that can't be used, or a dimension that results have.
+    """
+    chosen = {d: v for d, v in STRATA.items() if v in people.dataset.variables} if by is None else dict(by)
+    for dim in chosen:
+        if dim in _TAKEN or dim.startswith("from_"):
+            raise InputError(f"a stratum can't be called '{dim}': results use that name; give it another one")
+    return people.strata(**chosen)
