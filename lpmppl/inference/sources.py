@@ -17,6 +17,10 @@ from lpmppl.models.model import Model
 __all__ = ["Who", "kinds_of"]
 
 
+MOST = 1_000_000
+"""The most pairs of kinds of people that are told apart, on each day and layer."""
+
+
 def kinds_of(model: Model) -> dict[str, tuple[Tensor, list[str]]]:
     """Kinds of groups, such as schools among workplaces, that are layers of their own: codes and labels by network."""
     people = model.population
@@ -39,6 +43,11 @@ class Who:
         if not model.spreads:
             raise InputError(f"nothing spreads from agent to agent in the model '{model.name}': leave sources out")
         self.site, self.strata = model.spreads, strata(model.population, by)
+        if self.strata.count**2 > MOST:
+            raise InputError(
+                f"who infected whom among {self.strata.count:,} kinds of people is too long a table: give at most "
+                f"{int(MOST**0.5):,} kinds in sources={dict(by)}"
+            )
         self.layers = kinds_of(model)
         self.handlers: list[Sources] = []
 

@@ -64,7 +64,6 @@ class Pandemic(Model):
     """
 
     name = "pandemic"
-    spreads = "infection"
 
     def __init__(
         self,
@@ -88,6 +87,7 @@ class Pandemic(Model):
         self.options: dict[str, Sequence[str]] = {}
         self.pulses = [name for part in self.parts for name in part.pulses]
         self.targets: dict[str, str] = {}
+        self.spreads = next((part.spreads for part in self.parts if part.spreads), "")
         self.outcomes: dict[str, Callable[[State], Tensor]] = {}
         self.tallies: dict[str, str] = {}
         self.units: dict[str, str] = {}

@@ -219,5 +219,6 @@ PART = Part(
     limits={"transmission": (0.0, 1000.0), "schools": (0.0, 1.0)},
     tallies={"infections": "new infections"},
     targets={"transmission": "agent"},
+    spreads="infection",
     outcomes={"infected": lambda _, s: s["episode"] > 0},
 )

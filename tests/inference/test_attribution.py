@@ -5,8 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import lpmppl as lpm
+from lpmppl.effects.handlers import Silenced
 from lpmppl.errors import InputError
 from lpmppl.inference.attribution import attribute, attribute_substeps, shapley
 from lpmppl.inference.contrasts import amounts
@@ -81,3 +83,102 @@ def test_what_cannot_be_attributed_is_refused(substeps, outcome, said):
     make = functools.partial(lpm.nyc.pandemic, lpm.nyc.population(1_000))
     with pytest.raises(InputError, match=said):
         attribute_substeps(make, substeps, outcome, days=3)
+
+
+def test_an_outcome_is_shared_out_among_layers():
+    """By runs under the handler alone, and the school, which is a kind of workplace, apart."""
+    model = lpm.nyc.pandemic(lpm.nyc.population(3_000))
+    options = {"days": 30, "set": {"initial_infected": 0.03}}
+    names = ["household", "school"]
+    found = lpm.attribute_layers(model, "infections", names, **options)
+    assert list(found["layer"].values) == names
+    assert float(found["share"].sum()) == pytest.approx(found.attrs["with_all"] - found.attrs["with_none"])
+    schools = (model.population["workplace_kind"] == 2)[model.population["workplace"].long()]
+    for name, handler in {"household": Silenced("household"), "school": Silenced("workplace", schools)}.items():
+        with handler:
+            alone = float(lpm.run(model, **options)["prior_predictive"]["infections"].sum())
+        assert float(found["alone"].sel(layer=name)) == found.attrs["with_all"] - alone > 0
+
+
+def test_an_outcome_is_shared_out_among_groups_and_may_be_a_function():
+    model = MODELS["seirm_in_layers"]()
+
+    def gap(tallies):
+        by_borough = tallies["infections"].sum(["chain", "draw", "day", "age"])
+        return float(by_borough[0] - by_borough[1])
+
+    options = {"days": 30, "set": {"initial_infected": 0.03, "beta": 0.1}}
+    found = lpm.attribute_groups(model, gap, "borough", **options)
+    assert float(found["share"].sum()) == pytest.approx(found.attrs["with_all"] - found.attrs["with_none"])
+    assert found.attrs["outcome"] == "gap" and found.attrs["with_none"] == 0
+    # Whom a borough infects lives in it more often than not, so that each makes its own side of the gap.
+    assert float(found["share"][0]) > 0 > float(found["share"][1])
+    many = lpm.attribute_groups(model, "infections", "age_band", **options)
+    assert "share" not in many and (many["alone"] > 0).all() and many.sizes["age_band"] == 9
+
+
+def test_layers_and_groups_that_cannot_be_are_refused():
+    model = MODELS["seirm_in_layers"]()
+    with pytest.raises(InputError, match="did you mean 'household'"):
+        lpm.attribute_layers(model, "infections", ["houshold"], days=3)
+    with pytest.raises(InputError, match="did you mean 'infections'"):
+        lpm.attribute_layers(model, "infection", ["household"], days=3)
+    with pytest.raises(InputError, match="borough"):
+        lpm.attribute_groups(model, "infections", "burough", days=3)
+    with pytest.raises(InputError, match="one finite number"):
+        lpm.attribute_groups(model, lambda tallies: tallies["infections"], "borough", days=3)
+
+
+def society(rates, people):
+    """A result whose infections per person are known by income and size of household."""
+    infections = np.asarray(rates) * np.asarray(people)
+    coords = {"income": ["low", "high"], "size": ["1", "2", "3"]}
+    tally = (("chain", "draw", "day", "income", "size"), infections[None, None, None])
+    return xr.DataTree.from_dict(
+        {
+            "prior_predictive": xr.Dataset(
+                {"infections": (*tally, {"kind": "flow", "units": "people per day"})}, coords
+            ),
+            "constant_data": xr.Dataset({"people": (("income", "size"), np.asarray(people))}, coords),
+        }
+    )
+
+
+def test_a_gap_is_who_people_are_and_what_happens_to_them():
+    people = [[100, 200, 700], [500, 300, 200]]
+    # Only the size of the household matters: all of the gap is composition.
+    found = lpm.disparity(society([[0.1, 0.2, 0.4]] * 2, people), "infections", "income", "size").squeeze(drop=True)
+    assert found["rate"].values == pytest.approx([0.33, 0.19]) and found["gap"].values == pytest.approx([0.07, -0.07])
+    assert found["composition"].values == pytest.approx(found["gap"].values)
+    assert found["rates"].values == pytest.approx([0, 0], abs=1e-12)
+    # Only income matters: none of it is.
+    found = lpm.disparity(society([[0.4] * 3, [0.1] * 3], [[100, 100, 100]] * 2), "infections", "income", "size")
+    assert found["rates"].values.ravel() == pytest.approx([0.15, -0.15])
+    assert found["composition"].values.ravel() == pytest.approx([0, 0], abs=1e-12)
+    # Both: by hand, for those of low income. There is nobody of high income alone in a household.
+    rates, people = [[0.5, 0.2, 0.3], [0.0, 0.1, 0.3]], [[10, 30, 60], [0, 50, 50]]
+    found = lpm.disparity(society(rates, people), "infections", "income", "size").sel(income="low").squeeze(drop=True)
+    share, all_share = np.array([0.1, 0.3, 0.6]), np.array([10, 80, 110]) / 200
+    own, general = np.array([0.5, 0.2, 0.3]), np.array([0.5, 11 / 80, 0.3])
+    assert float(found["composition"]) == pytest.approx(((share - all_share) * (own + general) / 2).sum())
+    assert float(found["rates"]) == pytest.approx(((own - general) * (share + all_share) / 2).sum())
+    assert float(found["gap"]) == pytest.approx(float(found["composition"] + found["rates"]))
+    with pytest.raises(InputError, match="did you mean 'income'"):
+        lpm.disparity(society(rates, people), "infections", "incom", "size")
+    with pytest.raises(InputError, match="itself"):
+        lpm.disparity(society(rates, people), "infections", "income", "income")
+    with pytest.raises(InputError, match="did you mean 'infections'"):
+        lpm.disparity(society(rates, people), "infection", "income")
+
+
+def test_tallies_by_income_are_those_of_households():
+    """A variable of households stands for their members, and what isn't known is a kind of its own."""
+    people = lpm.nyc.population(2_000)
+    model = lpm.nyc.seirm(people, by={"income": "income_band"})
+    found = lpm.run(model, days=5, set={"initial_infected": 0.1})
+    each = people["income_band"][people["household"].long()]
+    assert found["constant_data"]["people"].values.tolist() == np.bincount(each, minlength=7).tolist()
+    people.dataset["known"] = ("household", np.where(np.arange(people.dataset.sizes["household"]) % 2, 0, -1))
+    strata = people.strata(known="known")
+    assert strata.dims["known"] == ["unknown", "0"]
+    assert strata.index.tolist() == (people["household"].long() % 2).tolist()

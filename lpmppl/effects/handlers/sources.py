@@ -141,17 +141,17 @@ class Sources(Messenger):
         if onto is not None:
             # A running total is of all changes so far: what each agent's add up to is what it sends now.
             total = msg["value"].total
-            self._turn.sent[id(total)] = total, self._lasting(onto, self._turn) + dense(message)
+            self._turn.sent[id(total)] = total, self.lasting(onto, self._turn) + dense(message)
 
-    def _lasting(self, total: Tensor, turn: _Turn) -> Tensor:
-        """What each agent has sent into a running total of the state, shape (…, N), or 0."""
+    def lasting(self, total: Tensor, turn: _Turn) -> Tensor:
+        """What each agent has sent into a running total of the state, shape (…, N), or (1,) of nothing."""
         key = turn.key(total)
         if key not in self._sent and bool(total.any()):
             raise LpmError(
                 f"site '{self.site}': its hazard reads a running total that began before it was asked who sends; ask "
                 "from the first day on"
             )
-        return self._sent.get(key or "", total.new_zeros(()).float())
+        return self._sent.get(key or "", total.new_zeros(1).float())
 
     def _pyro_running(self, msg: Message) -> None:
         if self._turn is not None:
@@ -219,7 +219,7 @@ class Sources(Messenger):
         found, nobody = [], torch.zeros(len(happened), dtype=torch.float64)
         for first in range(0, senders, step):
             rows = range(first, min(first + step, senders))
-            exposure = self._played(turn, _Apart(self.site, turn, network, self.senders.index, rows, self._sent))
+            exposure = self._played(turn, _Apart(self, turn, network.name, rows, len(happened.shape) - 1))
             hazard = _read(exposure, happened.expand((len(rows) + 1, *happened.shape[:-1]))).reshape(len(rows) + 1, -1)
             nobody = hazard[-1]
             found.append(hazard[:-1] - nobody)
@@ -245,27 +245,28 @@ class _Apart(Messenger):
     """Send what each kind of senders sends alone, over one network alone, in a leading dimension of kinds.
 
     The last row of that dimension is of no messages at all.
+
+    Args:
+        sources: the handler that asks.
+        turn: the substep's turn that is played again.
+        network: the network's name.
+        kinds: the kinds of senders.
+        worlds: the number of dimensions that the event has before its agents.
     """
 
-    def __init__(
-        self, site: str, turn: _Turn, network: Network, index: Tensor, kinds: range, sent: Mapping[str, Tensor]
-    ) -> None:
+    def __init__(self, sources: Sources, turn: _Turn, network: str, kinds: range, worlds: int) -> None:
         super().__init__()
-        self.site, self.turn, self.network, self.index, self.kinds, self.sent = site, turn, network, index, kinds, sent
+        self.sources, self.turn, self.network, self.kinds, self.worlds = sources, turn, network, kinds, worlds
 
     def _pyro_aggregate(self, msg: Message) -> None:
         message, network, onto, reduce = msg["args"]
-        msg["stop"] = True
         if onto is None:
             msg["args"] = (self._alone(message, network), network, None, reduce)
 
     def _pyro_running(self, msg: Message) -> None:
         total, network, reduce, weight = msg["args"]
-        msg["stop"] = True
-        sent = self.sent.get(self.turn.key(total) or "")
-        if sent is None and bool(total.any()):
-            raise LpmError(f"network '{network.name}': it isn't known who sent its running total; ask from day 0 on")
-        alone = self._alone(total.new_zeros(total.shape[-1:]) if sent is None else sent, network)
+        sent = self.sources.lasting(total, self.turn)
+        alone = self._alone(sent.expand(*sent.shape[:-1], network.agents), network)
         integers = Sparse(alone.cohort, quantise(alone.value, network.quantum, total.dtype))
         msg["args"] = (ring_sum(integers, network), network, reduce, weight)
 
@@ -275,10 +276,12 @@ class _Apart(Messenger):
             few = Cohort.of(torch.ne(dense(message), 0))
             message = few.carrying(few.read(message))
         members = message.cohort
-        shape = torch.Size((len(self.kinds) + 1, *members.shape))
-        if network.name != self.network.name:
+        # Worlds stay on the dimensions that they have in the event, though the message may not have them yet.
+        missing = (1,) * (self.worlds - len(members.shape) + 1)
+        shape = torch.Size((len(self.kinds) + 1, *missing, *members.shape))
+        if network.name != self.network:
             return Sparse(Cohort(members.where[:0], shape), message.value[:0])
-        row = self.index[members.agent].long() - self.kinds.start
+        row = self.sources.senders.index[members.agent].long() - self.kinds.start
         mine = ((row >= 0) & (row < len(self.kinds))).nonzero().squeeze(-1)
         where = row[mine] * members.shape.numel() + members.where[mine]
         order = where.argsort()
@@ -286,7 +289,7 @@ class _Apart(Messenger):
 
     def _pyro_happens(self, msg: Message) -> None:
         name, exposure = msg["args"]
-        if name == self.site:
+        if name == self.sources.site:
             raise _Reached(exposure)
         msg["value"], msg["done"], msg["stop"] = self.turn.events[name], True, True
 
@@ -295,6 +298,6 @@ class _Apart(Messenger):
 
     def _pyro_sample(self, msg: Message) -> None:
         raise LpmError(
-            f"its substep draws '{msg['name']}' before '{self.site}', so that it can't be played again to tell its "
+            f"its substep draws '{msg['name']}' before '{self.sources.site}', so that it can't be played again to tell its "
             "senders; draw it in a substep of its own"
         )
