@@ -19,23 +19,20 @@ import xarray as xr
 import lpmppl as lpm
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Utility
 from lpmppl.effects.ops import simulate
-from lpmppl.models import immunity, observation, testing, transmission, within_host
+from lpmppl.models import immunity, observation, testing, within_host
 from lpmppl.models.pandemic import PARTS, Pandemic
-from lpmppl.models.part import Part, Setting
 from lpmppl.models.progression import Stage, fatality_by_age
-from lpmppl.models.substep import Substep
-from lpmppl.typing import State, Theta
+from lpmppl.typing import State
 
 AGENTS = int(os.environ.get("LPMPPL_EXAMPLE_AGENTS", "200000"))
 START, DAYS = date(2020, 3, 1), 122
 DISEASE = ("immunity", "progression", "transmission")
 LAYERS = {
-    "home": (),
-    "work": ("mobility/workplaces",),
-    "school": ("schools",),
-    "community": ("mobility/retail", "mobility/transit"),
+    "home": ("household", "group quarters"),
+    "work": ("workplace",),
+    "school": ("school",),
+    "community": ("community",),
 }
-"""The state keys that open each layer of contact; home is always open."""
 
 
 def main() -> None:
@@ -107,27 +104,14 @@ def course(people: lpm.nyc.Population, path: Path) -> None:
 
 
 def epidemic(people: lpm.nyc.Population) -> tuple[xr.Dataset, dict[str, np.ndarray]]:
-    """The spring of 2020, with the infections to be expected each day from each layer of contact."""
-    expected: dict[str, list[float]] = {name: [] for name in LAYERS}
-
-    def probe(setting: Setting, theta: Theta) -> Substep:
-        real = transmission.transmission(setting, theta)
-        closed = {key: torch.zeros(1) for keys in LAYERS.values() for key in keys}
-
-        def look(s: State) -> None:
-            for name, keys in LAYERS.items():
-                exposure = real.observe({**s, **closed, **{key: s[key] for key in keys}})
-                total = float((exposure.after - exposure.before).sum())
-                expected[name].append(total - (expected["home"][-1] if keys else 0.0))
-
-        return Substep("probe", real.reads, (), look, lambda s, _: {})
-
-    k = next(k for k, part in enumerate(PARTS) if part.name == "transmission")
-    parts = (*PARTS[:k], Part("probe", probe), *PARTS[k:])
-    model = Pandemic(people, by=lpm.nyc.STRATA, start=START.isoformat(), parts=parts, residents=lpm.nyc.RESIDENTS)
-    run = lpm.run(model, days=DAYS, seed=0)["prior_predictive"].to_dataset()
+    """The spring of 2020, with the infections of each day from each layer of contact."""
+    model = lpm.nyc.pandemic(people, start=START.isoformat())
+    tree = lpm.run(model, days=DAYS, seed=0, sources={"age": "age_band"})
+    run, sent = tree["prior_predictive"].to_dataset(), tree["sources"]["infection"]
     strata = [dim for dim in run.dims if dim not in ("day",)]
-    return run.sum(strata) * (1e5 / people.size), {name: np.array(x) for name, x in expected.items()}
+    by_layer = sent.sum([dim for dim in sent.dims if dim not in ("day", "layer")])
+    layers = {name: by_layer.sel(layer=[*parts]).sum("layer").values for name, parts in LAYERS.items()}
+    return run.sum(strata) * (1e5 / people.size), layers
 
 
 def contacts(layers: dict[str, np.ndarray], spring: xr.Dataset, path: Path) -> None:

@@ -80,7 +80,7 @@ def test_whatever_is_counted_agrees_in_law(model, plain):
     """Failure rate 1e-6, over the mean and the spread of every count: 32 runs each, of seven weeks."""
     noise = runs(model, noise=True)
     frequent = {name.partition(",")[0] for name, x in plain.items() if x.mean() > 20}
-    assert frequent >= {*model.tallies, "second infections", "second jobs", "benefits"}
+    assert frequent >= {*model.tallies, "second infections", "changes of job", "benefits"}
     p = {name: same(x, noise[name]) for name, x in plain.items()}
     assert min(p.values()) > RATE / len(p), {name: x for name, x in p.items() if x < 1e-3}
 
