@@ -16,7 +16,9 @@ __all__ = ["interventions", "policies", "settings"]
 
 NAME = re.compile(r"[A-Za-z_][\w./-]*")
 NO_NUMBERS = ("nan", "inf", "infinity")
-TRIGGER = re.compile(r"(?P<key>[A-Za-z_][\w./-]*)>(?P<above>[^<>]+)(?:<(?P<below>[^<>]+))?")
+TRIGGER = re.compile(
+    r"(?P<act>[^@]*)@\s*(?P<key>[A-Za-z_][\w./-]*)>(?P<above>[^<>@]+)(?:<(?P<below>[^<>@]+))?(?:@\s*(?P<day>\d+))?\s*"
+)
 
 
 def settings(texts: Sequence[str]) -> dict[str, float]:
@@ -73,7 +75,8 @@ def policies(texts: Sequence[str]) -> list[Policy]:
     """Read policies: `name=value@day`, several acts of one joined by commas, with a label before a colon if wanted.
 
     In place of the day, `key>high<low` sets the value while that part of the state, having risen above `high`, isn't
-    back below `low`; without `<low`, for good.
+    back below `low`; without `<low`, for good. A day behind it, as in `key>high<low@20`, is that from which on it is
+    looked at.
 
     Raises InputError for another spelling, a value that isn't a finite number or a word, or a policy given twice.
 
@@ -87,13 +90,13 @@ def policies(texts: Sequence[str]) -> list[Policy]:
         label, colon, rest = text.rpartition(":")
         acts = []
         for spelled in rest.split(","):
-            act, _, when = spelled.rpartition("@")
+            trigger = TRIGGER.fullmatch(spelled.strip())
+            act, _, when = (trigger["act"], "@", "") if trigger else spelled.rpartition("@")
             name, equals, value = act.partition("=")
-            trigger = TRIGGER.fullmatch(when.strip())
             if not equals or not NAME.fullmatch(name.strip()) or not (trigger or re.fullmatch(r"\s*\d+\s*", when)):
                 raise InputError(
                     f"--do '{spelled.strip()}' should read name=value@day, for example --do stimulus=500@30, or "
-                    "name=value@key>high<low"
+                    "name=value@key>high<low, or name=value@key>high<low@day"
                 )
             where = f"--do {spelled.strip()}"
             number = said(value, where)
@@ -102,7 +105,7 @@ def policies(texts: Sequence[str]) -> list[Policy]:
             else:
                 key, above, below = trigger["key"], finite(trigger["above"], where), trigger["below"]
                 until = None if below is None else (key, finite(below, where))
-                acts.append(Act(name.strip(), Trigger(number, (key, above), until), 0))
+                acts.append(Act(name.strip(), Trigger(number, (key, above), until), int(trigger["day"] or 0)))
         policy = Policy(label.strip() if colon and label.strip() else rest.strip(), tuple(acts))
         if any(policy.name == other.name for other in found):
             raise InputError(f"--do gives '{policy.name}' twice: give each policy once, or a label of its own")

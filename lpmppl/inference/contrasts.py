@@ -14,6 +14,9 @@ from lpmppl.inference.policies import FACTUAL, WORLD
 __all__ = ["amounts", "contrast", "cost_per", "fates", "with_effects"]
 
 SAMPLES = ("chain", "draw")
+PRICE = "payments"
+"""The tally of what policies cost."""
+
 ESTIMATES = ("mean", "low", "high", "sd", "sd_chance", "sd_parameters")
 
 
@@ -103,12 +106,17 @@ def _apart_from_factual(found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def with_effects(tree: xr.DataTree) -> xr.DataTree:
-    """Put into a result what its policies do: `effects`, `effects_daily` and, by stratum, `effects_by_<stratum>`."""
+    """Put into a result what its policies do: `effects`, `effects_daily`, `effects_by_<stratum>` and `costs`."""
     tree["effects"] = xr.DataTree(contrast(tree))
     tree["effects_daily"] = xr.DataTree(contrast(tree, daily=True))
     strata = tree["constant_data"].dims if "constant_data" in tree.children else ()
     for stratum in strata:
         tree[f"effects_by_{stratum}"] = xr.DataTree(contrast(tree, by=str(stratum)))
+    if PRICE in tree["effects"].data_vars:
+        counted = tree["prior_predictive"].to_dataset().data_vars
+        averted = [str(n) for n, x in counted.items() if x.attrs.get("units") == "people per day"]
+        prices = xr.concat([cost_per(tree, name) for name in averted], xr.DataArray(averted, dims="outcome"))
+        tree["costs"] = xr.DataTree(prices.where(prices > 0).dropna("outcome", how="all").assign_attrs(prices.attrs))
     return tree
 
 
@@ -203,7 +211,7 @@ def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: 
 
 
 def cost_per(
-    tree: xr.DataTree, outcome: str, cost: str = "payments", level: float = 0.9, resamples: int = 2000, seed: int = 0
+    tree: xr.DataTree, outcome: str, cost: str = PRICE, level: float = 0.9, resamples: int = 2000, seed: int = 0
 ) -> xr.Dataset:
     r"""What one averted outcome costs: :math:`-\overline{\Delta C} / \overline{\Delta Y}` over draws.
 

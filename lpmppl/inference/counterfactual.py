@@ -22,6 +22,7 @@ from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
 from lpmppl.inference.run import checked, drawn, simulated, whole
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
+from lpmppl.inference.triggers import InForce
 from lpmppl.models.model import Model
 
 __all__ = ["counterfactual", "worlds_of"]
@@ -75,7 +76,9 @@ def counterfactual(
     Returns:
         a DataTree as `run` gives it, whose tallies have the dimension `policy`, with the groups `effects`,
         `effects_daily` and `effects_by_<stratum>`, which `contrast` explains, and `flows`: of each outcome, how many
-        people had it as it was and would have had it (chain, draw, policy, strata, was, would).
+        people had it as it was and would have had it (chain, draw, policy, strata, was, would); where outcomes are
+        averted at a price, `costs`, as `cost_per` gives it; where policies have triggers, `triggers`, the days on
+        which they are in force.
     Raises:
         InputError: for a policy, name, value, day or posterior that can't be used.
     """
@@ -132,9 +135,11 @@ def worlds_of(
     under = UnderPolicies(model, chosen, always, days)
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
     counted = Flows(model.outcomes, strata(model.population, by), WORLD, worlds)
+    turned = InForce(under.triggers)
     with ExitStack() as stack:
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
         stack.enter_context(counted)
+        stack.enter_context(turned)
         tree = simulated(under, thetas, chances, days, seed, (), attrs, progress, who=who)
     parameters = ("draw", list(whose))
     for group in ("prior", "prior_predictive", *(["sources"] if who else [])):
@@ -146,6 +151,8 @@ def worlds_of(
         tree[group] = xr.DataTree(found)
     if any(counted.counts.values()):
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
+    if turned.draws:
+        tree["triggers"] = xr.DataTree(turned.dataset(days).assign_coords(parameters=parameters))
     return with_effects(tree)
 
 

@@ -41,7 +41,7 @@ def disparity(tree: xr.DataTree, outcome: str, between: str, through: str | None
     """
     if "prior_predictive" not in getattr(tree, "children", ()) or "constant_data" not in tree.children:
         raise InputError("this result has no tallies by strata; make it with lpm.run or lpm.counterfactual")
-    tallies, people = tree["prior_predictive"].to_dataset(), tree["constant_data"]["people"]
+    tallies, people = tree["prior_predictive"].to_dataset(), tree["constant_data"].to_dataset()["people"]
     if outcome not in tallies.data_vars:
         raise InputError(nearest("tally", outcome, [str(n) for n in tallies.data_vars]))
     tally = tallies[outcome]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.run import setting, whole
+from lpmppl.inference.triggers import in_force
 from lpmppl.models.model import Model
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -302,6 +303,10 @@ class UnderPolicies(Model):
             fixed = [(s.name, s.act.day) for s in plan if s.trigger is None and s.whom is None]
             if twice := next((pair for pair in fixed if fixed.count(pair) > 1), None):
                 raise InputError(f"two acts set {twice[0]} on day {twice[1]}: leave one of them out")
+        names = [FACTUAL, *(p.name for p in self.policies)]
+        self.triggers = {
+            s.memory: (names[k], k, str(s.act)) for k, plan in enumerate(self.plans) for s in plan if s.trigger
+        }
         self.triggered = {s.name for plan in self.plans for s in plan if s.trigger} - {*model.pulses}
 
     def __getattr__(self, name: str) -> Any:
@@ -354,6 +359,8 @@ class UnderPolicies(Model):
                     state[step.memory] = holds
                     if bool(now.any()):
                         step.set(state, now)
+        if on:
+            in_force(round(t), {memory: state[memory] for memory in on})
         return state
 
 

@@ -13,7 +13,7 @@ from lpmppl.report.axes import day_label, number
 from lpmppl.report.blocks import join
 from lpmppl.report.figures import Mark
 
-__all__ = ["Act", "acts", "ask", "does", "drawn", "marks", "named", "policies", "read", "several"]
+__all__ = ["Act", "acts", "ask", "does", "drawn", "marks", "named", "policies", "read", "several", "triggers"]
 
 ACT = re.compile(r"(?P<key>[^=]+)=(?P<value>.*?)(?P<trigger> on trigger)?@(?P<day>\d+)(?: \((?P<whom>.*)\))?", re.S)
 """How a run writes an act: `stimulus=500@30 (Bronx)`, or `stringency=80 on trigger@0`."""
@@ -93,6 +93,30 @@ def does(tree: xr.DataTree, policy: str) -> str:
         act = read(text)
         together.setdefault(when(act, start) if act else "", []).append(setting(act) if act else text)
     return join([f"{join(settings)} {moment}".rstrip() for moment, settings in together.items()] or [""])
+
+
+def triggers(tree: xr.DataTree, policy: str) -> list[str]:
+    """Say on which days the triggers of a policy were in force."""
+    if "triggers" not in tree.children:
+        return []
+    on = tree["triggers"].to_dataset()["in_force"]
+    start, found = str(tree.attrs.get("start", "")), []
+    for k in (k for k, name in enumerate(on["policy_of"].values) if str(name) == policy):
+        each = on.isel(trigger=k).stack(sample=("chain", "draw")).transpose("sample", "day").to_numpy()
+        act = read(str(on["act"].values[k]))
+        what = setting(act) if act else str(on["act"].values[k])
+        begun = [int(draw.argmax()) for draw in each if draw.any()]
+        if not begun:
+            found.append(f"{what}: never in force")
+            continue
+        between = [day_label(day, start) for day in (min(begun), max(begun))]
+        begins = (
+            f"first on {between[0]}" if between[0] == between[1] else f"first between {between[0]} and {between[1]}"
+        )
+        often = "" if len(begun) == len(each) else f" in {len(begun)} of {len(each)} draws"
+        mean = " on average" if len(each) > 1 else ""
+        found.append(f"{what}: in force{often} on {number(float(each.sum()) / len(each))} days{mean}, {begins}")
+    return found
 
 
 def named(tree: xr.DataTree, policy: str) -> str:

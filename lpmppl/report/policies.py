@@ -11,7 +11,7 @@ from operator import attrgetter
 import xarray as xr
 
 from lpmppl.report import changes, charts, tables
-from lpmppl.report.acts import does, drawn, policies, several
+from lpmppl.report.acts import does, drawn, policies, several, triggers
 from lpmppl.report.axes import amount, number, percent, signed
 from lpmppl.report.blocks import fold, join, listed, plain, prose, section, subhead, table
 from lpmppl.report.effects import Effect, effects, idle, main, sentence, span
@@ -124,7 +124,8 @@ def said(tree: xr.DataTree, found: dict[str, list[Effect]]) -> str:
             text = "No effect, exactly: every tally is what it was, on every day and in every group."
             text = f'{title}<p class="verdict">{text}</p>'
         else:
-            text = title + verdict([e[k] for e in unfolded], MOST_SAID if len(shown) == len(names) else 0)
+            told = listed([*triggers(tree, name), *prices(tree, name)])
+            text = title + told + verdict([e[k] for e in unfolded], MOST_SAID if len(shown) == len(names) else 0)
         if name in shown:
             blocks.append(
                 f'<div class="policy" style="border-color:{charts.colour(shown.index(name) + 1)}">{text}</div>'
@@ -144,6 +145,23 @@ def verdict(found: Sequence[Effect], most: int) -> str:
     """Say what a policy did to the first tally, and to `most` of the others that it moves."""
     first, *others = map(sentence, [found[0], *(e for e in found[1:] if not e.none)])
     return f'<p class="verdict">{prose(first[:1].upper() + first[1:])}.</p>{listed(others[:most])}'
+
+
+def prices(tree: xr.DataTree, policy: str) -> list[str]:
+    """Say what an averted outcome costs under a policy, of the most frequent outcomes and those in which people die."""
+    if "costs" not in tree.children or not tree["costs"].sizes.get("outcome"):
+        return []
+    found = tree["costs"].to_dataset()["cost"].sel(policy=policy)
+    given = []
+    for name in (str(n) for n in found["outcome"].values):
+        mean, low, high = (float(found.sel(outcome=name, estimate=e)) for e in ("mean", "low", "high"))
+        if name in main(tree) and math.isfinite(mean) and mean > 0:
+            draws = f" ({amount(low)} to {amount(high)})" if several(tree) > 1 and math.isfinite(high) else ""
+            units = str(found.attrs.get("units", "")).partition(" per averted")[0]
+            given.append(
+                f"{amount(mean)}{draws} {units} for each averted of: {charts.said(tables.tallies(tree)[name])}"
+            )
+    return given
 
 
 def tabulated(tree: xr.DataTree, found: dict[str, list[Effect]]) -> str:

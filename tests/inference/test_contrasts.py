@@ -179,3 +179,16 @@ def test_what_a_result_hasnt_is_named():
     ):
         with pytest.raises(InputError, match=said):
             ask()
+
+
+def test_what_averted_outcomes_cost_is_in_the_result():
+    model = lpm.nyc.pandemic(lpm.nyc.population(2_000))
+    plans = {"cheque": [("stimulus", 2000.0, 5)], "fewer": [("transmission", 0.2, 5), ("stimulus", 10.0, 5)]}
+    tree = lpm.counterfactual(model, plans, days=30, set={"initial_infected": 0.05}, replicates=3)
+    costs = tree["costs"]["cost"]
+    alone = lpm.cost_per(tree, "infections")["cost"]
+    assert "infections" in costs["outcome"].values and "unemployed" not in costs["outcome"].values
+    assert costs.sel(outcome="infections", policy="fewer").values == pytest.approx(alone.sel(policy="fewer").values)
+    # Who pays nothing has no price.
+    free = lpm.counterfactual(model, {"fewer": [("transmission", 0.2, 5)]}, days=20, set={"initial_infected": 0.05})
+    assert free["costs"].sizes["outcome"] == 0

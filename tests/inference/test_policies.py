@@ -193,3 +193,40 @@ def test_a_posterior_must_have_every_parameter(model):
     assert sorted(found["prior"]["beta"].values[0]) == pytest.approx(sorted(values["beta"].values.ravel()))
     assert found["prior"]["home"].values.tolist() == [[0.4] * 6]
     assert found.attrs["draws_from"] == "posterior"
+
+
+def test_on_which_days_a_trigger_is_in_force_is_recorded():
+    model = MODELS["seirm_in_layers"]()
+    week = Trigger(0.5, lambda s: torch.as_tensor(s["t"] == 5.0), lambda s: torch.as_tensor(s["t"] >= 9.0))
+    ever, never = (Trigger(0.5, lambda s, x=x: torch.as_tensor(s["t"] >= x)) for x in (7.0, 99.0))
+    plans = {
+        "week": [Act("transmission", week, 2)],
+        "others": [Act("transmission", ever, 0), Act("transmission", never, 0)],
+        "dated": [("transmission", 0.9, 3)],
+    }
+    tree = lpm.counterfactual(model, plans, days=12, replicates=2)
+    found = tree["triggers"]["in_force"]
+    assert found["policy_of"].values.tolist() == ["week", "others", "others"]
+    expected = np.zeros((3, 12), bool)
+    expected[0, 5:9] = expected[1, 7:] = True
+    assert (found.values == expected).all() and found.shape == (1, 2, 3, 12)
+    assert "triggers" not in lpm.counterfactual(model, {"dated": plans["dated"]}, days=5).children
+
+
+def test_the_days_of_a_trigger_are_those_of_its_own_world():
+    """One that looks at infections is in force where they are many, and in the other world they are as many again."""
+    model = MODELS["seirm_in_layers"]()
+    many = Trigger(0.1, lambda s: s["infectious"].sum(-1, keepdim=True) > 60)
+    plans = {
+        "worse": [("transmission", 3.0, 0)],
+        "worse, then closed": [("transmission", 3.0, 0), Act("transmission", many, 0)],
+    }
+    plans["closed"] = [Act("transmission", many, 0)]
+    tree = lpm.counterfactual(model, plans, days=30, set={"initial_infected": 0.05, "beta": 0.1})
+    ill = tree["prior_predictive"]["infectious"].sum(["borough", "age"]).squeeze(drop=True)
+    on = tree["triggers"]["in_force"].squeeze(drop=True)
+    for k, name in enumerate(("worse, then closed", "closed")):
+        evening = ill.sel(policy=name).values > 60
+        assert on.isel(trigger=k).values.tolist() == [False, *np.maximum.accumulate(evening)[:-1].tolist()]
+        assert on.isel(trigger=k).any()
+    assert on.isel(trigger=0).values.argmax() < on.isel(trigger=1).values.argmax()

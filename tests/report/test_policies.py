@@ -336,3 +336,25 @@ def test_a_weighted_band_is_of_the_draws_that_count() -> None:
     )
     assert tables.mean(values) == 1.5
     assert tables.over(values)[2] <= 2.0
+
+
+def test_the_days_of_triggers_and_the_price_of_what_is_averted_are_said(make_policies: Make) -> None:
+    tree = make_policies({"closing": ["stringency=80 on trigger@0"], "cheque": ["stimulus=500@3"]}, (0.2, 0.1), draws=2)
+    on = np.zeros((1, 2, 1, int(tree.attrs["days"])), bool)
+    on[0, 0, 0, 4:8], on[0, 1, 0, 6:8] = True, True
+    coords = {"policy_of": ("trigger", ["closing"]), "act": ("trigger", ["stringency=80 on trigger@0"])}
+    tree["triggers"] = xr.DataTree(xr.Dataset({"in_force": (("chain", "draw", "trigger", "day"), on)}, coords))
+    cost = [[[np.nan], [np.nan], [np.nan]], [[1234.0], [1000.0], [2000.0]]]
+    coords = {"policy": ["closing", "cheque"], "estimate": ["mean", "low", "high"], "outcome": ["infections"]}
+    dims = ("policy", "estimate", "outcome")
+    tree["costs"] = xr.DataTree(
+        xr.Dataset({"cost": (dims, cost, {"units": "dollars per averted: infections"})}, coords)
+    )
+    said = words(page.render(tree))
+    assert "stringency = 80: in force on 3 days on average, first between day 4 and day 6" in said
+    assert "1,234 (1,000 to 2,000) dollars for each averted of: " in said
+    on[:] = False
+    tree["triggers"] = xr.DataTree(
+        xr.Dataset({"in_force": (("chain", "draw", "trigger", "day"), on)}, tree["triggers"].to_dataset().coords)
+    )
+    assert "stringency = 80: never in force" in words(page.render(tree))

@@ -298,6 +298,6 @@ class _Apart(Messenger):
 
     def _pyro_sample(self, msg: Message) -> None:
         raise LpmError(
-            f"its substep draws '{msg['name']}' before '{self.sources.site}', so that it can't be played again to tell its "
-            "senders; draw it in a substep of its own"
+            f"its substep draws '{msg['name']}' before '{self.sources.site}', so that it can't be played again to tell "
+            "its senders; draw it in a substep of its own"
         )
