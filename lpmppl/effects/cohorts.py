@@ -24,10 +24,13 @@ def at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
     """Read `x`, broadcast to `shape`, at flat positions, without materialising the broadcast."""
     if x.numel() == 1:
         return x.reshape(1).expand(where.shape[0])
-    if x.shape == shape:
-        return take(x.reshape(-1), where)
-    if x.numel() == shape[-1] and x.shape[-1] == shape[-1]:
-        return take(x.reshape(-1), where if len(shape) == 1 else where % shape[-1])
+    if x.shape == shape and x.is_contiguous():
+        return take(x.view(-1), where)
+    # What is the same in all worlds so far is read in one of them.
+    while x.dim() > 1 and (x.shape[0] == 1 or x.stride(0) == 0):
+        x = x[0]
+    if x.dim() == 1 and x.shape[0] == shape[-1]:
+        return take(x, where if len(shape) == 1 else where % shape[-1])
     return x.expand(shape)[torch.unravel_index(where, shape)]
 
 

@@ -115,22 +115,29 @@ def with_effects(tree: xr.DataTree) -> xr.DataTree:
     if PRICE in tree["effects"].data_vars:
         counted = tree["prior_predictive"].to_dataset().data_vars
         averted = [str(n) for n, x in counted.items() if x.attrs.get("units") == "people per day"]
-        prices = xr.concat([cost_per(tree, name) for name in averted], xr.DataArray(averted, dims="outcome"))
+        found = amounts(tree)
+        prices = xr.concat([_price(found, n, PRICE) for n in averted], xr.DataArray(averted, dims="outcome"))
         tree["costs"] = xr.DataTree(prices.where(prices > 0).dropna("outcome", how="all").assign_attrs(prices.attrs))
     return tree
 
 
 def _estimate(x: xr.DataArray, level: float) -> xr.DataArray:
-    several = x.sizes["chain"] * x.sizes["draw"] > 1
+    """The estimates over draws; what is undefined in a draw is left out."""
     if "weight" in x.coords:
         return _weighted(x, level)
+    dims = [d for d in x.dims if d not in SAMPLES]
+    draws = x.transpose(*SAMPLES, *dims).to_numpy().astype(float)
+    draws = draws.reshape(-1, *draws.shape[2:])
+    nothing = np.full(draws.shape[1:], np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # what is undefined in every draw is so in all
-        low, high = (x.quantile(q, SAMPLES).drop_vars("quantile") for q in ((1 - level) / 2, (1 + level) / 2))
-    nothing = xr.full_like(low, np.nan)
-    sd = x.std(SAMPLES, ddof=1) if several else nothing
-    chance, parameters = _apart(x) if several else (nothing, nothing)
-    return _labelled(x.mean(SAMPLES), low, high, sd, chance, parameters)
+        low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        sd = np.nanstd(draws, axis=0, ddof=1) if len(draws) > 1 else nothing
+        chance, parameters = _apart(draws, x.coords["parameters"].values) if len(draws) > 1 else (nothing, nothing)
+        found = np.stack([np.nanmean(draws, axis=0), low, high, sd, chance, parameters])
+    coords = {name: c for name, c in x.coords.items() if not {*SAMPLES} & {*c.dims, name}}
+    labelled = xr.DataArray(found, dims=("estimate", *dims), coords={**coords, "estimate": list(ESTIMATES)})
+    return labelled.transpose(WORLD, "estimate", ...)
 
 
 def _weighted(x: xr.DataArray, level: float) -> xr.DataArray:
@@ -139,27 +146,23 @@ def _weighted(x: xr.DataArray, level: float) -> xr.DataArray:
     ends = ((1 - level) / 2, (1 + level) / 2)
     low, high = (weighted.quantile(q, dim=SAMPLES).drop_vars("quantile") for q in ends)
     nothing = xr.full_like(low, np.nan)
-    return _labelled(weighted.mean(SAMPLES), low, high, weighted.std(SAMPLES), nothing, nothing)
-
-
-def _labelled(*estimates: xr.DataArray) -> xr.DataArray:
+    estimates = [weighted.mean(SAMPLES), low, high, weighted.std(SAMPLES), nothing, nothing]
     parts = xr.concat(estimates, "estimate", coords="minimal", compat="override")
     return parts.assign_coords(estimate=list(ESTIMATES)).transpose(WORLD, "estimate", ...)
 
 
-def _apart(x: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """The standard deviations by chance and by parameters."""
-    of = x.coords["parameters"].values
-    groups = [np.flatnonzero(of == k) for k in np.unique(of)]
-    nothing = xr.full_like(x.mean(SAMPLES), np.nan)
+def _apart(draws: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The standard deviations by chance and by parameters, of draws on the first dimension."""
+    groups = [draws[of == k] for k in np.unique(of)]
+    nothing = np.full(draws.shape[1:], np.nan)
     replicates = min(len(g) for g in groups)
     if replicates < 2:
         return nothing, nothing
-    within = xr.concat([x.isel(draw=g).var(SAMPLES, ddof=1) for g in groups], "group").mean("group")
+    within = np.nanmean([np.nanvar(g, axis=0, ddof=1) for g in groups], axis=0)
     if len(groups) < 2:
         return within**0.5, nothing
-    means = xr.concat([x.isel(draw=g).mean(SAMPLES) for g in groups], "group")
-    return within**0.5, (means.var("group", ddof=1) - within / replicates).clip(min=0) ** 0.5
+    between = np.nanvar([np.nanmean(g, axis=0) for g in groups], axis=0, ddof=1)
+    return within**0.5, np.clip(between - within / replicates, 0.0, None) ** 0.5
 
 
 def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: float = 0.9) -> xr.Dataset:
@@ -235,7 +238,14 @@ def cost_per(
     for tally in (outcome, cost):
         if tally not in found:
             raise InputError(nearest("tally", tally, [str(n) for n in found.data_vars]))
-    factual, others = _apart_from_factual(found)
+    return _price(found, outcome, cost, level, resamples, seed)
+
+
+def _price(
+    found: xr.Dataset, outcome: str, cost: str, level: float = 0.9, resamples: int = 2000, seed: int = 0
+) -> xr.Dataset:
+    """What one averted outcome costs, from the amounts of every draw and world."""
+    factual, others = _apart_from_factual(found[[cost, outcome]])
     difference = others - factual
     dollars, averted = (
         difference[name].transpose(WORLD, *SAMPLES).to_numpy().reshape(difference.sizes[WORLD], -1) * sign

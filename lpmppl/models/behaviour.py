@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, at
-from lpmppl.effects.internals.segments import broadcast
+from lpmppl.effects.internals.segments import broadcast, pick
 from lpmppl.effects.ops import decide, ring_sum, tally
 from lpmppl.models.archetypes import Archetypes, Bins, Lookup
 from lpmppl.models.model import Parameter
@@ -160,7 +160,7 @@ def present(people: Population, kinds: Archetypes, s: State, who: Cohort | slice
         saved = at(s["savings"], torch.Size((*who.shape[:-1], homes)), place)
     else:
         home, read = people["household"][who], lambda x: x[..., who]
-        saved = s["savings"].index_select(-1, home)
+        saved = pick(s["savings"], home)
     recent = read(s["positive_at"]) > float(s["t"]) - RECENT
     health = read(s["symptomatic"]).to(torch.uint8).masked_fill(recent, 2)
     return kinds.code(who, employment=read(s["employed"]), savings=saved < LOW_SAVINGS, health=health)

@@ -40,6 +40,7 @@ __all__ = [
     "gather",
     "known",
     "meet",
+    "pick",
     "positions",
     "put",
     "scaled",
@@ -198,6 +199,19 @@ def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
     return out
 
 
+def pick(x: Tensor, index: Tensor) -> Tensor:
+    """Read a tensor of shape (…, G) at places of its last dimension, integers of shape (n,): shape (…, n)."""
+    if not bare(x, index) or differentiated(x):
+        return x.index_select(-1, index if index.dtype == torch.int64 else index.int())
+    if x.dim() > 1 and x.shape[0] > 1 and x.stride(0) == 0:
+        return pick(x[0], index).expand(*x.shape[:-1], index.shape[0])
+    lead, n = x.shape[:-1], index.shape[0]
+    out = empty((*lead, n), x.dtype, x.device)
+    for values, found in zip(x.reshape(-1, x.shape[-1]), out.view(-1, n), strict=True):
+        gather(values, index, found)
+    return out
+
+
 def take(x: Tensor, where: Tensor) -> Tensor:
     """Read a flat tensor at positions of shape (k,), on several threads where they are many."""
     if not bare(x, where) or differentiated(x) or not x.is_contiguous():
@@ -296,6 +310,10 @@ def positions(x: Tensor, above: float | None = None, below: float | None = None)
     mask = above is None and below is None
     if mask and (note := _known.get(id(x))) is not None and note[0]() is x and note[1] == x._version:
         return note[2]
+    if x.dim() > 1 and x.shape[0] > 1 and x.stride(0) == 0:
+        # What is the same in all worlds is looked through in one of them.
+        found_once = positions(x[0], above, below)
+        return torch.cat([found_once + k * x[0].numel() for k in range(x.shape[0])])
     flat = x.reshape(-1)
     found: dict[int, Tensor] = {}
 
