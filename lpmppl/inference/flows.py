@@ -56,9 +56,15 @@ class Flows(Messenger):
             self.counts[name].append(np.stack([self._count(had[0], had[k]) for k in range(1, len(self.worlds))]))
 
     def _count(self, was: Tensor, would: Tensor) -> np.ndarray:
-        code = (self.strata.index.long() * 2 + was) * 2 + would
+        def count(of: Tensor) -> Tensor:
+            return torch.bincount(self.strata.index[of], minlength=self.strata.count)
+
+        # Fewer have an outcome than have not, most often: those are counted as who is left.
+        had, have, both = count(was), count(would), count(was & would)
+        neither = self.strata.size - had - have + both
+        table = torch.stack([neither, have - both, had - both, both], -1)
         shape = [len(labels) for labels in self.strata.dims.values()]
-        return torch.bincount(code, minlength=4 * self.strata.count).cpu().numpy().reshape(*shape, 2, 2)
+        return table.cpu().numpy().reshape(*shape, 2, 2)
 
     def dataset(self) -> xr.Dataset:
         """People by outcome as it was and as it would have been: dims (chain, draw, policy, strata…, was, would)."""

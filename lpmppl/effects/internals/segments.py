@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,8 +57,44 @@ SCAN = 1 << 18
 LARGE = 1 << 22
 """Bytes from which a tensor is worth a buffer that is used again."""
 
+IDLE = 128
+"""Requests for large buffers after which one that was of use to none of them is given back."""
+
+
+class _Buffers:
+    """Large pieces of memory that are used again once nothing holds them any more."""
+
+    def __init__(self) -> None:
+        self.storages: list[torch.UntypedStorage] = []
+        self.used: list[int] = []
+        self.requests = 0
+
+    def take(self, wanted: int) -> torch.UntypedStorage:
+        """Give one of so many bytes that nothing holds, a new one where there is none."""
+        self.requests += 1
+        if self.requests % (IDLE // 4) == 0:
+            self._give_back()
+        for k, storage in enumerate(self.storages):
+            if storage.nbytes() == wanted and storage_uses(storage) == 1:
+                self.used[k] = self.requests
+                return storage
+        # numpy's large arrays are in huge pages where the system has them, which are filled three times as fast.
+        self.storages.append(torch.from_numpy(np.empty(wanted, np.uint8)).untyped_storage())
+        self.used.append(self.requests)
+        return self.storages[-1]
+
+    def _give_back(self) -> None:
+        """Once worlds have parted, the buffers of one world are of no more use."""
+        keep = [
+            k
+            for k, storage in enumerate(self.storages)
+            if storage_uses(storage) > 1 or self.requests - self.used[k] < IDLE
+        ]
+        self.storages, self.used = [self.storages[k] for k in keep], [self.used[k] for k in keep]
+
+
 _CPU = torch.device("cpu")
-_buffers: list[torch.UntypedStorage] | None = None
+_buffers: _Buffers | None = None
 _threads: ThreadPoolExecutor | None = None
 _workers = 1
 _known: dict[int, tuple[weakref.ref[Tensor], int, Tensor]] = {}
@@ -74,7 +111,7 @@ def at_work() -> Iterator[None]:
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(_workers, initializer=torch.set_num_threads, initargs=(1,)) as _threads:
-            _buffers = []
+            _buffers = _Buffers()
             yield
     finally:
         torch.set_num_threads(_workers)
@@ -161,25 +198,22 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
     wanted = size.numel() * dtype.itemsize
     if _buffers is None or wanted < LARGE or device.type != "cpu":
         return torch.empty(size, dtype=dtype, device=device)
-    for storage in _buffers:
-        if storage.nbytes() == wanted and storage_uses(storage) == 1:
-            return torch.empty(0, dtype=dtype).set_(storage, 0, size)  # type: ignore[call-overload]
-    fresh = torch.empty(size, dtype=dtype)
-    _buffers.append(fresh.untyped_storage())
-    return fresh
+    return torch.empty(0, dtype=dtype).set_(_buffers.take(wanted), 0, size)  # type: ignore[call-overload]
 
 
 def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     """Copy a tensor, expanded to `shape`, into a contiguous buffer of its own."""
     out = empty(x.shape if shape is None else shape, x.dtype, x.device)
-    if x.shape != out.shape or not x.is_contiguous() or out.nbytes < LARGE:
+    if out.nbytes < LARGE or not out.dim():
         return out.copy_(x)
-    source, target = x.view(-1), out.view(-1)
+    wide = x.expand(out.shape)
+    if wide.is_contiguous():
+        pairs = [(wide.view(-1), out.view(-1))]
+    else:  # worlds that part: world by world, so that several threads copy each
+        pairs = [(wide[row], out[row]) for row in itertools.product(*(range(n) for n in out.shape[:-1]))]
 
-    def part(block: slice) -> None:
-        target[block].copy_(source[block])
-
-    blocked(source.shape[0], lambda: part, SCAN)
+    for source, target in pairs:
+        blocked(target.shape[0], lambda a=source, b=target: lambda block: b[block].copy_(a[block]), SCAN)  # type: ignore[misc]
     return out
 
 
