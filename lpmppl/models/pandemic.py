@@ -145,9 +145,9 @@ class Pandemic(Model):
 
         def day(state: State) -> State:
             # Once worlds part, every part of the state has them all, without a copy: then what is read of one cohort
-            # is there in all of its worlds.
+            # is there in all of its worlds. What has them stays the tensor it is, of which is known how it was made.
             lead = broadcast(*(x.shape[:-1] for x in state.values()))
-            wide = {k: x if k in CLOCK else x.expand(*lead, x.shape[-1]) for k, x in state.items()}
-            return step(wide if lead else state)
+            narrow = [k for k, x in state.items() if k not in CLOCK and x.shape[:-1] != lead]
+            return step({**state, **{k: state[k].expand(*lead, state[k].shape[-1]) for k in narrow}})
 
         return day
