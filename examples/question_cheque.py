@@ -4,13 +4,11 @@
 # ## Question
 #
 # It is March 2020, and New York could send every adult \$500. What would that do to infections, to unemployment and to
-# spending, and for
-# whom? Would more money do more, or the same money on another day? It is the policy question of §3.2 of the Large
-# Population Models paper.
+# spending, and for whom? Would more money do more, or the same money on another day? It is the policy question of §3.2
+# of the Large Population Models paper.
 #
-# `python examples/question_cheque.py` answers it for 200,000 people in about ten minutes on two cores.
-# With `LPMPPL_EXAMPLE_AGENTS=20000` it takes fewer people, days and draws. Every number below says what
-# it was made with.
+# `python examples/question_cheque.py` answers it for 200,000 people in about ten minutes on two cores. With
+# `LPMPPL_EXAMPLE_AGENTS=20000` it takes fewer people, days and draws. Every number below says what it was made with.
 
 # %%
 import os
@@ -36,24 +34,20 @@ CHEQUE = f"stimulus=500@{FIRST}"
 # ## Model
 #
 # [The pandemic](../pandemic.md) from 1 March 2020, day 0, with the recorded activity and the cheques of 15 April that
-# were really sent.
-# Reports and vaccines are left out: nothing here depends on them. A policy's cheque comes on top. A child gets 5/12 of
-# an adult's
-# amount, and incomes over \$75,000 less ([Stimulus](../stimulus.md)).
+# were really sent. Reports and vaccines are left out: nothing here depends on them. A policy's cheque comes on top. A
+# child gets 5/12 of an adult's amount, and incomes over \$75,000 less ([Stimulus](../stimulus.md)).
 #
 # What a cheque can do here:
 #
 # - A household spends part of it, more if it has little saved.
 # - Who has a job and less than \$2,000 saved isolates less often when ill. A cheque may lift a household over \$2,000,
-#   and so keep an
-#   infection at home ([Behaviour](../behaviour.md)).
+#   and so keep an infection at home ([Behaviour](../behaviour.md)).
 # - Fewer infections mean fewer admissions, to which activity responds, and jobs follow activity
 #   ([Labour](../labour.md)).
 #
 # Every amount on every day is a world of one run. All worlds have the same people with the same chance. How people
-# spend is the least known, so
-# the five parameters of spending are drawn from their priors, and the others stay at what describes spring 2020
-# ([Evidence](../evidence.md)).
+# spend is the least known, so the five parameters of spending are drawn from their priors, and the others stay at what
+# describes spring 2020 ([Evidence](../evidence.md)).
 
 # %%
 people = lpm.nyc.population(AGENTS)
@@ -67,8 +61,7 @@ cheque = effect.sel(policy=CHEQUE)
 
 # %% [markdown]
 # `extra` is what a world has more of than the world as it was, in every draw. An interval holds nine of ten draws: it
-# says how different chance
-# and those parameters could make the answer, not how well the mean is known.
+# says how different chance and those parameters could make the answer, not how well the mean is known.
 
 # %%
 tallies = tree["prior_predictive"].to_dataset().isel(chain=0)
@@ -123,8 +116,8 @@ for name, tally in alone["prior_predictive"].data_vars.items():
 
 # %% [markdown]
 # The money adds up: nobody gets more than the whole amount. And the poorest quarter of households spends more of a
-# dollar than the richest, as
-# it did in 2020 (Baker et al., Review of Finance 27, 2023: the less liquidity, the more is spent).
+# dollar than the richest, as it did in 2020 (Baker et al., Review of Finance 27, 2023: the less liquidity, the more is
+# spent).
 
 # %%
 adults, children = (int(x.sum()) for x in (people["age"] >= 18, people["age"] < 17))
@@ -135,8 +128,7 @@ assert float(quartiles["bottom"].mean()) > float(quartiles["top"].mean()) > -5
 
 # %% [markdown]
 # Isolation is the only way from a cheque to the virus. Where savings don't matter to whoever is ill, infections and
-# jobs stay exactly as they
-# were, and only money moves.
+# jobs stay exactly as they were, and only money moves.
 
 # %%
 NEED = "savings=under $2,000 × employment=employed"
@@ -265,8 +257,7 @@ else:
 
 # %% [markdown]
 # **How much need keeps the ill at work.** The coefficient is half of what a survey's answers imply
-# ([Behaviour](../behaviour.md)); twice as
-# much is all of it.
+# ([Behaviour](../behaviour.md)); twice as much is all of it.
 
 # %%
 LATER = SOON if QUICK else DAYS
@@ -280,8 +271,7 @@ print(
 
 # %% [markdown]
 # **Who gets it.** What is the best plan, by infections, that costs no more than \$500 for everyone? `lpm.search`
-# compares them among the same
-# people with the same chance, and says what a wrong choice is expected to lose.
+# compares them among the same people with the same chance, and says what a wrong choice is expected to lose.
 
 # %%
 poorest = people.labels("income_band")[1:3]
@@ -305,13 +295,12 @@ print(f"Best is '{ranked.attrs['best']}', then '{ranked.attrs['runner_up']}'; re
 # ## What it does not show
 #
 # - **Spending gives nobody a job.** Unemployment moves only by way of the epidemic, so that this can't say what the
-#   money would have done for
-#   work; nor what money does to the wish to work, which the paper names as an unintended effect.
+#   money would have done for work; nor what money does to the wish to work, which the paper names as an unintended
+#   effect.
 # - **Nobody shops their cheque in a crowd.** Spending brings no contacts; if it did, a cheque could also cost
 #   infections.
 # - Need is one threshold at \$2,000, the same balance for all households of one income, and a coefficient that is
-#   chosen. How many infections
-#   a cheque averts is that choice's as much as the city's; its sign follows from it.
+#   chosen. How many infections a cheque averts is that choice's as much as the city's; its sign follows from it.
 # - The recorded activity of 2020 already has in it what the real cheques did to it.
 # - Prices, rents and debts aren't there, and neither is what the money would have done elsewhere.
 # - Intervals are of chance and of how people spend; all other parameters stand still. Nothing was fitted to the

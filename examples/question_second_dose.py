@@ -10,9 +10,8 @@
 # given every day, deaths per 100,000 in 180 days fell from 226 to 179 if the first dose had 90 % efficacy, from 233 to
 # 207 at 80 %, and didn't at 70 % (235 and 236).
 #
-# `python examples/question_second_dose.py` answers it for 200,000 people in about ten minutes on two cores.
-# With `LPMPPL_EXAMPLE_AGENTS=20000` it takes fewer people, days and draws. Every number below
-# says what it was made with.
+# `python examples/question_second_dose.py` answers it for 200,000 people in about ten minutes on two cores. With
+# `LPMPPL_EXAMPLE_AGENTS=20000` it takes fewer people, days and draws. Every number below says what it was made with.
 
 # %%
 import os
@@ -206,9 +205,9 @@ shown(figure, "question_second_dose_answer")
 # draws.
 #
 # **In words.** With 200,000 people, 180 days and four draws (`python examples/question_second_dose.py`), a delay
-# changes deaths per 100,000 by −26.7, −6.9, +12.3 and +31.8 where the first dose has an efficacy of 90, 80, 70 and
-# 60 %, of 137 to 151: it saves lives from about 76 % on. Those of 60 to 79 gain, who get their first dose sooner;
-# those of 80 and over lose, who wait longer for their second. Delaying it under 65 alone changes next to nothing.
+# changes deaths per 100,000 by −26.7, −6.9, +12.3 and +31.8 where the first dose has an efficacy of 90, 80, 70 and 60
+# %, of 137 to 151: it saves lives from about 76 % on. Those of 60 to 79 gain, who get their first dose sooner; those of
+# 80 and over lose, who wait longer for their second. Delaying it under 65 alone changes next to nothing.
 #
 # ## What would change the answer
 #
