@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
     from lpmppl.inference.search import search as search
+    from lpmppl.inference.sensitivity import sensitivity as sensitivity
     from lpmppl.inference.weights import weigh as weigh
     from lpmppl.models import nyc as nyc
 
@@ -41,6 +42,7 @@ _VERBS = {
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
     "search": "lpmppl.inference.search",
+    "sensitivity": "lpmppl.inference.sensitivity",
     "weigh": "lpmppl.inference.weights",
     "attribute": "lpmppl.inference.attribution",
     "attribute_groups": "lpmppl.inference.attribution",
@@ -54,7 +56,8 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "contrast", "cost_per",
-    "counterfactual", "create", "disparity", "fates", "nyc", "report", "run", "search", "weigh",
+    "counterfactual", "create", "disparity", "fates", "nyc", "report", "run", "search", "sensitivity",
+    "weigh",
 ]  # fmt: skip
 
 

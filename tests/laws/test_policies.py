@@ -173,3 +173,18 @@ def test_draws_of_chance_are_those_of_runs():
     assert tree["prior_predictive"]["parameters"].values.tolist() == [0, 0, 1, 1]
     infections = tallies(tree)["infections"].sum(("borough", "age", "day", "chain"))
     assert len(np.unique(infections.sel(policy=FACTUAL))) == 4
+
+
+@pytest.mark.slow
+def test_laws_hold_at_the_size_of_the_city():
+    """8.4 million people: a policy that changes nothing has no effect, and a world is the run of its policy."""
+    model = lpm.nyc.pandemic(lpm.nyc.population(8_400_000))
+    plans = {"nothing": [("transmission", 1.0, 14)], "masks": [("mask_mandate", 1.0, 20)]}
+    tree = counterfactual(model, plans, days=36)
+    assert_identical(tallies(tree, FACTUAL), base := tallies(lpm.run(model, days=36)))
+    assert_identical(tallies(tree, "nothing"), base)
+    for name, effect in lpm.contrast(tree, by=("borough", "age"), daily=True).sel(policy="nothing").items():
+        assert float(abs(effect.sel(estimate=["mean", "low", "high"])).max()) == 0, name
+    masked = tallies(lpm.run(model, days=36, interventions=plans["masks"]))
+    assert_identical(tallies(tree, "masks"), masked)
+    assert float(masked["infections"].sum()) < float(base["infections"].sum())
