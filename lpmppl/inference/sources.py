@@ -63,8 +63,9 @@ class Who:
         came from nobody, there is a second, `…_from_nobody`, without layers and senders.
         """
         names = list(dict.fromkeys(name for handler in self.handlers for name in handler.layers_met))
+        names = names or list(dict.fromkeys(name for handler in self.handlers for name in handler.networks))
         draws = np.arange(len(self.handlers))
-        if not names or not any(handler.days for handler in self.handlers):
+        if not any(handler.days for handler in self.handlers):
             raise InputError(f"the site '{self.site}' was never met: this model has no substep in which it spreads")
         sent = tally_of("who acted on whom", [h.sent(names) for h in self.handlers], days, "people")
         found = {self.site: sent}

@@ -238,3 +238,10 @@ def test_what_cant_be_told_is_refused_before_the_first_day(tmp_path):
         lpm.run(model, 3, sources=BY)
     with pytest.raises(InputError, match="too long a table"):
         lpm.run(pandemic(), 3, sources={"puma": "puma", "age": "age", "sex": "sex"})
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_where_nobody_is_infected_nobody_infected_anybody(name):
+    told = lpm.run(EVERY[name](), 5, set=INFECTED, sources=BY, interventions=[("transmission", 0.0, 0)])
+    assert float(told["sources"]["infection"].sum()) == 0 and told["sources"].sizes["layer"] > 0
+    assert "infection_from_nobody" not in told["sources"].data_vars

@@ -101,13 +101,15 @@ class Sources(Messenger):
         self.days: list[float] = []
         self.entries: list[dict[str, Tensor]] = []
         self.nobodys: list[Tensor] = []
+        self.networks: dict[str, None] = {}
         self._turn: _Turn | None = None
         self._sent: dict[str, Tensor] = {}
 
     @property
     def layers_met(self) -> list[str]:
-        """The layers over which anybody could send."""
-        return list(dict.fromkeys(name for entry in self.entries for name in entry))
+        """The layers over which anything came, and those networks that are one layer each."""
+        whole = (name for name in self.networks if name not in self.layers)
+        return list(dict.fromkeys([*whole, *(name for entry in self.entries for name in entry)]))
 
     def sent(self, names: Sequence[str]) -> Series:
         """Events a day that agents brought about: float64 of shape (T, …, layers · senders · receivers)."""
@@ -179,6 +181,11 @@ class Sources(Messenger):
     def _count(self, turn: _Turn, exposure: Exposure) -> None:
         """Count the day's events by layer, sender and receiver."""
         happened = Cohort.of(dense(turn.events[self.site][0]))
+        self.networks |= dict.fromkeys(turn.networks)
+        if not len(happened):
+            nothing = torch.zeros(*happened.shape[:-1], self.receivers.count, dtype=torch.float64)
+            self._keep(turn, {}, nothing)
+            return
         whole, nobody = _read(exposure, happened), None
         parts = {}
         for name, network in turn.networks.items():
@@ -201,9 +208,12 @@ class Sources(Messenger):
             where = code[happened.group(turn.networks[name].index).long()]  # type: ignore[attr-defined]
             for k in where[part.sum(0) > 0].unique().tolist():
                 entry[labels[k]] = self._summed(happened, part * scale * (where == k))
+        self._keep(turn, entry, self._summed(happened, torch.where(everything > 0, nobody * scale, 1.0).unsqueeze(0)))
+
+    def _keep(self, turn: _Turn, entry: dict[str, Tensor], nobody: Tensor) -> None:
         self.days.append(float(turn.state["t"]))
         self.entries.append(entry)
-        self.nobodys.append(self._summed(happened, torch.where(everything > 0, nobody * scale, 1.0).unsqueeze(0)))
+        self.nobodys.append(nobody)
 
     def _summed(self, happened: Cohort, share: Tensor) -> Tensor:
         """Shares of events, shape (senders, k), added up by world and receiver: (…, senders · receivers)."""
