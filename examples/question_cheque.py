@@ -241,7 +241,11 @@ else:
     print(f"One averted infection costs ${mean:,.0f} in cheques (bootstrap of the mean: {low:,.0f} to {high:,.0f}).")
 
 # %% [markdown]
-# **In words.** A cheque is first of all money: what is spent of it follows from who gets it.
+# **In words.** With 200,000 people, 84 days and twelve draws (`python examples/question_cheque.py`), \$500 on day 7
+# pays \$329 a head, of which \$32 (17 to 66) are spent by then. It averts 22 infections per 100,000 (2 to 48), a
+# thousandth of all, at \$1.5 million each, and does nothing clear to unemployment. A cheque is first of all money: what
+# is spent of it follows from who gets it. For the same money infections fall three times as much where \$1,500 go to
+# those up to 30 % of the median income alone, because their savings are those that a cheque lifts over the threshold.
 #
 # ## What would change the answer
 #

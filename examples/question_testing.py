@@ -172,17 +172,17 @@ shown(figure, "question_testing_answer")
 # Left, infections by day; right, how many are infected in all, by how often everybody is tested. Bands and bars hold
 # nine of ten draws.
 #
-# **In words.** With 200,000 people, 60 days and four draws (`python examples/question_testing.py`), 24.2 % are infected
+# **In words.** With 200,000 people, 60 days and four draws (`python examples/question_testing.py`), 24.1 % are infected
 # where nobody is screened, 7.7 % where everybody has a PCR test every three days, and 2.6 % with antigen tests. Antigen
 # tests are better at every frequency: 11.5 % instead of 16.2 % every week, 17.3 % instead of 20.1 % every two weeks.
-# They need fewer tests for each infection averted (92 against 121 every three days), and fewer days of isolation a head
-# (0.60 against 1.07, and 0.80 where nobody is screened, because most infections never happen). If only the ill are
+# They need fewer tests for each infection averted (93 against 122 every three days), and fewer days of isolation a head
+# (0.60 against 1.08, and 0.80 where nobody is screened, because most infections never happen). If only the ill are
 # tested, it hardly matters with what: 23.5 % are infected.
 #
 # ## What would change the answer
 #
 # **The wait.** Results come once a day, so that a wait counts in whole days. The antigen worlds are the same whatever
-# PCR takes, bit for bit, which says that the comparison is fair. At full size, 0.7, 2.2, 7.7 and 15.6 % are infected
+# PCR takes, bit for bit, which says that the comparison is fair. At full size, 0.7, 2.3, 7.7 and 15.5 % are infected
 # with PCR at once and after one, two and three days, and 2.6 % with antigen tests: PCR from a laboratory that needs one
 # day is as good as them, or a little better.
 
