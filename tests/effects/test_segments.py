@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import lpmppl as lpm
+from lpmppl.effects.cohorts import at
 from lpmppl.effects.internals import segments
 from lpmppl.effects.internals.segments import BLOCK, at_work, by_blocks
 
@@ -61,3 +62,44 @@ def test_the_length_of_blocks_changes_nothing(monkeypatch):
     monkeypatch.setattr(segments.blocked, "__defaults__", (257, *segments.blocked.__defaults__[1:]))
     assert tallies().equals(whole)
     assert float(whole["doses"].sum()) > 0 and float(whole["spending"].sum()) > 0
+
+
+@pytest.mark.parametrize("lead", [(3, 1), (2, 4)])
+@pytest.mark.parametrize("n", [7, 300_000])
+def test_what_worlds_share_reads_as_if_each_had_its_own(lead, n):
+    """Expanded tensors, which hold one world's values for all, against copies that hold each world's."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(n, generator=generator)
+    inner = torch.rand(lead[1], n, generator=generator)
+    shape = torch.Size((*lead, n))
+    where = torch.randperm(shape.numel(), generator=generator)[: n // 2].sort().values
+    index = torch.randint(0, n, (n // 3,), generator=generator, dtype=torch.int32)
+    for wide in (x.expand(shape), inner.expand(shape)):
+        own = wide.contiguous().clone()
+        assert torch.equal(segments.positions(wide > 0.5), segments.positions((own > 0.5).clone()))
+        assert torch.equal(
+            segments.positions(wide, above=0.2, below=0.4), segments.positions(own, above=0.2, below=0.4)
+        )
+        assert torch.equal(at(wide, shape, where), own.view(-1)[where])
+        assert torch.equal(segments.pick(wide, index), own[..., index.long()])
+        with segments.at_work():
+            mine = segments.copy(wide)
+        assert torch.equal(mine, own) and mine.is_contiguous()
+    assert torch.equal(segments.positions((x > 0.5).expand(shape)), (x > 0.5).expand(shape).flatten().nonzero()[:, 0])
+    with segments.at_work():
+        assert torch.equal(segments.copy(x, shape), x.expand(shape))
+
+
+def test_buffers_that_are_of_no_more_use_are_given_back():
+    one_world, two_worlds = 2 * segments.LARGE, 4 * segments.LARGE
+    with segments.at_work():
+        kept = segments.empty((one_world,), torch.uint8, torch.device("cpu"))
+        for _ in range(3):
+            several = [segments.empty((one_world,), torch.uint8, torch.device("cpu")) for _ in range(4)]
+            del several
+        count = len(segments._buffers.storages)
+        assert count == 5
+        for _ in range(2 * segments.IDLE):
+            segments.empty((two_worlds,), torch.uint8, torch.device("cpu"))
+        sizes = sorted(storage.nbytes() for storage in segments._buffers.storages)
+        assert sizes == [one_world, two_worlds] and kept.data_ptr()
