@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
+from lpmppl.effects.fields import Network
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import amounts
@@ -140,7 +142,8 @@ def attribute_layers(
     Args:
         model: the society.
         outcome: a tally, summed over days and strata, or a function of the tallies of a run to a number.
-        layers: networks by their names, or kinds of their groups, such as `school`; all networks by default.
+        layers: as `sources` names them: networks, or where their groups are of several kinds, the kinds, such as
+            `school`; all by default.
         days: how many days.
         seed: the seed of the agents' chance, which all runs share.
         options: what else `run` takes.
@@ -150,25 +153,17 @@ def attribute_layers(
     Raises:
         InputError: for a layer or outcome that there isn't; for more than six layers.
     """
-    known = _networks(model, seed)
-    kinds = {label: (network, k) for network, (_, labels) in kinds_of(model).items() for k, label in enumerate(labels)}
+    known = _layers(model, seed)
     names = _causes("layers", layers or known)
     for name in names:
-        if name not in known and kinds.get(name, ("",))[0] not in known:
-            raise InputError(nearest("layer", name, [*known, *(k for k, (n, _) in kinds.items() if n in known)]))
-
-    def silenced(name: str) -> Silenced:
-        if name in known:
-            return Silenced(name)
-        network, k = kinds[name]
-        code, _ = kinds_of(model)[network]
-        return Silenced(network, (code == k)[model.population[network].long()])
+        if name not in known:
+            raise InputError(nearest("layer", name, known))
 
     def worth(left: frozenset[str]) -> float:
         with ExitStack() as stack:
             for name in names:
                 if name not in left:
-                    stack.enter_context(silenced(name))
+                    stack.enter_context(Silenced(*known[name]))
             return _outcome(run(model, days, seed, **options), outcome)
 
     return _shared_out("layer", names, worth, outcome)
@@ -199,7 +194,7 @@ def attribute_groups(
     """
     groups = strata(model.population, {by: by})
     names = list(groups.dims[by])
-    _networks(model, seed)
+    _layers(model, seed)
 
     def worth(left: frozenset[str]) -> float:
         with ExitStack() as stack:
@@ -229,8 +224,13 @@ def _outcome(tree: xr.DataTree, outcome: Outcome) -> float:
         if outcome not in tallies:
             raise InputError(nearest("tally", outcome, [str(n) for n in tallies.data_vars]))
         return float(tallies[outcome].sum()) / (tallies.sizes["chain"] * tallies.sizes["draw"])
-    value = np.asarray(outcome(tallies))
-    if value.size != 1 or not np.isfinite(value).all():
+    if not callable(outcome):
+        raise InputError(f"outcome={outcome!r} was given; give a tally's name, or a function of the tallies")
+    try:
+        value = np.asarray(outcome(tallies))
+    except Exception as e:
+        raise InputError(f"the outcome can't be evaluated: {type(e).__name__}: {e}") from e
+    if value.size != 1 or value.dtype.kind not in "biuf" or not np.isfinite(value).all():
         raise InputError(f"the outcome gave {value}; it must give one finite number")
     return float(value.reshape(()))
 
@@ -258,16 +258,29 @@ class _Named(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: dict[str, None] = {}
+        self.networks: dict[str, Network] = {}
 
     def _pyro_aggregate(self, msg: Message) -> None:
-        self.names[msg["args"][1].name] = None
+        network = msg["args"][1]
+        self.networks[network.name] = network
 
 
-def _networks(model: Model, seed: int) -> list[str]:
-    """The networks of a model, by a day of it."""
+def _layers(model: Model, seed: int) -> dict[str, tuple[str, Tensor | None]]:
+    """The layers of a model, by a day of it: each one's network, and whose messages over it they are."""
     with _Named() as noted:
         run(model, 1, seed)
-    if not noted.names:
+    if not noted.networks:
         raise InputError(f"nobody sends anything to anybody in the model '{model.name}'")
-    return list(noted.names)
+    kinds, found = kinds_of(model), dict[str, tuple[str, Tensor | None]]()
+    for name, network in noted.networks.items():
+        if name not in kinds:
+            found[name] = name, None
+            continue
+        code, labels = kinds[name]
+        group = model.population[name].long()
+        meets = network.share("sum")[group] > 0
+        for k, label in enumerate(labels):
+            of_kind = (code[group] == k) & meets
+            if bool(of_kind.any()):
+                found[label] = name, of_kind
+    return found

@@ -42,14 +42,14 @@ def disparity(tree: xr.DataTree, outcome: str, between: str, through: str | None
     if "prior_predictive" not in getattr(tree, "children", ()) or "constant_data" not in tree.children:
         raise InputError("this result has no tallies by strata; make it with lpm.run or lpm.counterfactual")
     tallies, people = tree["prior_predictive"].to_dataset(), tree["constant_data"].to_dataset()["people"]
-    if outcome not in tallies.data_vars:
-        raise InputError(nearest("tally", outcome, [str(n) for n in tallies.data_vars]))
+    if not isinstance(outcome, str) or outcome not in tallies.data_vars:
+        raise InputError(nearest("tally", str(outcome), [str(n) for n in tallies.data_vars]))
     tally = tallies[outcome]
     strata = [str(d) for d in people.dims if d in tally.dims]
     wanted = [between] if through is None else [between, through]
     for name in wanted:
         if name not in strata:
-            raise InputError(nearest(f"stratum of {outcome}", name, strata))
+            raise InputError(nearest(f"stratum of {outcome}", str(name), strata))
     if between == through:
         raise InputError(f"a gap between groups of {between} can't come through {through} itself; give another stratum")
     rest = [d for d in strata if d not in wanted]

@@ -22,11 +22,21 @@ MOST = 1_000_000
 
 
 def kinds_of(model: Model) -> dict[str, tuple[Tensor, list[str]]]:
-    """Kinds of groups, such as schools among workplaces, that are layers of their own: codes and labels by network."""
+    """Kinds of groups, such as schools among workplaces, that are layers of their own: codes and labels by network.
+
+    A label that two networks have, or that is another network's name, has its own network's before it.
+    """
     people = model.population
     named = [str(v) for v in people.dataset.data_vars if str(v).endswith("_kind")]
     coded = [name for name in named if "labels" in people.dataset[name].attrs]
-    return {name.removesuffix("_kind"): (people[name], people.labels(name)) for name in coded}
+    labels = {name.removesuffix("_kind"): people.labels(name) for name in coded}
+    found = {}
+    for network, mine in labels.items():
+        others = {x for other, theirs in labels.items() if other != network for x in theirs}
+        others |= {str(v) for v in people.dataset.variables} - {network}
+        told = [f"{network}: {label}" if label in others else label for label in mine]
+        found[network] = people[f"{network}_kind"], told
+    return found
 
 
 class Who:
@@ -67,8 +77,9 @@ class Who:
         draws = np.arange(len(self.handlers))
         if not any(handler.days for handler in self.handlers):
             raise InputError(f"the site '{self.site}' was never met: this model has no substep in which it spreads")
-        sent = tally_of("who acted on whom", [h.sent(names) for h in self.handlers], days, "people")
-        found = {self.site: sent}
+        found = {}
+        if names:
+            found[self.site] = tally_of("who acted on whom", [h.sent(names) for h in self.handlers], days, "people")
         nobody = tally_of("from no agent", [h.unsent() for h in self.handlers], days, "people")
         if bool((nobody != 0).any()):
             found[f"{self.site}_from_nobody"] = nobody

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lpmppl.errors import InputError
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
 
@@ -12,8 +11,6 @@ __all__ = ["STRATA", "strata"]
 
 STRATA = {"borough": "borough", "age": "age_band", "income": "income_band"}
 """By what outcomes are broken down, where the population has it: the dimension and the variable behind it."""
-
-_TAKEN = {"chain", "draw", "policy", "day", "layer", "was", "would"}
 
 
 def strata(people: Population, by: Mapping[str, str] | None = None) -> Groups:
@@ -23,10 +20,7 @@ def strata(people: Population, by: Mapping[str, str] | None = None) -> Groups:
         people: the population.
         by: variables by the name of their dimension in results; those of `STRATA` that there are by default.
     Raises:
-        InputError: for a variable that the population hasn't or that can't be used, or a dimension that results have.
+        InputError: for a variable that the population hasn't or that can't be used, or a name that results have.
     """
     chosen = {d: v for d, v in STRATA.items() if v in people.dataset.variables} if by is None else dict(by)
-    for dim in chosen:
-        if dim in _TAKEN or dim.startswith("from_"):
-            raise InputError(f"a stratum can't be called '{dim}': results use that name; give it another one")
     return people.strata(**chosen)

@@ -20,6 +20,9 @@ __all__ = ["Population"]
 
 T = TypeVar("T")
 
+_TAKEN = {"chain", "draw", "policy", "day", "layer", "was", "would", "estimate"}
+"""Names of dimensions that results have besides strata."""
+
 
 class Population:
     """A population of agents.
@@ -161,7 +164,8 @@ class Population:
         of its own.
 
         Raises:
-            InputError: for a variable that there isn't, that holds no codes, or that is of no group of agents.
+            InputError: for a variable that there isn't, that holds no codes, or that is of no group of agents; for a
+                name that results use themselves.
 
         >>> people = Population.of({"borough": [0, 1, 1], "age_band": [2, 0, 2]})
         >>> people.strata(borough="borough", age="age_band").count
@@ -172,6 +176,8 @@ class Population:
             code = torch.zeros(self.size, dtype=torch.int32, device=self.device)
             labels: dict[str, list[str]] = {}
             for dim, variable in dims.items():
+                if dim in _TAKEN or dim.startswith("from_") or "/" in dim:
+                    raise InputError(f"a stratum can't be called '{dim}': results use such names; give it another one")
                 labels[dim], values = self._coded(variable)
                 code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))

@@ -12,6 +12,7 @@ from lpmppl.effects.handlers import Silenced
 from lpmppl.errors import InputError
 from lpmppl.inference.attribution import attribute, attribute_substeps, shapley
 from lpmppl.inference.contrasts import amounts
+from lpmppl.models.population import Population
 from tests.laws.conftest import MODELS
 
 
@@ -117,8 +118,40 @@ def test_an_outcome_is_shared_out_among_groups_and_may_be_a_function():
     assert "share" not in many and (many["alone"] > 0).all() and many.sizes["age_band"] == 9
 
 
+def test_the_layers_are_those_over_which_people_are_infected():
+    model = lpm.nyc.seirm(lpm.nyc.population(2_000))
+    options = {"days": 15, "set": {"initial_infected": 0.05}}
+    found = lpm.attribute_layers(model, "infections", **options)
+    sent = lpm.run(model, **options, sources={"age": "age_band"})["sources"]["infection"]
+    assert set(found["layer"].values) >= set(sent["layer"].values) and "none" not in found["layer"].values
+    work = lpm.attribute_layers(model, "infections", ["workplace"], **options)
+    offices = (model.population["workplace_kind"] == 1)[model.population["workplace"].long()]
+    with Silenced("workplace", offices):
+        without = lpm.run(model, **options)["prior_predictive"]["infections"].sum()
+    assert work.attrs["with_none"] == float(without)
+
+
+def test_kinds_that_are_called_alike_stay_apart():
+    people = lpm.nyc.population(2_000)
+    folk = Population(people.dataset.copy())
+    folk.dataset["household_kind"] = folk.dataset["household_kind"].assign_attrs(labels=["school", "neighbourhood"])
+    options = {"days": 10, "set": {"initial_infected": 0.05}, "sources": {"sex": "sex"}}
+    plain = lpm.run(lpm.nyc.seirm(people), **options)["sources"]["infection"].sum(["day", "from_sex", "sex"])
+    found = lpm.run(lpm.nyc.seirm(folk), **options)["sources"]["infection"].sum(["day", "from_sex", "sex"])
+    names = {"household": "household: school", "school": "workplace: school", "neighbourhood": "neighbourhood"}
+    for old, new in names.items():
+        assert np.array_equal(plain.sel(layer=old).values, found.sel(layer=new).values), old
+
+
 def test_layers_and_groups_that_cannot_be_are_refused():
     model = MODELS["seirm_in_layers"]()
+    with pytest.raises(InputError, match="can't be evaluated: KeyError"):
+        lpm.attribute_groups(model, lambda tallies: tallies["nothing"], "borough", days=3)
+    for odd in (lambda tallies: None, lambda tallies: "many", lambda tallies: 1j):
+        with pytest.raises(InputError, match="one finite number"):
+            lpm.attribute_groups(model, odd, "borough", days=3)
+    with pytest.raises(InputError, match="give a tally's name"):
+        lpm.attribute_groups(model, 5, "borough", days=3)
     with pytest.raises(InputError, match="did you mean 'household'"):
         lpm.attribute_layers(model, "infections", ["houshold"], days=3)
     with pytest.raises(InputError, match="did you mean 'infections'"):
@@ -165,6 +198,9 @@ def test_a_gap_is_who_people_are_and_what_happens_to_them():
     assert float(found["gap"]) == pytest.approx(float(found["composition"] + found["rates"]))
     with pytest.raises(InputError, match="did you mean 'income'"):
         lpm.disparity(society(rates, people), "infections", "incom", "size")
+    for odd in (None, len):
+        with pytest.raises(InputError, match="unknown tally"):
+            lpm.disparity(society(rates, people), odd, "income")
     with pytest.raises(InputError, match="itself"):
         lpm.disparity(society(rates, people), "infections", "income", "income")
     with pytest.raises(InputError, match="did you mean 'infections'"):

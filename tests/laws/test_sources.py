@@ -245,3 +245,38 @@ def test_where_nobody_is_infected_nobody_infected_anybody(name):
     told = lpm.run(EVERY[name](), 5, set=INFECTED, sources=BY, interventions=[("transmission", 0.0, 0)])
     assert float(told["sources"]["infection"].sum()) == 0 and told["sources"].sizes["layer"] > 0
     assert "infection_from_nobody" not in told["sources"].data_vars
+
+
+def test_whom_to_silence_and_tell_apart_is_said_by_tensors_and_strata():
+    for odd in (np.ones(600, bool), torch.arange(600), torch.ones(1, 600, dtype=torch.bool)):
+        with pytest.raises(InputError, match="Boolean tensor of shape"):
+            Silenced(agents=odd)
+    model = MODELS["sir_on_a_graph"]()
+    with pytest.raises(InputError, match="give one Boolean for each"), Silenced(agents=torch.ones(9, dtype=torch.bool)):
+        lpm.run(model, 3)
+    with pytest.raises(InputError, match="kinds of agents are needed"):
+        Sources("infection", torch.zeros(600))
+    for name in ("day", "policy", "from_home", "work/er"):
+        with pytest.raises(InputError, match="results use such names"):
+            lpm.nyc.seirm(lpm.nyc.population(1_000), by={name: "borough"})
+
+
+def test_where_there_is_no_network_everything_comes_from_nobody():
+    from lpmppl.effects.distributions import Exposure
+    from lpmppl.effects.ops import happens
+    from lpmppl.models.sir import SIR
+
+    class Alone(SIR):
+        def day(self, theta):
+            def step(s):
+                risk = Exposure(s["exposure"], theta["beta"].double(), at_risk=s["susceptible"], dt=s["dt"])
+                with self.population.plate():
+                    infected, _ = happens("infection", risk)
+                return {"susceptible": s["susceptible"] & ~infected, "exposure": risk.after}
+
+            return lambda s: substep("all", step, s)
+
+    model = Alone(people(), [])
+    model.tallies = {}
+    told = lpm.run(model, 5, sources={"borough": "borough"})["sources"]
+    assert list(told.data_vars) == ["infection_from_nobody"] and float(told["infection_from_nobody"].sum()) > 200

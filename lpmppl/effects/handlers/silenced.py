@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import Sparse
+from lpmppl.errors import InputError
 
 __all__ = ["Silenced"]
 
@@ -17,14 +18,28 @@ class Silenced(Messenger):
     Args:
         network: the network's name; None for all networks.
         agents: whom, Boolean of shape (N,); None for everybody.
+    Raises:
+        InputError: where `agents` is no Boolean tensor over the agents.
     """
 
     def __init__(self, network: str | None = None, agents: Tensor | None = None) -> None:
         super().__init__()
+        if agents is not None and not (isinstance(agents, Tensor) and agents.dtype == torch.bool and agents.dim() == 1):
+            what = (
+                f"{agents.dtype} of shape {tuple(agents.shape)}"
+                if isinstance(agents, Tensor)
+                else type(agents).__name__
+            )
+            raise InputError(f"silenced agents must be a Boolean tensor of shape (N,), but {what} was given")
         self.network, self.agents = network, agents
 
     def _pyro_aggregate(self, msg: Message) -> None:
         message, network, onto, reduce = msg["args"]
+        if self.agents is not None and self.agents.shape[0] != network.agents:
+            raise InputError(
+                f"{self.agents.shape[0]} agents are to be silenced or not, but network '{network.name}' has "
+                f"{network.agents}; give one Boolean for each"
+            )
         if self.network in (None, network.name):
             msg["args"] = (self._without(message), network, onto, reduce)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from lpmppl.effects.fields import Network
 from lpmppl.effects.handlers.record import Series
 from lpmppl.effects.internals.ring import quantise
 from lpmppl.effects.ops import ring_sum
-from lpmppl.errors import LpmError
+from lpmppl.errors import InputError, LpmError
 from lpmppl.typing import State
 
 __all__ = ["Kinds", "Sources"]
@@ -28,6 +28,7 @@ _TOLERANCE = 2e-3
 """What rounding to a network's fixed point may make of a hazard's parts together."""
 
 
+@runtime_checkable
 class Kinds(Protocol):
     """Kinds of agents: a code of each, shape (N,), in the product of the labels of some dimensions."""
 
@@ -84,6 +85,7 @@ class Sources(Messenger):
         layers: by a network's name, codes of its groups, shape (G,), and their labels, where groups of different kinds
             are layers of their own.
     Raises:
+        InputError: where the kinds are none.
         LpmError: where the site stands in no substep, its hazard isn't a sum over who sends, or a running total in the
             state began before the handler.
     """
@@ -96,6 +98,11 @@ class Sources(Messenger):
         layers: Mapping[str, tuple[Tensor, Sequence[str]]] | None = None,
     ) -> None:
         super().__init__()
+        for kinds in (senders, receivers):
+            if kinds is not None and not isinstance(kinds, Kinds):
+                raise InputError(
+                    f"kinds of agents are needed, but {type(kinds).__name__} was given; give population.strata(age=…)"
+                )
         self.site, self.senders, self.receivers = site, senders, receivers or senders
         self.layers = dict(layers or {})
         self.days: list[float] = []
@@ -207,7 +214,8 @@ class Sources(Messenger):
             code, labels = self.layers[name]
             where = code[happened.group(turn.networks[name].index).long()]  # type: ignore[attr-defined]
             for k in where[part.sum(0) > 0].unique().tolist():
-                entry[labels[k]] = self._summed(happened, part * scale * (where == k))
+                of_kind = self._summed(happened, part * scale * (where == k))
+                entry[labels[k]] = entry[labels[k]] + of_kind if labels[k] in entry else of_kind
         self._keep(turn, entry, self._summed(happened, torch.where(everything > 0, nobody * scale, 1.0).unsqueeze(0)))
 
     def _keep(self, turn: _Turn, entry: dict[str, Tensor], nobody: Tensor) -> None:
