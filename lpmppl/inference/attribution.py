@@ -18,8 +18,8 @@ from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import amounts
 from lpmppl.inference.policies import FACTUAL, WORLD
-from lpmppl.inference.run import run
-from lpmppl.inference.sources import kinds_of
+from lpmppl.inference.run import alone, checked, run
+from lpmppl.inference.sources import layers_of
 from lpmppl.inference.strata import strata
 from lpmppl.models.model import Model
 
@@ -114,12 +114,17 @@ def attribute_substeps(
     Raises:
         InputError: for a substep that there isn't, that another one reads, or that counts the outcome; for too many.
     """
+    alone("attribution")
     names = _causes("substeps", substeps)
     # Every model is made before the first is run, so that one that can't be is named at once.
     models = {left: make(without=[n for n in names if n not in left]) for left in _sets(names)}
     for model in models.values():
         if isinstance(outcome, str) and outcome not in model.tallies:
             raise InputError(nearest("tally that is left when these substeps are out", outcome, model.tallies))
+
+    whole = models[frozenset(names)]
+    given = {"set": {}, "interventions": (), "draws": None, "start": "", **options}
+    checked(whole, days, seed, given["set"] or {}, given["interventions"], given["draws"], given["start"])
 
     def worth(left: frozenset[str]) -> float:
         model = models[left]
@@ -154,7 +159,9 @@ def attribute_layers(
         InputError: for a layer or outcome that there isn't; for more than six layers.
     """
     known = _layers(model, seed)
-    names = _causes("layers", layers or known)
+    if not layers and len(known) > MOST:
+        raise InputError(f"this model has {len(known)} layers: name up to {MOST} of {', '.join(known)} in layers=")
+    names = _causes("layers", layers or list(known))
     for name in names:
         if name not in known:
             raise InputError(nearest("layer", name, known))
@@ -267,20 +274,9 @@ class _Named(Messenger):
 
 def _layers(model: Model, seed: int) -> dict[str, tuple[str, Tensor | None]]:
     """The layers of a model, by a day of it: each one's network, and whose messages over it they are."""
+    alone("attribution")
     with _Named() as noted:
         run(model, 1, seed)
     if not noted.networks:
         raise InputError(f"nobody sends anything to anybody in the model '{model.name}'")
-    kinds, found = kinds_of(model), dict[str, tuple[str, Tensor | None]]()
-    for name, network in noted.networks.items():
-        if name not in kinds:
-            found[name] = name, None
-            continue
-        code, labels = kinds[name]
-        group = model.population[name].long()
-        meets = network.share("sum")[group] > 0
-        for k, label in enumerate(labels):
-            of_kind = (code[group] == k) & meets
-            if bool(of_kind.any()):
-                found[label] = name, of_kind
-    return found
+    return layers_of(model, noted.networks)

@@ -117,7 +117,8 @@ def with_effects(tree: xr.DataTree) -> xr.DataTree:
         averted = [str(n) for n, x in counted.items() if x.attrs.get("units") == "people per day"]
         found = amounts(tree)
         prices = xr.concat([_price(found, n, PRICE) for n in averted], xr.DataArray(averted, dims="outcome"))
-        tree["costs"] = xr.DataTree(prices.where(prices > 0).dropna("outcome", how="all").assign_attrs(prices.attrs))
+        paid = prices.where(prices.sel(estimate="mean") > 0)
+        tree["costs"] = xr.DataTree(paid.dropna("outcome", how="all").assign_attrs(prices.attrs))
     return tree
 
 

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 import xarray as xr
 from chirho.counterfactual.handlers import MultiWorldCounterfactual
-from chirho.counterfactual.handlers.counterfactual import BaseCounterfactualMessenger
 
-from lpmppl._compat import Interruption, handler_stack
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
-from lpmppl.inference.run import checked, drawn, simulated, whole
+from lpmppl.inference.run import alone, checked, drawn, simulated, whole
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
@@ -131,10 +129,13 @@ def worlds_of(
         progress: show a progress bar on stderr.
         who: what records who infected whom.
     """
-    _alone()
+    alone("lpm.counterfactual")
     under = UnderPolicies(model, chosen, always, days)
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
-    counted = Flows(model.outcomes, strata(model.population, by), WORLD, worlds)
+    kinds = strata(model.population, by)
+    if taken := {*model.outcomes} & {*kinds.dims}:
+        raise InputError(f"a stratum can't be called '{min(taken)}': that is an outcome; give by= another name for it")
+    counted = Flows(model.outcomes, kinds, WORLD, worlds)
     turned = InForce(under.triggers)
     with ExitStack() as stack:
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
@@ -188,13 +189,3 @@ def _posterior(
     order = [int(i) for _ in range(-(-number // size)) for i in torch.randperm(size, generator=generator)][:number]
     drawn_from = {name: samples[name].to_numpy() for name in wanted} if samples is not None else {}
     return [{n: fixed[n] if n in fixed else float(drawn_from[n][i]) for n in model.parameters} for i in order]
-
-
-def _alone() -> None:
-    """Refuse handlers of worlds or interventions that stand around the call."""
-    for handler in handler_stack():
-        if isinstance(handler, BaseCounterfactualMessenger | Interruption):
-            raise InputError(
-                f"lpm.counterfactual makes its own worlds, but stands under {type(handler).__name__}; say the "
-                "intervention in do= or interventions=, or use lpm.run under ChiRho's handlers"
-            )

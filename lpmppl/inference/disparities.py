@@ -40,7 +40,7 @@ def disparity(tree: xr.DataTree, outcome: str, between: str, through: str | None
     True
     """
     if "prior_predictive" not in getattr(tree, "children", ()) or "constant_data" not in tree.children:
-        raise InputError("this result has no tallies by strata; make it with lpm.run or lpm.counterfactual")
+        raise InputError("this result has no tallies by strata; run a model with strata, which by= gives it")
     tallies, people = tree["prior_predictive"].to_dataset(), tree["constant_data"].to_dataset()["people"]
     if not isinstance(outcome, str) or outcome not in tallies.data_vars:
         raise InputError(nearest("tally", str(outcome), [str(n) for n in tallies.data_vars]))
@@ -66,7 +66,10 @@ def disparity(tree: xr.DataTree, outcome: str, between: str, through: str | None
         found["composition"] = ((share - overall) * (own + general) / 2).sum(through, skipna=False)
         found["rates"] = ((own - general) * (share + overall) / 2).sum(through, skipna=False)
     units = str(tally.attrs.get("units", "people")).removesuffix(" per day")
-    return xr.Dataset(found).map(lambda x: x.assign_attrs(units=f"{units} per person", long_name=outcome))
+    result = xr.Dataset(found)
+    for what in result.data_vars.values():
+        what.attrs = {"units": f"{units} per person", "long_name": outcome}
+    return result
 
 
 def _rate(part: xr.DataArray, whole: xr.DataArray) -> xr.DataArray:

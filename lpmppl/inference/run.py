@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from chirho.counterfactual.handlers.counterfactual import BaseCounterfactualMessenger
 from chirho.dynamical.handlers.interruption import StaticIntervention
 
-from lpmppl._compat import handler_stack, interruptions_renewed
+from lpmppl._compat import Interruption, handler_stack, interruptions_renewed
 from lpmppl.effects.handlers.behaviour import Utility
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
@@ -33,7 +34,7 @@ from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
-__all__ = ["Simulation", "checked", "create", "drawn", "run", "setting", "simulated", "whole"]
+__all__ = ["Simulation", "alone", "checked", "create", "drawn", "run", "setting", "simulated", "whole"]
 
 Act = tuple[str, float | str, int]
 _ONE_AT_A_TIME = threading.RLock()
@@ -181,6 +182,8 @@ def checked(
     """Check what a user gave, and name what can't be used."""
     if not isinstance(model, Model):
         raise InputError(f"a model is needed, but {type(model).__name__} was given")
+    if model.by is not None and (twice := {*model.by.dims} & {*model.tallies, *model.outcomes}):
+        raise InputError(f"a stratum of the model can't be called '{min(twice)}', as a tally or outcome is; rename it")
     days, seed = whole("days", days, 1), whole("seed", seed, 0)
     if seed >= 2**63:
         raise InputError(f"seed={seed} was given; give one below 2**63")
@@ -217,6 +220,16 @@ def checked(
             raise InputError(f"two interventions set {name} on day {day}: leave one of them out")
         taken.append([name, value, day])
     return values, taken
+
+
+def alone(what: str) -> None:
+    """Refuse handlers of worlds or interventions that stand around the call of what makes its own."""
+    for handler in handler_stack():
+        if isinstance(handler, BaseCounterfactualMessenger | Interruption):
+            raise InputError(
+                f"{what} makes its own worlds or runs, but stands under {type(handler).__name__}; say the intervention "
+                "in do= or interventions=, or use lpm.run under ChiRho's handlers"
+            )
 
 
 def setting(model: Model, name: str, value: object) -> float:

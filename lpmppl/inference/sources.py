@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from lpmppl.effects.fields import Network
 from lpmppl.effects.handlers.sources import Sources
 from lpmppl.errors import InputError
 from lpmppl.inference.results import tally_of
 from lpmppl.inference.strata import strata
 from lpmppl.models.model import Model
 
-__all__ = ["Who", "kinds_of"]
+__all__ = ["Who", "kinds_of", "layers_of"]
 
 
 MOST = 1_000_000
@@ -35,7 +36,27 @@ def kinds_of(model: Model) -> dict[str, tuple[Tensor, list[str]]]:
         others = {x for other, theirs in labels.items() if other != network for x in theirs}
         others |= {str(v) for v in people.dataset.variables} - {network}
         told = [f"{network}: {label}" if label in others else label for label in mine]
-        found[network] = people[f"{network}_kind"], told
+        code = people[f"{network}_kind"].int().clamp(min=-1)
+        if int(code.max()) >= len(told):
+            raise InputError(f"variable '{network}_kind' has the code {int(code.max())}, but {len(told)} labels")
+        found[network] = (code + 1, ["unknown", *told]) if int(code.min()) < 0 else (code, told)
+    return found
+
+
+def layers_of(model: Model, networks: Mapping[str, Network]) -> dict[str, tuple[str, Tensor | None]]:
+    """The layers that networks make: each one's network, and whose messages over it they are, None for everybody's."""
+    kinds, found = kinds_of(model), dict[str, tuple[str, Tensor | None]]()
+    for name, network in networks.items():
+        if name not in kinds:
+            found[name] = name, None
+            continue
+        code, labels = kinds[name]
+        group = model.population[name].long()
+        meets = network.share("sum")[group] > 0
+        for k, label in enumerate(labels):
+            of_kind = (code[group] == k) & meets
+            if bool(of_kind.any()):
+                found[label] = name, of_kind
     return found
 
 
@@ -52,7 +73,9 @@ class Who:
     def __init__(self, model: Model, by: Mapping[str, str]) -> None:
         if not model.spreads:
             raise InputError(f"nothing spreads from agent to agent in the model '{model.name}': leave sources out")
-        self.site, self.strata = model.spreads, strata(model.population, by)
+        self.model, self.site, self.strata = model, model.spreads, strata(model.population, by)
+        if taken := {self.site, f"{self.site}_from_nobody"} & {*self.strata.dims}:
+            raise InputError(f"a stratum can't be called '{min(taken)}': the record has that name; give it another")
         if self.strata.count**2 > MOST:
             raise InputError(
                 f"who infected whom among {self.strata.count:,} kinds of people is too long a table: give at most "
@@ -72,8 +95,8 @@ class Who:
         Its variable has the site's name and the dims (chain, draw, worlds, day, layer, from_…, …); where some of it
         came from nobody, there is a second, `…_from_nobody`, without layers and senders.
         """
-        names = list(dict.fromkeys(name for handler in self.handlers for name in handler.layers_met))
-        names = names or list(dict.fromkeys(name for handler in self.handlers for name in handler.networks))
+        networks = {name: network for handler in self.handlers for name, network in handler.networks.items()}
+        names = list(layers_of(self.model, networks))
         draws = np.arange(len(self.handlers))
         if not any(handler.days for handler in self.handlers):
             raise InputError(f"the site '{self.site}' was never met: this model has no substep in which it spreads")

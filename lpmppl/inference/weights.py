@@ -81,7 +81,7 @@ def weigh(
             "draw more, observe a shorter span, or draw from a posterior"
         )
     found = tree.copy()
-    for group in ("prior", "prior_predictive", "flows"):
+    for group in ("prior", "prior_predictive", "flows", "sources", "triggers"):
         if group in found.children:
             found[group] = xr.DataTree(found[group].to_dataset().assign_coords({WEIGHT: ("draw", weights)}))
     said = {name: np.asarray(series, float).tolist() for name, series in observed.items()}

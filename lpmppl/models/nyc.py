@@ -58,7 +58,7 @@ def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:
         Layer(people.network("workplace", nowhere=0), per_kind[people["workplace_kind"].long()]),
         Layer(people.network("neighbourhood"), CONTACTS["community"]),
     )
-    return SEIRM(people, layers, by=STRATA if by is None else by)
+    return SEIRM(people, layers, by=_strata(by))
 
 
 def pandemic(
@@ -74,13 +74,19 @@ def pandemic(
             and age band by default.
     """
     _require(people, *PEOPLE)
-    return Pandemic(people, by=STRATA if by is None else by, start=start, without=without, residents=RESIDENTS)
+    return Pandemic(people, by=_strata(by), start=start, without=without, residents=RESIDENTS)
 
 
 def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:
     """SIR over households and neighbourhoods, tallied by borough and age, or `by` other variables."""
     _require(people, "household", "neighbourhood", "borough", "age_band")
-    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=STRATA if by is None else by)
+    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=_strata(by))
+
+
+def _strata(by: Mapping[str, str] | None) -> Mapping[str, str]:
+    if by is not None and not isinstance(by, Mapping):
+        raise InputError(f"by={by!r} was given; give variables by the name of their dimension, such as {STRATA}")
+    return STRATA if by is None else by
 
 
 def _require(people: Population, *names: str) -> None:

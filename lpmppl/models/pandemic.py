@@ -79,6 +79,10 @@ class Pandemic(Model):
         except (TypeError, ValueError) as e:
             raise InputError(f"start={start!r} is no date; write it as '2020-03-01'") from e
         self.population, self.start, self.parts = population, start, chosen(parts, without)
+        taken = {dim: part.name for part in self.parts for dim in part.dims}
+        for dim in by or ():
+            if dim in taken:
+                raise InputError(f"a stratum can't be called '{dim}': substep '{taken[dim]}' uses that name in results")
         self.by = population.strata(**by) if by else None
         self.setting = Setting(population, day, self.by, residents)
         self.parameters: dict[str, Parameter] = {}

@@ -71,6 +71,7 @@ class Part:
         units: the units of tallies that don't count people, by name.
         pulses: what policies may change that it sets back by itself.
         targets: what policies may set for some alone, with the dimension it is then on: "agent" or "household".
+        dims: dimensions that its tallies have besides the strata.
         spreads: the hazard site at which agents act on each other, where it has such.
         outcomes: what may have become of an agent, by name: the people and the last state to a Boolean of shape (…, N).
     """
@@ -87,6 +88,7 @@ class Part:
     units: Mapping[str, str] = field(default_factory=dict)
     pulses: Collection[str] = ()
     targets: Mapping[str, str] = field(default_factory=dict)
+    dims: Collection[str] = ()
     spreads: str = ""
     outcomes: Mapping[str, Callable[[Population, State], Tensor]] = field(default_factory=dict)
 

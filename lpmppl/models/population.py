@@ -20,8 +20,11 @@ __all__ = ["Population"]
 
 T = TypeVar("T")
 
-_TAKEN = {"chain", "draw", "policy", "day", "layer", "was", "would", "estimate"}
-"""Names of dimensions that results have besides strata."""
+_TAKEN = {
+    *("chain", "draw", "policy", "day", "layer", "was", "would", "estimate", "outcome", "people", "weight"),
+    *("parameters", "trigger"),
+}
+"""Names that results have besides strata."""
 
 
 class Population:
@@ -185,8 +188,8 @@ class Population:
         return self._groups[key]
 
     def _coded(self, variable: str) -> tuple[list[str], Tensor]:
-        """The labels of a variable, and each agent's code among them."""
-        codes = self[variable]
+        """The labels of a variable, its distinct codes where it has none, and each agent's code among them."""
+        codes = self[variable] if isinstance(variable, str) else self[str(variable)]
         of = self.dataset[variable].dims
         if codes.is_floating_point() or len(of) != 1:
             raise InputError(f"variable '{variable}' holds {codes.dtype} over {of}; give one of coded groups")
@@ -194,5 +197,12 @@ class Population:
             if of[0] not in self.dataset or self.dataset[of[0]].dims != ("agent",):
                 raise InputError(f"variable '{variable}' is of each {of[0]}, and agents don't belong to such groups")
             codes = codes[self[str(of[0])].long()]
+        if codes.dtype not in (torch.uint8, torch.bool):
+            codes = codes.clamp(min=-1)
+        if "labels" not in self.dataset[variable].attrs:
+            found = codes.unique()
+            return ["unknown" if c < 0 else str(c) for c in found.tolist()], torch.searchsorted(found, codes).int()
         labels = self.labels(variable)
-        return (["unknown", *labels], codes.clamp(min=-1) + 1) if int(codes.min()) < 0 else (labels, codes)
+        if int(codes.max()) >= len(labels):
+            raise InputError(f"variable '{variable}' has the code {int(codes.max())}, but {len(labels)} labels")
+        return (["unknown", *labels], codes + 1) if int(codes.min()) < 0 else (labels, codes)

@@ -341,4 +341,5 @@ PART = Part(
     targets={"stimulus": "household"},
     tallies={"spending": "household spending", "payments": "stimulus payments"},
     units={"spending": "dollars", "payments": "dollars"},
+    dims=("quartile",),
 )

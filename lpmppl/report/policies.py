@@ -156,7 +156,8 @@ def prices(tree: xr.DataTree, policy: str) -> list[str]:
     for name in (str(n) for n in found["outcome"].values):
         mean, low, high = (float(found.sel(outcome=name, estimate=e)) for e in ("mean", "low", "high"))
         if name in main(tree) and math.isfinite(mean) and mean > 0:
-            draws = f" ({amount(low)} to {amount(high)})" if several(tree) > 1 and math.isfinite(high) else ""
+            most = amount(high) if math.isfinite(high) else "no bound"
+            draws = f" ({amount(low)} to {most})" if several(tree) > 1 else ""
             units = str(found.attrs.get("units", "")).partition(" per averted")[0]
             given.append(
                 f"{amount(mean)}{draws} {units} for each averted of: {charts.said(tables.tallies(tree)[name])}"

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
+from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
 import lpmppl as lpm
 from lpmppl.effects.handlers import Silenced
@@ -150,6 +151,11 @@ def test_layers_and_groups_that_cannot_be_are_refused():
     for odd in (lambda tallies: None, lambda tallies: "many", lambda tallies: 1j):
         with pytest.raises(InputError, match="one finite number"):
             lpm.attribute_groups(model, odd, "borough", days=3)
+    make = functools.partial(lpm.nyc.pandemic, lpm.nyc.population(1_000))
+    with pytest.raises(InputError, match="did you mean 'initial_infected'"):
+        attribute_substeps(make, ["masking"], "infections", days=3, set={"initial_infectd": 0.1})
+    with MultiWorldCounterfactual(first_available_dim=-3), pytest.raises(InputError, match="own worlds or runs"):
+        lpm.attribute_layers(model, "infections", ["household"], days=3)
     with pytest.raises(InputError, match="give a tally's name"):
         lpm.attribute_groups(model, 5, "borough", days=3)
     with pytest.raises(InputError, match="did you mean 'household'"):
@@ -184,6 +190,7 @@ def test_a_gap_is_who_people_are_and_what_happens_to_them():
     assert found["rate"].values == pytest.approx([0.33, 0.19]) and found["gap"].values == pytest.approx([0.07, -0.07])
     assert found["composition"].values == pytest.approx(found["gap"].values)
     assert found["rates"].values == pytest.approx([0, 0], abs=1e-12)
+    assert found["gap"].attrs == {"units": "people per person", "long_name": "infections"}
     # Only income matters: none of it is.
     found = lpm.disparity(society([[0.4] * 3, [0.1] * 3], [[100, 100, 100]] * 2), "infections", "income", "size")
     assert found["rates"].values.ravel() == pytest.approx([0.15, -0.15])

@@ -13,6 +13,8 @@ from lpmppl.effects.cohorts import dense
 from lpmppl.effects.handlers import Silenced, Sources
 from lpmppl.effects.ops import substep
 from lpmppl.errors import InputError, LpmError
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
 from tests.laws.conftest import MODELS, people
 
 DAYS = 25
@@ -174,7 +176,6 @@ def test_what_comes_from_nobody_is_told_apart():
     """A hazard with a part that nobody sends, and without the messages that the model has."""
     from lpmppl.effects.distributions import Exposure
     from lpmppl.effects.ops import aggregate, happens
-    from lpmppl.models.sir import SIR
 
     class Imported(SIR):
         def day(self, theta):
@@ -199,7 +200,6 @@ def test_what_comes_from_nobody_is_told_apart():
 def test_a_hazard_that_is_no_sum_is_refused():
     from lpmppl.effects.distributions import Exposure
     from lpmppl.effects.ops import aggregate, happens
-    from lpmppl.models.sir import SIR
 
     class Threshold(SIR):
         inside = True
@@ -264,7 +264,6 @@ def test_whom_to_silence_and_tell_apart_is_said_by_tensors_and_strata():
 def test_where_there_is_no_network_everything_comes_from_nobody():
     from lpmppl.effects.distributions import Exposure
     from lpmppl.effects.ops import happens
-    from lpmppl.models.sir import SIR
 
     class Alone(SIR):
         def day(self, theta):
@@ -280,3 +279,61 @@ def test_where_there_is_no_network_everything_comes_from_nobody():
     model.tallies = {}
     told = lpm.run(model, 5, sources={"borough": "borough"})["sources"]
     assert list(told.data_vars) == ["infection_from_nobody"] and float(told["infection_from_nobody"].sum()) > 200
+
+
+def test_places_of_unknown_kind_are_a_layer_of_their_own():
+    """As the same places with a label for what isn't known; a code without a label is refused."""
+    folk = people()
+    places = int(folk["workplace"].max()) + 1
+
+    def told(kinds, labels):
+        dataset = folk.dataset.copy()
+        dataset["workplace_kind"] = ("place", kinds, {"labels": labels})
+        crowd = Population(dataset)
+        model = SIR(crowd, [crowd.network("household"), crowd.network("workplace", nowhere=0)])
+        return model, lpm.run(model, 15, set=INFECTED, sources={"borough": "borough"})["sources"]["infection"]
+
+    kinds = np.arange(places) % 3
+    model, known = told(kinds, ["unknown", "office", "shop"])
+    _, unknown = told(kinds - 1, ["office", "shop"])
+    for layer in ("household", "unknown", "office", "shop"):
+        assert np.array_equal(known.sel(layer=layer).values, unknown.sel(layer=layer).values)
+        assert float(known.sel(layer=layer).sum()) > 0
+    assert list(lpm.attribute_layers(model, "infections", days=3)["layer"].values) == list(known["layer"].values)
+    with pytest.raises(InputError, match="has the code 2, but 2 labels"):
+        told(kinds, ["office", "shop"])
+
+
+def test_every_layer_is_there_whoever_is_infected():
+    told = lpm.run(pandemic(), 3, set=INFECTED, sources={"sex": "sex"}, interventions=[("schools", 0.0, 0)])
+    layers = list(told["sources"]["infection"]["layer"].values)
+    assert set(layers) >= {"household", "group quarters", "workplace", "school", "community"} and "none" not in layers
+    assert float(told["sources"]["infection"].sel(layer="school").sum()) == 0
+
+
+def test_names_that_results_have_are_no_strata():
+    folk = lpm.nyc.population(1_000)
+    with pytest.raises(InputError, match="substep 'stimulus' uses that name"):
+        lpm.nyc.pandemic(folk, by={"quartile": "sex"})
+    with pytest.raises(InputError, match="can't be called 'infections'"):
+        lpm.run(lpm.nyc.seirm(folk, by={"infections": "sex"}), 3)
+    with pytest.raises(InputError, match="the record has that name"):
+        lpm.run(lpm.nyc.seirm(folk), 3, sources={"infection": "sex"})
+    with pytest.raises(InputError, match="that is an outcome"):
+        lpm.counterfactual(lpm.nyc.seirm(folk), {"transmission": 0.5}, at=1, days=3, by={"infected": "sex"})
+    for odd in ("sex", ["sex"]):
+        with pytest.raises(InputError, match="give variables by the name of their dimension"):
+            lpm.nyc.sir(folk, by=odd)
+        with pytest.raises(InputError, match="give variables by the name of their dimension"):
+            lpm.run(lpm.nyc.sir(folk), 3, sources=odd)
+
+
+def test_a_network_that_there_is_not_is_said():
+    with pytest.warns(UserWarning, match="unknown network 'graf'"), Silenced("graf"):
+        lpm.run(MODELS["sir_on_a_graph"](), 3)
+
+
+def test_numbers_of_places_are_strata_however_large_they_are():
+    folk = Population.of({"household": np.arange(60) // 3, "tract": 36_061_000_100 + 100 * (np.arange(60) // 30)})
+    strata = folk.strata(tract="tract")
+    assert strata.dims["tract"] == ["36061000100", "36061000200"] and strata.size.tolist() == [30, 30]

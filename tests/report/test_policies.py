@@ -353,6 +353,11 @@ def test_the_days_of_triggers_and_the_price_of_what_is_averted_are_said(make_pol
     said = words(page.render(tree))
     assert "stringency = 80: in force on 3 days on average, first between day 4 and day 6" in said
     assert "1,234 (1,000 to 2,000) dollars for each averted of: " in said
+    cost[1][2] = [np.inf]
+    tree["costs"] = xr.DataTree(
+        xr.Dataset({"cost": (dims, cost, {"units": "dollars per averted: infections"})}, coords)
+    )
+    assert "1,234 (1,000 to no bound) dollars" in words(page.render(tree))
     on[:] = False
     tree["triggers"] = xr.DataTree(
         xr.Dataset({"in_force": (("chain", "draw", "trigger", "day"), on)}, tree["triggers"].to_dataset().coords)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import Sparse
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, nearest
 
 __all__ = ["Silenced"]
 
@@ -32,9 +35,17 @@ class Silenced(Messenger):
             )
             raise InputError(f"silenced agents must be a Boolean tensor of shape (N,), but {what} was given")
         self.network, self.agents = network, agents
+        self._met: dict[str, None] = {}
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        if kind is None and self._met and self.network not in (None, *self._met):
+            said = nearest("network", str(self.network), self._met)
+            warnings.warn(f"nothing was silenced: {said}", stacklevel=2)
+        super().__exit__(kind, value, traceback)
 
     def _pyro_aggregate(self, msg: Message) -> None:
         message, network, onto, reduce = msg["args"]
+        self._met[network.name] = None
         if self.agents is not None and self.agents.shape[0] != network.agents:
             raise InputError(
                 f"{self.agents.shape[0]} agents are to be silenced or not, but network '{network.name}' has "

@@ -108,7 +108,7 @@ class Sources(Messenger):
         self.days: list[float] = []
         self.entries: list[dict[str, Tensor]] = []
         self.nobodys: list[Tensor] = []
-        self.networks: dict[str, None] = {}
+        self.networks: dict[str, Network] = {}
         self._turn: _Turn | None = None
         self._sent: dict[str, Tensor] = {}
 
@@ -188,7 +188,7 @@ class Sources(Messenger):
     def _count(self, turn: _Turn, exposure: Exposure) -> None:
         """Count the day's events by layer, sender and receiver."""
         happened = Cohort.of(dense(turn.events[self.site][0]))
-        self.networks |= dict.fromkeys(turn.networks)
+        self.networks |= turn.networks
         if not len(happened):
             nothing = torch.zeros(*happened.shape[:-1], self.receivers.count, dtype=torch.float64)
             self._keep(turn, {}, nothing)
