@@ -92,8 +92,9 @@ class Who:
     def dataset(self, days: int) -> xr.Dataset:
         """What was recorded, in people per day.
 
-        Its variable has the site's name and the dims (chain, draw, worlds, day, layer, from_…, …); where some of it
-        came from nobody, there is a second, `…_from_nobody`, without layers and senders.
+        Its variable has the site's name, over chain, draw, worlds, day and `layer`, who sent under `from_age` and the
+        like, and who received under `age` and the like. Where some of it came from nobody, there is a second,
+        `infection_from_nobody`, without layers and senders.
         """
         networks = {name: network for handler in self.handlers for name, network in handler.networks.items()}
         names = list(layers_of(self.model, networks))
