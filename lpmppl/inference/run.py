@@ -227,7 +227,7 @@ def alone(what: str) -> None:
     for handler in handler_stack():
         if isinstance(handler, BaseCounterfactualMessenger | Interruption):
             raise InputError(
-                f"{what} makes its own worlds or runs, but stands under {type(handler).__name__}; say the intervention "
+                f"{what} makes its own worlds, but stands under {type(handler).__name__}; say the intervention "
                 "in do= or interventions=, or use lpm.run under ChiRho's handlers"
             )
 

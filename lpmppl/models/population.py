@@ -188,7 +188,7 @@ class Population:
         return self._groups[key]
 
     def _coded(self, variable: str) -> tuple[list[str], Tensor]:
-        """The labels of a variable, its distinct codes where it has none, and each agent's code among them."""
+        """The labels of a variable, or its distinct codes where these lie far apart, and each agent's code among them."""
         codes = self[variable] if isinstance(variable, str) else self[str(variable)]
         of = self.dataset[variable].dims
         if codes.is_floating_point() or len(of) != 1:
@@ -199,10 +199,11 @@ class Population:
             codes = codes[self[str(of[0])].long()]
         if codes.dtype not in (torch.uint8, torch.bool):
             codes = codes.clamp(min=-1)
-        if "labels" not in self.dataset[variable].attrs:
+        most = int(codes.max())
+        if "labels" not in self.dataset[variable].attrs and most >= max(1000, 2 * self.size):
             found = codes.unique()
             return ["unknown" if c < 0 else str(c) for c in found.tolist()], torch.searchsorted(found, codes).int()
         labels = self.labels(variable)
-        if int(codes.max()) >= len(labels):
-            raise InputError(f"variable '{variable}' has the code {int(codes.max())}, but {len(labels)} labels")
+        if most >= len(labels):
+            raise InputError(f"variable '{variable}' has the code {most}, but {len(labels)} labels")
         return (["unknown", *labels], codes + 1) if int(codes.min()) < 0 else (labels, codes)

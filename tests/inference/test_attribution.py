@@ -154,7 +154,7 @@ def test_layers_and_groups_that_cannot_be_are_refused():
     make = functools.partial(lpm.nyc.pandemic, lpm.nyc.population(1_000))
     with pytest.raises(InputError, match="did you mean 'initial_infected'"):
         attribute_substeps(make, ["masking"], "infections", days=3, set={"initial_infectd": 0.1})
-    with MultiWorldCounterfactual(first_available_dim=-3), pytest.raises(InputError, match="own worlds or runs"):
+    with MultiWorldCounterfactual(first_available_dim=-3), pytest.raises(InputError, match="makes its own worlds"):
         lpm.attribute_layers(model, "infections", ["household"], days=3)
     with pytest.raises(InputError, match="give a tally's name"):
         lpm.attribute_groups(model, 5, "borough", days=3)
