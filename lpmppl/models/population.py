@@ -188,7 +188,7 @@ class Population:
         return self._groups[key]
 
     def _coded(self, variable: str) -> tuple[list[str], Tensor]:
-        """The labels of a variable, or its distinct codes where these lie far apart, and each agent's code among them."""
+        """The labels of a variable, or its distinct codes where these lie far apart, and each agent's among them."""
         codes = self[variable] if isinstance(variable, str) else self[str(variable)]
         of = self.dataset[variable].dims
         if codes.is_floating_point() or len(of) != 1:
