@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import broadcast, copy, differentiated, empty, known, positions, put, take
+from lpmppl.effects.internals.segments import alike, broadcast, copy, differentiated, empty, known, positions, put, take
 from lpmppl.effects.internals.successors import changed, changed_in_place
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
@@ -27,7 +27,7 @@ def at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
     if x.shape == shape and x.is_contiguous():
         return take(x.view(-1), where)
     # What is the same in all worlds so far is read in one of them.
-    while x.dim() > 1 and (x.shape[0] == 1 or x.stride(0) == 0):
+    while x.dim() > 1 and (x.shape[0] == 1 or alike(x)):
         x = x[0]
     if x.dim() == 1 and x.shape[0] == shape[-1]:
         return take(x, where if len(shape) == 1 else where % shape[-1])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
-from lpmppl.effects.internals.segments import broadcast, choose, differentiated, gather, scaled
+from lpmppl.effects.internals.segments import broadcast, choose, differentiated, gather, pick, scaled
 from lpmppl.errors import InputError
 
 __all__ = ["Choice", "Field", "Network", "Rooms", "row_of", "shape_of"]
@@ -85,7 +85,7 @@ class _Leaf:
         return replace(self, scale=self.scale * factor)
 
     def dense(self) -> Tensor:
-        values = self.values if self.index is None else self.values.index_select(-1, _selector(self.index))
+        values = self.values if self.index is None else pick(self.values, self.index)
         return values if isinstance(self.scale, float) and self.scale == 1.0 else values * self.scale
 
     def read(self, cohort: Cohort) -> Tensor:
@@ -122,11 +122,6 @@ class _Leaf:
             out.add_(self.base[agents])
         else:
             out.copy_(self.base[agents])
-
-
-def _selector(index: Tensor) -> Tensor:
-    """An index in integers that torch selects by."""
-    return index if index.dtype == torch.int64 else index.int()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import amounts
 from lpmppl.inference.policies import FACTUAL, WORLD
-from lpmppl.inference.run import alone, checked, run
+from lpmppl.inference.run import alone, run
 from lpmppl.inference.sources import layers_of
 from lpmppl.inference.strata import strata
 from lpmppl.models.model import Model
@@ -121,14 +121,13 @@ def attribute_substeps(
     for model in models.values():
         if isinstance(outcome, str) and outcome not in model.tallies:
             raise InputError(nearest("tally that is left when these substeps are out", outcome, model.tallies))
-
-    whole = models[frozenset(names)]
-    given = {"set": {}, "interventions": (), "draws": None, "start": "", **options}
-    checked(whole, days, seed, given["set"] or {}, given["interventions"], given["draws"], given["start"])
+    given = dict(options.get("set") or {})
 
     def worth(left: frozenset[str]) -> float:
         model = models[left]
-        values = {k: v for k, v in dict(options.get("set") or {}).items() if k in model.parameters}
+        # The whole model comes first, and refuses what none of them has.
+        gone = given.keys() - model.parameters.keys() if len(left) < len(names) else ()
+        values = {k: v for k, v in given.items() if k not in gone}
         return _outcome(run(model, days, seed, **{**options, "set": values}), outcome)
 
     return _shared_out("substep", names, worth, outcome)
@@ -158,22 +157,15 @@ def attribute_layers(
     Raises:
         InputError: for a layer or outcome that there isn't; for more than six layers.
     """
-    known = _layers(model, seed)
+    known = layers_of(model, _networks(model, seed))
     if not layers and len(known) > MOST:
         raise InputError(f"this model has {len(known)} layers: name up to {MOST} of {', '.join(known)} in layers=")
     names = _causes("layers", layers or list(known))
     for name in names:
         if name not in known:
             raise InputError(nearest("layer", name, known))
-
-    def worth(left: frozenset[str]) -> float:
-        with ExitStack() as stack:
-            for name in names:
-                if name not in left:
-                    stack.enter_context(Silenced(*known[name]))
-            return _outcome(run(model, days, seed, **options), outcome)
-
-    return _shared_out("layer", names, worth, outcome)
+    senders = {name: known[name] for name in names}
+    return _silenced_in_turn("layer", senders, model, outcome, days, seed, options)
 
 
 def attribute_groups(
@@ -200,17 +192,29 @@ def attribute_groups(
         InputError: for a variable or outcome that there isn't.
     """
     groups = strata(model.population, {by: by})
-    names = list(groups.dims[by])
-    _layers(model, seed)
+    _networks(model, seed)
+    senders = {name: (None, groups.index == k) for k, name in enumerate(groups.dims[by])}
+    return _silenced_in_turn(by, senders, model, outcome, days, seed, options)
+
+
+def _silenced_in_turn(
+    dim: str,
+    senders: Mapping[str, tuple[str | None, Tensor | None]],
+    model: Model,
+    outcome: Outcome,
+    days: int,
+    seed: int,
+    options: Mapping[str, Any],
+) -> xr.Dataset:
+    """Share out an outcome among senders, each a network and whose messages over it they are, by silencing them."""
 
     def worth(left: frozenset[str]) -> float:
         with ExitStack() as stack:
-            for k, name in enumerate(names):
-                if name not in left:
-                    stack.enter_context(Silenced(agents=groups.index == k))
+            for name in senders.keys() - left:
+                stack.enter_context(Silenced(*senders[name]))
             return _outcome(run(model, days, seed, **options), outcome)
 
-    return _shared_out(by, names, worth, outcome)
+    return _shared_out(dim, list(senders), worth, outcome)
 
 
 def _causes(what: str, given: Collection[str]) -> list[str]:
@@ -272,11 +276,11 @@ class _Named(Messenger):
         self.networks[network.name] = network
 
 
-def _layers(model: Model, seed: int) -> dict[str, tuple[str, Tensor | None]]:
-    """The layers of a model, by a day of it: each one's network, and whose messages over it they are."""
+def _networks(model: Model, seed: int) -> dict[str, Network]:
+    """The networks that messages go over on the first day of a model."""
     alone("attribution")
     with _Named() as noted:
         run(model, 1, seed)
     if not noted.networks:
         raise InputError(f"nobody sends anything to anybody in the model '{model.name}'")
-    return layers_of(model, noted.networks)
+    return noted.networks

@@ -10,6 +10,7 @@ import xarray as xr
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.policies import FACTUAL, WORLD
+from lpmppl.inference.results import in_all
 
 __all__ = ["amounts", "contrast", "cost_per", "fates", "with_effects"]
 
@@ -46,14 +47,13 @@ def amounts(tree: xr.DataTree, by: str | Sequence[str] = (), daily: bool = False
         if not set(wanted) <= set(map(str, tally.dims)):
             continue
         whole = tally.sum([d for d in tally.dims if d in strata and d not in wanted])
-        units = str(tally.attrs.get("units", "people"))
+        whole.attrs = tally.attrs
         if daily:
-            found[name] = whole.assign_attrs(tally.attrs)
-        elif tally.attrs.get("kind") == "stock":
-            found[f"peak_{name}"] = whole.max("day").assign_attrs(units=units)
-            found[name] = whole.isel(day=-1, drop=True).assign_attrs(units=units)
-        else:
-            found[name] = whole.sum("day").assign_attrs(units=units.removesuffix(" per day"))
+            found[name] = whole
+            continue
+        if tally.attrs.get("kind") == "stock":
+            found[f"peak_{name}"] = whole.max("day").assign_attrs(units=str(tally.attrs.get("units", "people")))
+        found[name] = in_all(whole)
     if not found:
         raise InputError(f"no tally is counted by {' and '.join(wanted)} at once; leave one of them out")
     return xr.Dataset(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import xarray as xr
 
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.results import in_all
 
 __all__ = ["disparity"]
 
@@ -53,7 +54,7 @@ def disparity(tree: xr.DataTree, outcome: str, between: str, through: str | None
     if between == through:
         raise InputError(f"a gap between groups of {between} can't come through {through} itself; give another stratum")
     rest = [d for d in strata if d not in wanted]
-    whole = tally.isel(day=-1, drop=True) if tally.attrs.get("kind") == "stock" else tally.sum("day")
+    whole = in_all(tally)
     happened, size = whole.sum(rest), people.sum([d for d in people.dims if d not in wanted])
     group, kind = ([] if through is None else [through]), [between]
     rate = _rate(happened.sum(group), size.sum(group))
@@ -65,10 +66,9 @@ def disparity(tree: xr.DataTree, outcome: str, between: str, through: str | None
         own = _rate(happened, size).fillna(general)
         found["composition"] = ((share - overall) * (own + general) / 2).sum(through, skipna=False)
         found["rates"] = ((own - general) * (share + overall) / 2).sum(through, skipna=False)
-    units = str(tally.attrs.get("units", "people")).removesuffix(" per day")
     result = xr.Dataset(found)
     for what in result.data_vars.values():
-        what.attrs = {"units": f"{units} per person", "long_name": outcome}
+        what.attrs = {"units": f"{whole.attrs['units']} per person", "long_name": outcome}
     return result
 
 

@@ -13,7 +13,14 @@ from lpmppl.effects.handlers.record import Record, Series
 from lpmppl.errors import LpmError
 from lpmppl.models.model import Model
 
-__all__ = ["tally_of", "tree_of"]
+__all__ = ["in_all", "tally_of", "tree_of"]
+
+
+def in_all(tally: xr.DataArray) -> xr.DataArray:
+    """What a tally comes to: one that counts who is in a state on the last day, any other summed over days."""
+    units = str(tally.attrs.get("units", "people")).removesuffix(" per day")
+    stock = tally.attrs.get("kind") == "stock"
+    return (tally.isel(day=-1, drop=True) if stock else tally.sum("day")).assign_attrs(units=units)
 
 
 def tree_of(

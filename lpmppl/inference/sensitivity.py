@@ -13,6 +13,7 @@ from scipy import stats
 from torch.distributions import biject_to
 
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.results import in_all
 from lpmppl.inference.run import checked, drawn, simulated, whole
 from lpmppl.models.model import Model
 
@@ -91,11 +92,7 @@ def sensitivity(
     chances = [d for _ in names for _ in range(2) for d in range(draws)]
     found = simulated(model, thetas, chances, days, seed, acts, progress=progress)["prior_predictive"].to_dataset()[of]
     strata = _strata(found, wanted)
-    units = str(found.attrs.get("units", "people"))
-    if not daily:
-        stock = found.attrs.get("kind") == "stock"
-        found = found.isel(day=-1, drop=True) if stock else found.sum("day")
-        units = units.removesuffix(" per day")
+    found = found if daily else in_all(found)
     kept = [d for d in ("day", *strata) if d in found.dims and (d == "day" or d in wanted)]
     amounts = found.sum([d for d in strata if d not in wanted]).transpose("chain", "draw", *kept).to_numpy()[0]
     amounts = amounts.reshape(len(names), 2, draws, *amounts.shape[1:]).astype(float)
@@ -119,7 +116,7 @@ def sensitivity(
     result = xr.Dataset({name: (dims, x) for name, x in measures.items()}, coords)
     result["at"] = ("parameter", [centre[name] for name in names])
     for name in ("value", "se", "low", "high"):
-        result[name].attrs["units"] = f"{units} per unit of the parameter"
+        result[name].attrs["units"] = f"{found.attrs['units']} per unit of the parameter"
     silent = [name for name, x in zip(names, amounts, strict=True) if np.array_equal(x[0], x[1])]
     return result.assign_attrs(
         of=of, days=days, seed=seed, draws=draws, step=step, estimator="common-noise differences", without_effect=silent

@@ -30,16 +30,12 @@ def kinds_of(model: Model) -> dict[str, tuple[Tensor, list[str]]]:
     people = model.population
     named = [str(v) for v in people.dataset.data_vars if str(v).endswith("_kind")]
     coded = [name for name in named if "labels" in people.dataset[name].attrs]
-    labels = {name.removesuffix("_kind"): people.labels(name) for name in coded}
+    kinds = {name.removesuffix("_kind"): people.coded(name) for name in coded}
     found = {}
-    for network, mine in labels.items():
-        others = {x for other, theirs in labels.items() if other != network for x in theirs}
+    for network, (mine, code) in kinds.items():
+        others = {label for other, (theirs, _) in kinds.items() if other != network for label in theirs}
         others |= {str(v) for v in people.dataset.variables} - {network}
-        told = [f"{network}: {label}" if label in others else label for label in mine]
-        code = people[f"{network}_kind"].int().clamp(min=-1)
-        if int(code.max()) >= len(told):
-            raise InputError(f"variable '{network}_kind' has the code {int(code.max())}, but {len(told)} labels")
-        found[network] = (code + 1, ["unknown", *told]) if int(code.min()) < 0 else (code, told)
+        found[network] = code, [f"{network}: {label}" if label in others else label for label in mine]
     return found
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lpmppl.errors import InputError
 from lpmppl.models.networks import Groups
-from lpmppl.models.population import Population
+from lpmppl.models.population import Population, named
 
 __all__ = ["STRATA", "strata"]
 
@@ -23,7 +22,4 @@ def strata(people: Population, by: Mapping[str, str] | None = None) -> Groups:
     Raises:
         InputError: for a variable that the population hasn't or that can't be used, or a name that results have.
     """
-    if by is not None and not isinstance(by, Mapping):
-        raise InputError(f"{by!r} was given; give variables by the name of their dimension, such as {STRATA}")
-    chosen = {d: v for d, v in STRATA.items() if v in people.dataset.variables} if by is None else dict(by)
-    return people.strata(**chosen)
+    return people.strata(**named(by, {d: v for d, v in STRATA.items() if v in people.dataset.variables}))

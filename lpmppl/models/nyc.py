@@ -9,7 +9,7 @@ import torch
 from lpmppl.errors import InputError
 from lpmppl.models.contacts import CONTACTS, Layer
 from lpmppl.models.pandemic import Pandemic
-from lpmppl.models.population import Population
+from lpmppl.models.population import Population, named
 from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
 
@@ -58,7 +58,7 @@ def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:
         Layer(people.network("workplace", nowhere=0), per_kind[people["workplace_kind"].long()]),
         Layer(people.network("neighbourhood"), CONTACTS["community"]),
     )
-    return SEIRM(people, layers, by=_strata(by))
+    return SEIRM(people, layers, by=named(by, STRATA))
 
 
 def pandemic(
@@ -74,19 +74,13 @@ def pandemic(
             and age band by default.
     """
     _require(people, *PEOPLE)
-    return Pandemic(people, by=_strata(by), start=start, without=without, residents=RESIDENTS)
+    return Pandemic(people, by=named(by, STRATA), start=start, without=without, residents=RESIDENTS)
 
 
 def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:
     """SIR over households and neighbourhoods, tallied by borough and age, or `by` other variables."""
     _require(people, "household", "neighbourhood", "borough", "age_band")
-    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=_strata(by))
-
-
-def _strata(by: Mapping[str, str] | None) -> Mapping[str, str]:
-    if by is not None and not isinstance(by, Mapping):
-        raise InputError(f"by={by!r} was given; give variables by the name of their dimension, such as {STRATA}")
-    return STRATA if by is None else by
+    return SIR(people, (people.network("household"), people.network("neighbourhood")), by=named(by, STRATA))
 
 
 def _require(people: Population, *names: str) -> None:

@@ -16,9 +16,21 @@ from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.networks import Groups
 
-__all__ = ["Population"]
+__all__ = ["Population", "named"]
 
 T = TypeVar("T")
+
+
+def named(by: object, default: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables by the name of their dimension: those given, or where None is, the default.
+
+    Raises:
+        InputError: for anything else, such as the name of a variable alone.
+    """
+    if by is not None and not isinstance(by, Mapping):
+        raise InputError(f"by={by!r} was given; give variables by the name of their dimension, such as {dict(default)}")
+    return default if by is None else by
+
 
 _TAKEN = {
     *("chain", "draw", "policy", "day", "layer", "was", "would", "estimate", "outcome", "people", "weight"),
@@ -181,22 +193,37 @@ class Population:
             for dim, variable in dims.items():
                 if dim in _TAKEN or dim.startswith("from_") or "/" in dim:
                     raise InputError(f"a stratum can't be called '{dim}': results use such names; give it another one")
-                labels[dim], values = self._coded(variable)
+                labels[dim], values = self._of_agents(variable)
                 code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))
             self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels)
         return self._groups[key]
 
-    def _coded(self, variable: str) -> tuple[list[str], Tensor]:
-        """The labels of a variable, or its distinct codes where these lie far apart, and each agent's among them."""
-        codes = self[variable] if isinstance(variable, str) else self[str(variable)]
-        of = self.dataset[variable].dims
+    def _of_agents(self, variable: str) -> tuple[list[str], Tensor]:
+        """The labels of a variable, and each agent's code among them."""
+        labels, codes = self.coded(variable)
+        (of,) = self.dataset[variable].dims
+        if of == "agent":
+            return labels, codes
+        if of not in self.dataset or self.dataset[of].dims != ("agent",):
+            raise InputError(f"variable '{variable}' is of each {of}, and agents don't belong to such groups")
+        return labels, codes[self[str(of)].long()]
+
+    def coded(self, variable: str) -> tuple[list[str], Tensor]:
+        """The labels of a variable and the codes among them, with a label for what isn't known, a code below 0.
+
+        Where it has no labels they are its codes, and where these lie far apart its distinct codes.
+
+        Raises:
+            InputError: for a variable that there isn't, that holds no codes, or one without a label.
+
+        >>> labels, codes = Population.of({"flat": [0, -1, 1]}).coded("flat")
+        >>> labels, codes.tolist()
+        (['unknown', '0', '1'], [1, 0, 2])
+        """
+        codes, of = self[str(variable)], self.dataset[variable].dims
         if codes.is_floating_point() or len(of) != 1:
             raise InputError(f"variable '{variable}' holds {codes.dtype} over {of}; give one of coded groups")
-        if of != ("agent",):
-            if of[0] not in self.dataset or self.dataset[of[0]].dims != ("agent",):
-                raise InputError(f"variable '{variable}' is of each {of[0]}, and agents don't belong to such groups")
-            codes = codes[self[str(of[0])].long()]
         if codes.dtype not in (torch.uint8, torch.bool):
             codes = codes.clamp(min=-1)
         most = int(codes.max())

@@ -25,6 +25,7 @@ from lpmppl.effects.internals import kernels
 __all__ = [
     "BLOCK",
     "LARGE",
+    "alike",
     "at_work",
     "bare",
     "blocked",
@@ -213,8 +214,20 @@ def copy(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         pairs = [(wide[row], out[row]) for row in itertools.product(*(range(n) for n in out.shape[:-1]))]
 
     for source, target in pairs:
-        blocked(target.shape[0], lambda a=source, b=target: lambda block: b[block].copy_(a[block]), SCAN)  # type: ignore[misc]
+        blocked(target.shape[0], functools.partial(_copying, source, target), SCAN)
     return out
+
+
+def _copying(source: Tensor, target: Tensor) -> Callable[[slice], None]:
+    def part(block: slice) -> None:
+        target[block].copy_(source[block])
+
+    return part
+
+
+def alike(x: Tensor) -> bool:
+    """Say whether a tensor holds one and the same along its first dimension, as for worlds that haven't parted."""
+    return x.dim() > 1 and x.shape[0] > 1 and x.stride(0) == 0
 
 
 def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
@@ -237,7 +250,7 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     """Read a tensor of shape (…, G) at places of its last dimension, integers of shape (n,): shape (…, n)."""
     if not bare(x, index) or differentiated(x):
         return x.index_select(-1, index if index.dtype == torch.int64 else index.int())
-    if x.dim() > 1 and x.shape[0] > 1 and x.stride(0) == 0:
+    if alike(x):
         return pick(x[0], index).expand(*x.shape[:-1], index.shape[0])
     lead, n = x.shape[:-1], index.shape[0]
     out = empty((*lead, n), x.dtype, x.device)
@@ -344,7 +357,7 @@ def positions(x: Tensor, above: float | None = None, below: float | None = None)
     mask = above is None and below is None
     if mask and (note := _known.get(id(x))) is not None and note[0]() is x and note[1] == x._version:
         return note[2]
-    if x.dim() > 1 and x.shape[0] > 1 and x.stride(0) == 0:
+    if alike(x):
         # What is the same in all worlds is looked through in one of them.
         found_once = positions(x[0], above, below)
         return torch.cat([found_once + k * x[0].numel() for k in range(x.shape[0])])
