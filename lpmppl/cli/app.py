@@ -19,6 +19,7 @@ from lpmppl.cli.doctor import doctor
 from lpmppl.cli.interrupted import Interrupted, forget_interrupt
 from lpmppl.cli.population import population
 from lpmppl.cli.report import report
+from lpmppl.cli.sensitivity import sensitivity
 from lpmppl.cli.simulate import simulate
 from lpmppl.errors import InputError, LpmError
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate)
 app.command("counterfactual")(counterfactual)
+app.command("sensitivity")(sensitivity)
 app.add_typer(population, name="population")
 app.command("report")(report)
 app.command("doctor")(doctor)
@@ -55,6 +57,8 @@ def about() -> None:
     [bold]lpmppl simulate nyc --out runs/nyc[/]  all 8.4 million people, 90 days
 
     [bold]lpmppl counterfactual nyc --agents 100000 --do stimulus=500@30[/]  what would a cheque have done?
+
+    [bold]lpmppl sensitivity nyc --agents 20000 --of deaths[/]  on which parameters do deaths hang?
 
     Bad input ends with one line and exit code 2, Ctrl-C with 130.
     """

@@ -109,6 +109,9 @@ class _Leaf:
     def differentiated(self) -> bool:
         return differentiated(self.base) or (isinstance(self.scale, Tensor) and differentiated(self.scale))
 
+    def detach(self) -> _Leaf:
+        return replace(self, base=self.base.detach(), scale=_detached(self.scale))
+
     @property
     def scales(self) -> list[Tensor | float]:
         """The numbers that everything in it is multiplied by."""
@@ -163,6 +166,10 @@ class Choice(Lazy):
     def differentiated(self) -> bool:
         return any(isinstance(x, Tensor) and differentiated(x) for x in (self.yes, self.no))
 
+    def detach(self) -> Choice:
+        """The same choice without a derivative."""
+        return Choice(self.mask, _detached(self.yes), _detached(self.no))
+
     def dense(self) -> Tensor:
         dtype = torch.get_default_dtype()
         yes, no = (torch.as_tensor(x, dtype=dtype, device=self.mask.device) for x in (self.yes, self.no))
@@ -180,6 +187,10 @@ class Choice(Lazy):
     def apply(self, agents: slice, out: Tensor) -> None:
         """Multiply some agents' values by it, in place."""
         choose(out, self.mask[agents], float(self.yes), float(self.no))
+
+
+def _detached(x: Tensor | float) -> Tensor | float:
+    return x.detach() if isinstance(x, Tensor) else x
 
 
 def _number(x: Tensor | float, lead: Shape, row: Shape) -> float:
@@ -241,6 +252,10 @@ class Field(Lazy):
         """The numbers that everything in it is multiplied by."""
         parts = (*self.leaves, *(f for f in self.factors if isinstance(f, Field)))
         return [scale for part in parts for scale in part.scales]
+
+    def detach(self) -> Field:
+        """The same field without a derivative."""
+        return Field(tuple(x.detach() for x in self.leaves), tuple(f.detach() for f in self.factors), self.total)
 
     def scaled(self, factor: Tensor | float) -> Field:
         """The field times one number for all agents."""

@@ -82,7 +82,9 @@ def _field(total: Tensor, network: Network, reduce: str, weight: Tensor | float 
         share = share * weight
     else:
         unit *= weight
-    return (network.field(total, share) * unit).with_total(total)
+    # A total that carries a tangent is read in the precision in which integers are.
+    values = total.to(share.dtype) if total.is_floating_point() else total
+    return (network.field(values, share) * unit).with_total(total)
 
 
 def aggregate(message: Message, network: Network, onto: Tensor | None = None, reduce: str = "mean") -> Field:
@@ -95,13 +97,13 @@ def aggregate(message: Message, network: Network, onto: Tensor | None = None, re
         message: what each agent sends, shape (…, N): numbers or Booleans, a sparse value, or a cohort (one each).
         network: who reaches whom.
         onto: a running integer total in the state, to which a *change* of messages is added; the new one is the
-            result's `.total`.
+            result's `.total`, in float64 where it carries a derivative.
         reduce: "sum", "mean" over the n neighbours (an empty neighbourhood gives 0), "max" or "any".
     Returns:
         a field over agents, read as a tensor of shape (…, N).
     Raises:
-        InputError: for a message of another number of agents, beyond the network's bound, that isn't finite, or that
-            would need a tangent where none can be carried.
+        InputError: for a message of another number of agents, beyond the network's bound, that isn't finite, or whose
+            derivative is asked for where there is none, in a maximum.
     """
     return _aggregate(_message(message), network, onto, reduce)
 
@@ -117,17 +119,19 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
             "agents are on the last dimension"
         )
     value = message.value if isinstance(message, Sparse) else message
-    tangent = differentiated(value)
-    if tangent and (onto is not None or reduce in ("max", "any")):
-        what = "a running total" if onto is not None else f"reduce='{reduce}'"
+    tangent = differentiated(value) or (onto is not None and differentiated(onto))
+    if tangent and reduce in ("max", "any"):
         raise InputError(
-            f"network '{network.name}': {what} carries no derivative; detach the message, or send it whole with sum "
-            "or mean"
+            f"network '{network.name}': reduce='{reduce}' carries no derivative; detach the message, or send it with "
+            "sum or mean"
         )
     if reduce == "any" and onto is None:
         value = value != 0
         message = Sparse(message.cohort, value) if isinstance(message, Sparse) else value
     dtype = width(network.name, network.quantum, network.bound, network.reach)
+    before = onto
+    if onto is not None and onto.is_floating_point():
+        onto = onto.detach().round().to(dtype)
     if onto is not None and onto.dtype not in (dtype, torch.int64):
         raise InputError(
             f"network '{network.name}': a running total of {onto.dtype} can't hold its messages; start it from {dtype}"
@@ -146,9 +150,17 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
     if not tangent:
         return _field(total, network, reduce)
     # Integers carry no tangent: a sum that is zero in value runs beside them and does.
-    ghost = dense(message)
-    ghost = network.total(ghost - ghost.detach())
-    return (network.field(total * network.quantum + ghost, network.share(reduce))).with_total(total)
+    ghost = network.total(_ghost(message)) / network.quantum
+    if before is not None and differentiated(before):
+        ghost = ghost + (before - before.detach())
+    return _field(total + ghost.double(), network, reduce)
+
+
+def _ghost(message: Tensor | Sparse) -> Tensor | Sparse:
+    """What is zero in value and carries a message's tangent."""
+    if isinstance(message, Sparse):
+        return Sparse(message.cohort, message.value.double() - message.value.detach().double())
+    return message.double() - message.detach().double()
 
 
 def _integers(message: Tensor | Sparse, network: Network, dtype: torch.dtype) -> Tensor | Sparse:
@@ -186,7 +198,8 @@ def tally(
         stock: whether it counts who is in a state at the end of the step, rather than what happened in it, as a running
             total does.
     Returns:
-        int64 totals of shape (…, G) in units of the quantum: what `onto` takes the next day.
+        int64 totals of shape (…, G) in units of the quantum: what `onto` takes the next day; in float64 where they
+        carry a derivative.
     Raises:
         InputError: for a value beyond the bound, that isn't finite, or of another number of agents than the strata.
     """
@@ -208,14 +221,30 @@ def tally(
         message, x = (few := Cohort.of(message)).carrying(1), few.where.new_ones(len(few))
     whole = quantise(x, unit, torch.int64)
     integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
-    return _tally(name, integers, by, onto, unit, stock or onto is not None)
+    ghost = None
+    if differentiated(x):
+        beside = _ghost(message)
+        ghost = (beside.dense() if isinstance(beside, Sparse) else beside) / unit
+        ghost = ghost.sum(-1, keepdim=True) if by is None else by.total(ghost)
+    if onto is not None and onto.is_floating_point():
+        ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
+        onto = onto.detach().round().to(torch.int64)
+    return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost)
 
 
 @effectful(type="tally")
 def _tally(
-    name: str, integers: Tensor | Sparse, by: Network | None, onto: Tensor | None, quantum: float, stock: bool
+    name: str,
+    integers: Tensor | Sparse,
+    by: Network | None,
+    onto: Tensor | None,
+    quantum: float,
+    stock: bool,
+    *,
+    ghost: Tensor | None = None,
 ) -> Tensor:
-    return ring_sum(integers, by, onto)
+    total = ring_sum(integers, by, onto)
+    return total if ghost is None else total + ghost
 
 
 def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:

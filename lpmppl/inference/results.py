@@ -13,7 +13,7 @@ from lpmppl.effects.handlers.record import Record, Series
 from lpmppl.errors import LpmError
 from lpmppl.models.model import Model
 
-__all__ = ["in_all", "tally_of", "tree_of"]
+__all__ = ["day_by_day", "in_all", "tally_of", "tree_of"]
 
 
 def in_all(tally: xr.DataArray) -> xr.DataArray:
@@ -21,6 +21,18 @@ def in_all(tally: xr.DataArray) -> xr.DataArray:
     units = str(tally.attrs.get("units", "people")).removesuffix(" per day")
     stock = tally.attrs.get("kind") == "stock"
     return (tally.isel(day=-1, drop=True) if stock else tally.sum("day")).assign_attrs(units=units)
+
+
+def day_by_day(series: Series, days: int) -> np.ndarray:
+    """A series on every day, shape (days, …, G): nothing happened on a day on which it wasn't counted."""
+    x = series.values
+    full = np.zeros((days, *x.shape[1:]), x.dtype)
+    taken = np.array([int(day) for day in series.days])
+    full[taken] = x
+    if not series.stock:
+        return full
+    # Whoever is counted every few days is that many in between.
+    return full[np.maximum.accumulate(np.where(np.isin(np.arange(days), taken), np.arange(days), 0))]
 
 
 def tree_of(
@@ -78,22 +90,16 @@ def tally_of(words: str, draws: Sequence[Series], days: int, unit: str) -> xr.Da
     worlds = tuple(frame.size for _, frame in plates)
     stacked = []
     for series in draws:
-        x = series.values
-        full = np.zeros((days, *x.shape[1:]), x.dtype)
-        taken = np.array([int(day) for day in series.days])
-        full[taken] = x
-        if series.stock:
-            # Whoever is counted every few days is that many in between.
-            full = full[np.maximum.accumulate(np.where(np.isin(np.arange(days), taken), np.arange(days), 0))]
-        lead = x.shape[1:-1]
+        full = day_by_day(series, days)
+        lead = full.shape[1:-1]
         # Dimension −2 of agents' tensors is the last leading one here, −3 the one before it, and so on.
         wide = full.reshape(
-            days, *((1,) * (max([1, *(-f.dim - 1 for _, f in plates)]) - len(lead))), *lead, x.shape[-1]
+            days, *((1,) * (max([1, *(-f.dim - 1 for _, f in plates)]) - len(lead))), *lead, full.shape[-1]
         )
         axes = [wide.ndim + frame.dim for _, frame in plates]
         ordered = np.moveaxis(wide, [*axes, 0], range(len(axes) + 1))
-        cut = ordered.reshape(*ordered.shape[: len(axes) + 1], -1, x.shape[-1])[..., 0, :]
-        stacked.append(np.broadcast_to(cut, (*worlds, days, x.shape[-1])).reshape(*worlds, days, *sizes))
+        cut = ordered.reshape(*ordered.shape[: len(axes) + 1], -1, full.shape[-1])[..., 0, :]
+        stacked.append(np.broadcast_to(cut, (*worlds, days, full.shape[-1])).reshape(*worlds, days, *sizes))
     attrs = {
         "kind": "stock" if first.stock else "flow",
         "long_name": words,

@@ -1,25 +1,40 @@
-"""Sensitivity: how a tally moves with each parameter, and how sure that is."""
+"""Sensitivity: how a tally moves with each parameter, how sure that is, and how right."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 import xarray as xr
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from scipy import stats
-from torch.distributions import biject_to
 
-from lpmppl.errors import InputError, nearest
-from lpmppl.inference.results import in_all
-from lpmppl.inference.run import checked, drawn, simulated, whole
+from lpmppl.effects.handlers.cuts import Cuts
+from lpmppl.effects.handlers.flips import Scores
+from lpmppl.errors import InputError, LpmError, nearest
+from lpmppl.inference.differences import Way, chances, differences, either_side, either_value, slope
+from lpmppl.inference.flipping import Answer, Question, flipped, learn
+from lpmppl.inference.readings import Reading
+from lpmppl.inference.run import alone, checked, drawn, simulated, whole
 from lpmppl.models.model import Model
 
-__all__ = ["sensitivity"]
+__all__ = ["AUDITED", "ESTIMATORS", "sensitivity"]
 
-_PRIOR_DRAWS = 2000
+ESTIMATORS = ("auto", "flips", "differences")
+
+AUDITED = 200_000
+"""The most agents with whom an estimate is audited."""
+
+_FEW, _PER_AGENT = 5, 10
+"""Differences are the better of the two up to so many parameters, and up to one for so many agents.
+
+The spread of differences falls with the number of agents, that of flips doesn't: docs/gradients.md.
+"""
+
+_LARGEST, _DIRECTIONS = 5, 3
+_OFF, _ERRORS = 0.1, 3.0
 
 
 def sensitivity(
@@ -29,23 +44,29 @@ def sensitivity(
     days: int = 90,
     seed: int = 0,
     *,
+    estimator: str = "auto",
     draws: int = 8,
+    flips: int = 64,
     step: float = 0.25,
     by: str | Sequence[str] = (),
     daily: bool = False,
     set: Mapping[str, float] | None = None,
     interventions: Sequence[tuple[str, float | str, int]] = (),
     level: float = 0.9,
-    progress: bool = False,
+    audit: bool = True,
 ) -> xr.Dataset:
-    r"""The derivative of a tally's expectation with respect to parameters, by differences among the same chance.
+    r"""The derivative of a tally's expectation with respect to parameters, with its standard error and its audit.
+
+    Two estimators are right on any network. *Flips*, the measure-valued derivative, ask what becomes of the tally if
+    one agent's chance comes out otherwise, and take all parameters from one set of them (`lpmppl.effects.handlers.
+    flips`). *Differences* run the society on either side of each parameter with the same chance for everybody:
 
     .. math:: \frac{\partial\, \mathbb E X}{\partial \theta_k} \approx \frac1D \sum_{d=1}^D
         \frac{X_d(\theta_k^+) - X_d(\theta_k^-)}{\theta_k^+ - \theta_k^-}
 
-    Every person has the same chance d on either side, so that most of what a single run owes to luck cancels. It is
-    right on any network and for any kind of site, up to a bias of the order of the step squared. It costs 2 · draws
-    runs for each parameter, and so is for a few parameters, or for small societies.
+    By default differences are taken, unless there are more than five parameters and more than one for every ten
+    agents: then flips are, except for parameters that enter a decision of the program other than a chance, such as the
+    length of an isolation, which only differences see. `estimator` in the result says which was taken.
 
     Args:
         model: the society.
@@ -53,22 +74,29 @@ def sensitivity(
         wrt: parameters by name, or "all".
         days: how many days.
         seed: the seed of the agents' chance.
-        draws: how many times their chance is drawn, 2 or more.
-        step: how far to either side, in standard deviations of the parameter's prior, on the scale on which it is
-            unbounded.
+        estimator: "auto", "flips" or "differences".
+        draws: how many times their chance is drawn, 2 or more; the standard errors are from their spread.
+        flips: how many worlds with a flip each draw has.
+        step: how far differences go to either side, in standard deviations of the parameter's prior, on the scale on
+            which it is unbounded.
         by: strata of the tally to keep.
         daily: whether to keep days.
         set: values of parameters at which derivatives are taken; the others are at their defaults.
         interventions: `(name, value, day)`: what is done in every run.
         level: the probability that `low` to `high` holds the derivative, by Student's t over draws.
-        progress: show a progress bar on stderr.
+        audit: hold the five largest derivatives, and those in three random directions, against differences of other
+            draws over half the step; warns where they are apart by more than a tenth and three standard errors.
     Returns:
         over `parameter`, with day and strata where they are kept: `value` and its standard error `se`, in units of the
         tally per unit of the parameter, `low` and `high`; `elasticity` and `elasticity_se`, the change in percent per
-        percent of the parameter, NaN where there is nothing to compare with; and `at`, the parameter's value. The attr
-        `without_effect` names the parameters that move the tally in no run.
+        percent of the parameter, NaN where there is nothing to compare with; `at`, the parameter's value; `estimator`;
+        `difference` and `difference_se`, NaN where not audited. Over `direction`, likewise `along`, `along_se`,
+        `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the
+        tally in no run, `cuts` where parameters enter a decision.
     Raises:
-        InputError: for a tally, parameter, stratum or number that can't be used; for a parameter of whole numbers.
+        InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
+            numbers; where flips are asked for with a parameter that they don't see.
+        LpmError: where a derivative isn't finite.
 
     >>> import lpmppl as lpm
     >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
@@ -76,33 +104,104 @@ def sensitivity(
     >>> bool(found["value"].sel(parameter="beta") > 0)
     True
     """
+    alone("sensitivity")
     fixed, acts = checked(model, days, seed, set or {}, interventions, None, "")
-    days, seed, draws = int(days), int(seed), whole("draws", draws, 2)
+    days, seed, draws, flips = int(days), int(seed), whole("draws", draws, 2), whole("flips", flips, 1)
     if not 0.0 < step < math.inf or not 0.0 < level < 1.0:
         raise InputError(f"step={step} and level={level} were given; give a step above 0 and a level between 0 and 1")
     if of not in model.tallies:
         raise InputError(nearest("tally", of, model.tallies))
+    if estimator not in ESTIMATORS:
+        raise InputError(nearest("estimator", estimator, ESTIMATORS))
     names = _parameters(model, wrt)
-    wanted = [by] if isinstance(by, str) else list(by)
     (centre,) = drawn(model, fixed, None, seed)
-    if wanted:  # a stratum that there isn't is said before all the runs
-        _strata(simulated(model, [centre], [0], 1, seed)["prior_predictive"].to_dataset()[of], wanted)
-    sides = {name: _either_side(model.parameters[name].prior, name, centre[name], step) for name in names}
-    thetas = [{**centre, name: x} for name in names for x in sides[name] for _ in range(draws)]
-    chances = [d for _ in names for _ in range(2) for d in range(draws)]
-    found = simulated(model, thetas, chances, days, seed, acts, progress=progress)["prior_predictive"].to_dataset()[of]
-    strata = _strata(found, wanted)
-    found = found if daily else in_all(found)
-    kept = [d for d in ("day", *strata) if d in found.dims and (d == "day" or d in wanted)]
-    amounts = found.sum([d for d in strata if d not in wanted]).transpose("chain", "draw", *kept).to_numpy()[0]
-    amounts = amounts.reshape(len(names), 2, draws, *amounts.shape[1:]).astype(float)
-    width = np.array([sides[name][0] - sides[name][1] for name in names]).reshape(-1, *(1,) * (amounts.ndim - 2))
-    at = np.array([centre[name] for name in names]).reshape(-1, *(1,) * (amounts.ndim - 3))
-    each = (amounts[:, 0] - amounts[:, 1]) / width
-    value, se = each.mean(1), each.std(1, ddof=1) / math.sqrt(draws)
+    (one,) = drawn(model, fixed, None, seed)
+    tally = simulated(model, [one], [0], 1, seed)["prior_predictive"].to_dataset()[of]
+    reading = Reading(tally, [by] if isinstance(by, str) else list(by), daily, days)
+    question = Question(model, centre, names, of, reading, days, seed, acts)
+    many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
+    cuts = _cuts(question) if estimator == "flips" or (estimator == "auto" and many) else {}
+    if estimator == "flips" and cuts:
+        name, where = next(iter(cuts.items()))
+        raise InputError(
+            f"parameter {name} enters a decision at {where}, which flips don't see; leave it out of wrt, or ask for "
+            "estimator='auto' or 'differences'"
+        )
+    flippable = [n for n in names if n not in cuts] if estimator == "flips" or (estimator == "auto" and many) else []
+    others = [n for n in names if n not in flippable]
+    ways = {n: either_value(model, centre, n, step) for n in others}
+    each = np.zeros((draws, len(reading(np.zeros((days, _cells(tally))))), len(names)))
+    typical = np.zeros((draws, each.shape[1]))
+    moved = dict.fromkeys(names, False)
+    if flippable:
+        for d, answer in enumerate(_flipped(question, flippable, draws, flips)):
+            each[d][:, [names.index(n) for n in flippable]] = answer.value
+            typical[d] = answer.base
+            for k, n in enumerate(flippable):
+                moved[n] |= bool(answer.value[:, k].any())
+    if others:
+        for d, chance in enumerate(chances(draws)):
+            found, middle = differences(question, chance, list(ways.values()))
+            each[d][:, [names.index(n) for n in others]] = found.T
+            typical[d] = typical[d] if flippable else middle
+            for k, n in enumerate(others):
+                moved[n] |= bool(found[k].any())
+    if not np.isfinite(each).all():
+        bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
+        raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
+    result = _dataset(reading, names, each, typical, centre, level)
+    result["estimator"] = ("parameter", ["flips" if n in flippable else "differences" for n in names])
+    result.attrs |= {
+        "of": of,
+        "days": days,
+        "seed": seed,
+        "draws": draws,
+        "flips": flips if flippable else 0,
+        "step": step,
+        "without_effect": [n for n in names if not moved[n]],
+        "cuts": [f"{n} at {where}" for n, where in cuts.items()],
+    }
+    checks = _Audit(question, each, step / 2, draws, reading.shape)
+    return checks.of(result, audit and model.population.size <= AUDITED)
+
+
+def _cells(tally: xr.DataArray) -> int:
+    return math.prod(tally.sizes[d] for d in tally.dims if d not in ("chain", "draw", "day"))
+
+
+def _flipped(question: Question, names: Sequence[str], draws: int, flips: int) -> list[Answer]:
+    """The answers of all draws, each of which learns from those before where flips matter."""
+    asked = Question(**{**vars(question), "names": list(names)})
+    answers: list[Answer] = []
+    for chance in chances(draws):
+        answers.append(flipped(asked, chance, learn(asked, answers, flips)))
+    return answers
+
+
+def _cuts(question: Question) -> dict[str, str]:
+    """The parameters that enter a decision, with where in the program."""
+    theta = question.values(differentiated=True)
+    cuts = Cuts({name: theta[name] for name in question.names})
+    with question.playing(0, Scores({}, {}, question.seed)), cuts:
+        question.days_from(theta, question.model.initial(theta), 0, question.days)
+    return {name: cuts.of[name] for name in question.names if name in cuts.of}
+
+
+def _dataset(
+    reading: Reading,
+    names: Sequence[str],
+    each: np.ndarray,
+    typical: np.ndarray,
+    centre: Mapping[str, float],
+    level: float,
+) -> xr.Dataset:
+    """The derivatives of all draws, shape (D, M, P), with their spread."""
+    draws = len(each)
+    value, se = each.mean(0), each.std(0, ddof=1) / math.sqrt(draws)
     reach = stats.t.ppf((1 + level) / 2, draws - 1) * se
-    typical = amounts.mean((1, 2))
-    scale = np.divide(at, typical, out=np.full(typical.shape, np.nan), where=typical != 0)
+    base = typical.mean(0)[:, None]
+    at = np.array([centre[name] for name in names])
+    scale = np.divide(at, base, out=np.full((len(base), len(at)), np.nan), where=base != 0)
     measures = {
         "value": value,
         "se": se,
@@ -111,30 +210,101 @@ def sensitivity(
         "elasticity": value * scale,
         "elasticity_se": se * np.abs(scale),
     }
-    coords = {"parameter": names, **{d: found[d].values for d in kept}}
-    dims = ("parameter", *kept)
-    result = xr.Dataset({name: (dims, x) for name, x in measures.items()}, coords)
-    result["at"] = ("parameter", [centre[name] for name in names])
-    for name in ("value", "se", "low", "high"):
-        result[name].attrs["units"] = f"{found.attrs['units']} per unit of the parameter"
-    silent = [name for name, x in zip(names, amounts, strict=True) if np.array_equal(x[0], x[1])]
-    return result.assign_attrs(
-        of=of, days=days, seed=seed, draws=draws, step=step, estimator="common-noise differences", without_effect=silent
+    coords = {"parameter": list(names), **reading.coords}
+    result = xr.Dataset(
+        {name: (tuple(coords), x.T.reshape(len(names), *reading.shape)) for name, x in measures.items()}, coords
     )
+    result["at"] = ("parameter", at)
+    for name in ("value", "se", "low", "high"):
+        result[name].attrs["units"] = f"{reading.units} per unit of the parameter"
+    return result
 
 
-def _strata(tally: xr.DataArray, wanted: Sequence[str]) -> list[str]:
-    """The strata of a tally, those that are wanted among them."""
-    strata = [str(d) for d in tally.dims if d not in ("chain", "draw", "day")]
-    for stratum in wanted:
-        if stratum not in strata:
-            raise InputError(nearest(f"stratum of {tally.name}", stratum, strata))
-    return strata
+@dataclass(frozen=True)
+class _Audit:
+    """An estimate, held against differences of other draws.
+
+    Args:
+        question: what was asked.
+        each: derivatives of every draw, shape (D, M, P), over all parameters of the question.
+        step: the step of differences.
+        draws: how many draws differences have.
+        shape: what M unfolds to.
+    """
+
+    question: Question
+    each: np.ndarray
+    step: float
+    draws: int
+    shape: tuple[int, ...]
+
+    def of(self, result: xr.Dataset, wanted: bool) -> xr.Dataset:
+        """Put the audit beside the result; not a number where there is none."""
+        nothing = np.full(result["value"].shape, np.nan)
+        found = result.assign(
+            difference=(result["value"].dims, nothing.copy()), difference_se=(result["value"].dims, nothing.copy())
+        )
+        for name in ("difference", "difference_se"):
+            found[name].attrs["units"] = result["value"].attrs["units"]
+        if not wanted:
+            return found.assign_attrs(audited=[])
+        model, centre, names, mine = self.question.model, self.question.theta, self.question.names, self.each
+        slopes = np.array([slope(model, centre, n) for n in names])
+        size = np.abs(mine.mean(0).sum(0) * slopes)
+        order = np.argsort(-size)[:_LARGEST]
+        chosen = [names[k] for k in order if size[k] > 0]
+        signs = np.random.default_rng(self.question.seed).choice([-1.0, 1.0], (_DIRECTIONS, len(names)))
+        directions = signs / math.sqrt(len(names))
+        ways: list[Way] = [either_value(model, centre, n, self.step) for n in chosen]
+        ways += [either_side(model, centre, dict(zip(names, d.tolist(), strict=True)), self.step) for d in directions]
+        apart = [differences(self.question, chance, ways)[0] for chance in chances(self.draws, apart=1)]
+        others = np.stack(apart)
+        value, se = others.mean(0), others.std(0, ddof=1) / math.sqrt(self.draws)
+        for k, name in enumerate(chosen):
+            found["difference"].loc[{"parameter": name}] = value[k].reshape(self.shape)
+            found["difference_se"].loc[{"parameter": name}] = se[k].reshape(self.shape)
+        along = np.einsum("dmp,kp->dkm", mine, directions * slopes)
+        rest = slice(len(chosen), None)
+        kept = tuple(d for d in result["value"].dims if d != "parameter")
+        unfolded = (_DIRECTIONS, *self.shape)
+        measures = {
+            "along": along.mean(0),
+            "along_se": along.std(0, ddof=1) / math.sqrt(len(along)),
+            "along_difference": value[rest],
+            "along_difference_se": se[rest],
+        }
+        found = found.assign({n: (("direction", *kept), x.reshape(unfolded)) for n, x in measures.items()})
+        self._warn(found, chosen)
+        return found.assign_attrs(audited=chosen)
+
+    def _warn(self, found: xr.Dataset, chosen: Sequence[str]) -> None:
+        """Say where the two are apart, in what they come to over days and strata."""
+        pairs = [(f"with respect to {n}", found.sel(parameter=n), "value", "difference") for n in chosen]
+        pairs += [
+            ("along a random direction", found.isel(direction=k), "along", "along_difference")
+            for k in range(_DIRECTIONS)
+        ]
+        # What is as rare with so few draws as three standard errors are with many.
+        far = float(stats.t.ppf(stats.norm.cdf(_ERRORS), self.draws - 1))
+        for which, here, mine, other in pairs:
+            value, against = float(here[mine].sum()), float(here[other].sum())
+            errors = here["se" if mine == "value" else "along_se"], here[f"{other}_se"]
+            error = math.sqrt(sum(float((e**2).sum()) for e in errors))
+            if abs(value - against) > max(_OFF * abs(against), far * error):
+                warnings.warn(
+                    f"the derivative {which} is {value:.4g}, but {against:.4g} by differences of other draws over half "
+                    f"the step, {abs(value - against) / error:.1f} standard errors apart; take more draws, a smaller "
+                    "step or estimator='differences'",
+                    stacklevel=4,
+                )
 
 
 def _parameters(model: Model, wrt: str | Collection[str]) -> list[str]:
-    names = list(model.parameters) if isinstance(wrt, str) and wrt == "all" else wrt
+    every = isinstance(wrt, str) and wrt == "all"
+    names = list(model.parameters) if every else wrt
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    if every:
+        names = [n for n in names if not model.parameters[n].prior.support.is_discrete]
     if not names:
         raise InputError("wrt names no parameter; give one or more, or 'all'")
     for name in names:
@@ -143,20 +313,3 @@ def _parameters(model: Model, wrt: str | Collection[str]) -> list[str]:
         if model.parameters[name].prior.support.is_discrete:
             raise InputError(f"parameter {name} is a whole number, and has no derivative; leave it out of wrt")
     return names
-
-
-def _either_side(prior: TorchDistributionMixin, name: str, value: float, step: float) -> tuple[float, float]:
-    """The values a step above and below, within the prior's support."""
-    free = biject_to(prior.support).inv
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        spread = free(prior.sample((_PRIOR_DRAWS,)).double())
-    middle = free(torch.tensor(value, dtype=torch.float64))
-    reach = step * float(spread[torch.isfinite(spread)].std())
-    above, below = (float(free.inv(middle + sign * reach).float()) for sign in (1.0, -1.0))
-    if not (math.isfinite(above) and math.isfinite(below) and above > below):
-        raise InputError(
-            f"parameter {name}={value:g} has no room for a step of {step:g} standard deviations to either side; set "
-            "it to a value inside its prior's support, or give another step"
-        )
-    return above, below

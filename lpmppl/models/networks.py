@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Field
-from lpmppl.effects.internals.segments import broadcast, copy, empty, take
+from lpmppl.effects.internals.segments import broadcast, copy, differentiated, empty, take
 from lpmppl.effects.internals.successors import changed
 from lpmppl.errors import InputError
 
@@ -38,6 +38,8 @@ def _check_units(name: str, quantum: float, bound: float) -> None:
 
 def _added(onto: Tensor | None, shape: torch.Size, place: Tensor, value: Tensor) -> Tensor:
     """Add values at flat positions that may repeat onto a total, or onto zeros, of a shape."""
+    if differentiated(value):
+        return torch.zeros(shape.numel(), dtype=value.dtype, device=value.device).index_add(0, place, value).view(shape)
     if onto is None:
         total = empty(shape, value.dtype, value.device).zero_()
     elif onto.shape == shape:

@@ -60,7 +60,8 @@ def observation(setting: Setting, theta: Theta) -> Substep:
 
     def change(s: State, _: object) -> State:
         updates = {}
-        share = delays(theta["report_delay"])
+        wait = theta["report_delay"]
+        share = delays(wait.squeeze(-1) if wait.dim() else wait)
         weekday = setting.date_of(float(s["t"])).weekday()
         for stream, mask in STREAMS.items():
             happened = ring_sum(setting.people.cohort(s[mask]).carrying(1), by).float()

@@ -71,7 +71,10 @@ def testing(setting: Setting, theta: Theta) -> Substep:
 
     def other(s: State) -> Cohort:
         """A rotating share of everybody: the worried, the exposed, and those with other coughs."""
-        share = float(theta["other_reasons"].max() * s["dt"])
+        chance = theta["other_reasons"] * s["dt"]
+        if chance.numel() > 1:
+            return people.cohort(torch.remainder(s["test_turn"] - s["t"] * chance, 1.0) < chance)
+        share = float(chance)
         low = math.fmod(float(s["t"]) * share, 1.0)
         window = people.cohort(s["test_turn"], above=low, below=low + share)
         return window if low + share <= 1 else _union(window, people.cohort(s["test_turn"], below=low + share - 1))

@@ -160,8 +160,9 @@ def _pressure(infected: Tensor, residents: Tensor, matrix: Tensor, local: Tensor
     A share `local` of contacts is with people of one's own area, the rest with people of the whole city.
     """
     shed = infected.reshape(*infected.shape[:-1], *residents.shape)
-    near = shed / residents.clamp(min=1.0)
-    far = shed.sum(-2, keepdim=True, dtype=torch.int64) / residents.sum(-2, keepdim=True).clamp(min=1.0)
+    whole = shed.sum(-2, keepdim=True, dtype=torch.float64 if shed.is_floating_point() else torch.int64)
+    near = shed.to(residents.dtype) / residents.clamp(min=1.0)
+    far = whole.to(residents.dtype) / residents.sum(-2, keepdim=True).clamp(min=1.0)
     local = local.reshape(*local.shape, 1) if local.dim() else local
     mean = local * near + (1.0 - local) * far
     # Added up age by age: a matrix product's rounding would depend on how many worlds there are.

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lpmppl.errors import InputError
-from lpmppl.report import acts, charts, policies, tables
+from lpmppl.report import acts, charts, policies, tables, tornado
 from lpmppl.report.atomic import replacing
 from lpmppl.report.axes import day_label, number, rate, share, whole
 from lpmppl.report.blocks import facts, fold, join, plain, section, subhead, table
@@ -55,6 +55,7 @@ def render(tree: xr.DataTree) -> str:
         f'<header><p class="over">{escape(overline(tree))}</p><h1>{escape(question)}</h1></header>',
         policies.headline(tree) + policies.answer(tree) if asked else headline(tree),
         *(policies.worlds(tree) if asked else figures(tree, summary)),
+        section("What it hangs on", tornado.sensitivity(tree)),
         section("Summary", fold("Every world in figures", totals) if asked else totals),
         section("Parameters", parameters(tree)),
         section("Where this comes from", provenance(tree)),

@@ -21,7 +21,7 @@ from lpmppl.effects.handlers import (
     conserved,
     never_falls,
 )
-from lpmppl.effects.ops import aggregate, decide, evolve, happens, substep, tally
+from lpmppl.effects.ops import aggregate, decide, evolve, happens, running, substep, tally
 from lpmppl.errors import InputError, LpmError
 from lpmppl.models.networks import Edges, Groups
 from lpmppl.models.population import Population
@@ -59,8 +59,8 @@ class TestAggregate:
             aggregate(torch.ones(6), three(), reduce="means")
         with pytest.raises(InputError, match="overflow 64 bits"):
             aggregate(torch.ones(6), Groups("three", torch.zeros(6, dtype=torch.int32), 1, quantum=1e-18, bound=10.0))
-        with pytest.raises(InputError, match="carries no derivative"):
-            aggregate(torch.ones(6, requires_grad=True), three(), onto=torch.zeros(3, dtype=torch.int32))
+        with pytest.raises(InputError, match="'three': reduce='max' carries no derivative"):
+            aggregate(torch.ones(6, requires_grad=True), three(), reduce="max")
 
     def test_forty_cheques_of_1200_dollars_do_not_wrap(self):
         group = Groups("household", torch.zeros(40, dtype=torch.int32), 1, bound=1200.0)
@@ -75,6 +75,17 @@ class TestAggregate:
         torch.testing.assert_close(message.grad, mean.T @ weights)
         _, tangent = torch.func.jvp(lambda m: aggregate(m, three()).dense(), (message.detach(),), (weights,))
         torch.testing.assert_close(tangent, mean @ weights)
+
+    def test_a_running_total_carries_the_derivative_of_its_changes(self):
+        message = torch.tensor([0.5, 0.25, 0.0, 0.25, 0.5, 1.0], requires_grad=True)
+        start = aggregate(torch.ones(6), three()).total
+        first = aggregate(message, three(), onto=start).total
+        second = aggregate(Cohort.of(torch.tensor([True] + [False] * 5)).carrying(message[:1]), three(), onto=first)
+        plain = aggregate(message.detach(), three(), onto=start).total
+        assert torch.equal(first.detach().round().to(plain.dtype), plain)
+        (running(second.total, three()).dense().sum()).backward()
+        # Every member of a group reads its mean, so that a message counts once, and the first agent's twice.
+        torch.testing.assert_close(message.grad, torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0, 1.0]))
 
     @pytest.mark.parametrize(
         "bad", [torch.tensor([0, 3]), torch.tensor([-1, 0]), torch.tensor([0.0, 1.0]), torch.tensor([[0, 1]])]

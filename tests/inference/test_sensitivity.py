@@ -1,6 +1,7 @@
 """Derivatives by differences among the same chance, where they are known and where they aren't."""
 
 import math
+import warnings
 
 import numpy as np
 import pyro.distributions as dist
@@ -11,6 +12,8 @@ import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import happens, tally
 from lpmppl.errors import InputError
+from lpmppl.inference.differences import _together
+from lpmppl.inference.flipping import Question
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
 from tests.laws.conftest import MODELS
@@ -95,6 +98,8 @@ def test_the_same_chance_makes_them_sharper_than_seeds_of_their_own():
     ("options", "said"),
     [
         ({"of": "lef"}, "did you mean 'left'"),
+        ({"estimator": "flip"}, "did you mean 'flips'"),
+        ({"flips": 0}, "flips=0"),
         ({"wrt": ["rat"]}, "did you mean 'rate'"),
         ({"wrt": []}, "names no parameter"),
         ({"wrt": ["whole"]}, "is a whole number"),
@@ -110,6 +115,56 @@ def test_the_same_chance_makes_them_sharper_than_seeds_of_their_own():
 def test_what_cant_be_is_refused(options, said):
     with pytest.raises(InputError, match=said):
         lpm.sensitivity(Decay(), **{"of": "left", "wrt": "rate", "days": 2, "draws": 2, **options})
+
+
+def test_the_audit_stands_beside_it_and_warns_where_they_are_apart():
+    """Over steps of half a standard deviation the curve isn't straight: the half step says so."""
+    model = Decay()
+    model.parameters = {**model.parameters, "rate": Parameter(dist.LogNormal(math.log(RATE), 1.5), RATE, "", "", "")}
+    with pytest.warns(UserWarning, match="the derivative .* by differences of other draws over half the step"):
+        found = lpm.sensitivity(model, "left", ["rate", "idle"], 20, draws=8, step=1.0)
+    assert found.attrs["audited"] == ["rate"] and math.isnan(float(found["difference"].sel(parameter="idle")))
+    exact = AGENTS * 20 * math.exp(-RATE * 20)
+    rate = found.sel(parameter="rate")
+    assert abs(float(rate["difference"]) - exact) < abs(float(rate["value"]) - exact)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine = lpm.sensitivity(Decay(), "left", ["rate", "idle"], 20, draws=8)
+    assert fine["along"].dims == ("direction",) and float(abs(fine["along"] - fine["along_difference"]).max()) < 300
+    days = lpm.sensitivity(Decay(), "left", "rate", 3, draws=2, daily=True, by="half")
+    assert days["difference"].shape == (1, 3, 2) and days["along"].shape == (3, 3, 2)
+
+
+class Stubborn(Decay):
+    """A program that reads its parameter as one number: it can't be run with several at once."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def day(self, theta):
+        return super().day({**theta, "rate": torch.tensor(self.how(theta["rate"]))})
+
+
+@pytest.mark.parametrize("how", [float, lambda x: float(x.max())])
+def test_a_program_that_takes_no_rows_of_parameters_has_the_same_derivatives(how):
+    options = {"days": 6, "draws": 3, "audit": False}
+    plain = lpm.sensitivity(Decay(), "left", ["rate", "idle"], **options)
+    found = lpm.sensitivity(Stubborn(how), "left", ["rate", "idle"], **options)
+    assert found["value"].values == pytest.approx(plain["value"].values)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_row_of_parameters_is_the_run_of_these_parameters(name):
+    model = MODELS[name]()
+    theta = {n: p.default for n, p in model.parameters.items()} | {"initial_infected": 0.03}
+    sides = [{"beta": theta["beta"] * 1.3}, {"initial_infected": 0.05}, {}]
+    read = lambda series: series.reshape(-1).astype(float)  # noqa: E731
+    question = Question(model, theta, list(theta), "infections", read, 15, 0)
+    together = _together(question, 0, sides)
+    for row, side in enumerate(sides):
+        assert (together[row] == _together(question, 0, [side])[0]).all()
+    assert (together[0] != together[2]).any() and (together[1] != together[2]).any()
 
 
 def test_the_global_random_state_stays_as_it_was():

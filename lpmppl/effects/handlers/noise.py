@@ -16,7 +16,7 @@ from lpmppl.effects.internals.segments import BLOCK, bare, blocked, differentiat
 from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import InputError
 
-__all__ = ["ExogenousNoise"]
+__all__ = ["ExogenousNoise", "base_of", "quantile"]
 
 
 class _Present(NamedTuple):
@@ -122,7 +122,7 @@ class ExogenousNoise(Messenger):
                 # Chance of the environment: as much a function of its key as the agents' is, but nobody's secret.
                 ids = torch.arange(fn.batch_shape[-1] if fn.batch_shape else 1)
                 u = self._uniform(f"{infer['site']}/environment", ids, infer)
-                msg["value"] = _quantile(msg["name"], fn, u if fn.batch_shape else u.reshape(u.shape[:-1]))
+                msg["value"] = quantile(msg["name"], fn, u if fn.batch_shape else u.reshape(u.shape[:-1]))
                 msg["done"] = True
             return
         site = str(infer.get("site", msg["name"]))
@@ -135,13 +135,13 @@ class ExogenousNoise(Messenger):
         else:
             msg["value"] = self._in_blocks(fn, site, ids, infer)
             if msg["value"] is None:
-                msg["value"] = _quantile(msg["name"], fn, self._uniform(site, ids, infer))
+                msg["value"] = quantile(msg["name"], fn, self._uniform(site, ids, infer))
         msg["done"] = True
         msg["stop"] = self.hide
 
     def _in_blocks(self, fn: dist.TorchDistribution, site: str, ids: Tensor, infer: Message) -> Tensor | None:
         """A whole population's uniform or yes-or-no site, without an array of everybody's uniforms; None for others."""
-        fn, episode = _base(fn), infer.get("episode")
+        fn, episode = base_of(fn), infer.get("episode")
         if (
             not isinstance(fn, dist.Uniform | dist.Bernoulli)
             or isinstance(self.draw, Tensor)
@@ -198,18 +198,19 @@ class ExogenousNoise(Messenger):
         """Say whether a handler inside looks at sampled values, and so needs them to be tensors."""
         stack = handler_stack()
         inside = stack[stack.index(self) + 1 :]
-        return any(hasattr(handler, "_pyro_post_sample") for handler in inside)
+        return any(hasattr(h, "_pyro_post_sample") and not getattr(h, "reads_sparse", False) for h in inside)
 
 
-def _base(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """The distribution that a site's has been masked or expanded from."""
     while isinstance(fn, MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
     return fn
 
 
-def _quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
-    """The value of a distribution at the quantile `u`, expanded to its batch shape."""
-    fn = _base(fn)
+def quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
+    """The value of a distribution at the quantile `u`, expanded to its batch shape; InputError where it has none."""
+    fn = base_of(fn)
     if fn.event_shape:
         raise InputError(
             f"site '{name}': {type(fn).__name__} has event shape {tuple(fn.event_shape)}; under ExogenousNoise give "

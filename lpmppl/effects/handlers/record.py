@@ -56,7 +56,8 @@ class Record(Messenger):
             )
         entry.dims, entry.stock, entry.quantum = getattr(by, "dims", {}), stock, quantum
         entry.days.append(float(time[2:]))
-        entry.entries.append(msg["value"].detach())
+        value = msg["value"].detach()
+        entry.entries.append(value.round().to(torch.int64) if value.is_floating_point() else value)
 
     def _pyro_post_snapshot(self, msg: Message) -> None:
         """Put the series so far into a checkpoint."""

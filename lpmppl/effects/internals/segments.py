@@ -362,6 +362,9 @@ def positions(x: Tensor, above: float | None = None, below: float | None = None)
         found_once = positions(x[0], above, below)
         return torch.cat([found_once + k * x[0].numel() for k in range(x.shape[0])])
     flat = x.reshape(-1)
+    if differentiated(x):
+        # In the open, for who wants to know that the derivative ends here.
+        return _within(flat, above, below).nonzero().squeeze(-1)
     found: dict[int, Tensor] = {}
 
     def searcher() -> Callable[[slice], None]:
@@ -422,12 +425,7 @@ def find(
     """
     plain = x.detach()
     if room is None:
-        mask = plain if above is None and below is None else torch.ones_like(plain, dtype=torch.bool)
-        if above is not None:
-            mask = mask & (plain > above)
-        if below is not None:
-            mask = mask & (plain < below)
-        return mask.nonzero().squeeze(-1) + first
+        return _within(plain, above, below).nonzero().squeeze(-1) + first
     values, out = plain.numpy(), room.numpy()
     if above is not None and below is not None:
         n = kernels.between(values, values.dtype.type(above), values.dtype.type(below), first, out)
@@ -438,3 +436,11 @@ def find(
     else:
         n = kernels.true(values.view(np.uint8), first, out)
     return room[:n].clone()
+
+
+def _within(x: Tensor, above: float | None, below: float | None) -> Tensor:
+    """Where a mask is true, or values lie above a level, below one or between."""
+    mask = x if above is None and below is None else torch.ones_like(x, dtype=torch.bool)
+    if above is not None:
+        mask = mask & (x > above)
+    return mask if below is None else mask & (x < below)

@@ -1,0 +1,145 @@
+"""Derivatives by differences among the same chance: right for any program, at two runs for each parameter and draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import biject_to
+
+from lpmppl.effects.handlers.record import Record
+from lpmppl.errors import InputError, LpmError
+from lpmppl.inference.flipping import ROWS, Question, expanded
+from lpmppl.models.model import Model
+
+__all__ = ["Way", "chances", "differences", "either_side", "either_value", "slope", "spread"]
+
+_PRIOR_DRAWS = 2000
+_TRIAL, _TIPPED = 2, 2.0
+_TAKES_ROWS: WeakKeyDictionary[Model, dict[tuple[str, ...], bool]] = WeakKeyDictionary()
+
+Way = tuple[Mapping[str, float], Mapping[str, float], float]
+"""Two settings of parameters, and how far apart they are."""
+
+
+def differences(question: Question, chance: int, ways: Sequence[Way]) -> tuple[np.ndarray, np.ndarray]:
+    """The difference of what is asked for between either side of each way, over their distance.
+
+    All sides have the same draw of everybody's chance. Those of one draw are simulated together, a row each: the laws
+    have it that a row is the run of its parameters.
+
+    Args:
+        question: what is asked.
+        chance: which draw of the agents' chance.
+        ways: from where to where.
+    Returns:
+        differences of shape (ways, M), and the mean of all sides, shape (M,).
+    """
+    sides = [side for above, below, _ in ways for side in (above, below)]
+    rows = max(2, ROWS // question.model.population.size) if _takes_rows(question, sides) else 1
+    parts = [_together(question, chance, sides[k : k + rows]) for k in range(0, len(sides), rows)]
+    found = np.concatenate(parts).astype(float)
+    width = np.array([distance for _, _, distance in ways])
+    return (found[::2] - found[1::2]) / width[:, None], found.mean(0)
+
+
+def _together(question: Question, chance: int, sides: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """What is asked for on every side, shape (sides, M)."""
+    series = question.series(_recorded(question, chance, sides, question.days))
+    series = np.broadcast_to(series, (series.shape[0], len(sides), series.shape[-1])) if len(sides) > 1 else series
+    return np.stack([question.read(series[:, row] if len(sides) > 1 else series) for row in range(len(sides))])
+
+
+def _recorded(question: Question, chance: int, sides: Sequence[Mapping[str, float]], days: int) -> Record:
+    """The tallies of a run with a row for each side, or of one side without rows."""
+    theta: dict[str, Tensor] = question.values()
+    device = question.model.population.device
+    for name in dict.fromkeys(name for side in sides for name in side):
+        values = torch.tensor([side.get(name, question.theta[name]) for side in sides], device=device)
+        theta[name] = values.reshape(-1, 1) if len(sides) > 1 else values.reshape(())
+    with torch.no_grad(), question.playing(chance, last=days) as record:
+        state = question.model.initial(theta)
+        question.days_from(theta, expanded(state, len(sides)) if len(sides) > 1 else state, 0, days)
+    return record
+
+
+def _takes_rows(question: Question, sides: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the model takes parameters in rows, and makes of each row what it makes of it alone.
+
+    A program that reads a parameter as one number can't, or worse, makes the same of all rows.
+    """
+    key = tuple(sorted({name for side in sides for name in side}))
+    known = _TAKES_ROWS.setdefault(question.model, {})
+    if key not in known:
+        days = min(_TRIAL, question.days)
+        try:
+            rows = _recorded(question, 0, sides, days)
+            known[key] = all(_same(rows, _recorded(question, 0, [side], days), k) for k, side in enumerate(sides))
+        except (RuntimeError, ValueError, IndexError, TypeError, LpmError):
+            known[key] = False
+    return known[key]
+
+
+def _same(rows: Record, alone: Record, row: int) -> bool:
+    for name, series in rows.series.items():
+        values = series.values
+        mine = values[:, row] if values.ndim > 2 else values
+        if mine.shape != alone.series[name].values.shape:
+            return False
+        # A rounding may tip one event.
+        if np.abs(mine - alone.series[name].values).sum() > _TIPPED * max(1.0, series.quantum or 1.0):
+            return False
+    return True
+
+
+def spread(model: Model, name: str) -> float:
+    """The standard deviation of a parameter's prior on the scale on which it is unbounded."""
+    prior = model.parameters[name].prior
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = biject_to(prior.support).inv(prior.sample((_PRIOR_DRAWS,)).double())
+    return float(found[torch.isfinite(found)].std())
+
+
+def either_side(model: Model, values: Mapping[str, float], direction: Mapping[str, float], step: float) -> Way:
+    """The settings a step above and below along a direction, in standard deviations of the priors, two steps apart.
+
+    Raises:
+        InputError: for a parameter without room for a step to either side.
+    """
+    sides: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for name, much in direction.items():
+        free = biject_to(model.parameters[name].prior.support).inv
+        middle = free(torch.tensor(values[name], dtype=torch.float64))
+        reach = step * much * spread(model, name)
+        above, below = (float(free.inv(middle + sign * reach).float()) for sign in (1.0, -1.0))
+        if not (math.isfinite(above) and math.isfinite(below) and (above - below) * much > 0):
+            raise InputError(
+                f"parameter {name}={values[name]:g} has no room for a step of {step:g} standard deviations to either "
+                "side; set it to a value inside its prior's support, or give another step"
+            )
+        sides[0][name], sides[1][name] = above, below
+    return (*sides, 2 * step)
+
+
+def either_value(model: Model, values: Mapping[str, float], name: str, step: float) -> Way:
+    """The values of one parameter a step above and below, as far apart as these are."""
+    above, below, _ = either_side(model, values, {name: 1.0}, step)
+    return above, below, above[name] - below[name]
+
+
+def slope(model: Model, values: Mapping[str, float], name: str) -> float:
+    """How much a parameter changes by where its unbounded scale moves by one standard deviation of its prior."""
+    free = biject_to(model.parameters[name].prior.support)
+    middle = free.inv(torch.tensor(values[name], dtype=torch.float64)).requires_grad_()
+    (found,) = torch.autograd.grad(free(middle), middle)
+    return float(found) * spread(model, name)
+
+
+def chances(draws: int, apart: int = 0) -> Iterator[int]:
+    """The draws of everybody's chance that an estimate is made of; `apart` ones have nothing to do with others."""
+    return iter(range(apart * 2**20, apart * 2**20 + draws))

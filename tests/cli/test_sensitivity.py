@@ -1,0 +1,50 @@
+"""`lpmppl sensitivity`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import xarray as xr
+
+from tests.cli.conftest import Ended
+
+Run = Callable[..., Ended]
+SMALL = ("sensitivity", "nyc", "--agents", "2000", "--days", "15", "--set", "initial_infected=0.03", "--draws", "2")
+
+
+def test_all_parameters_with_their_audit(here: Run) -> None:
+    found = here(*SMALL, "--model", "seirm", "--of", "infections", "--wrt", "all", "--json").json
+    assert next(iter(found["sensitivities"])) == "beta" and len(found["sensitivities"]) == 7
+    beta = found["sensitivities"]["beta"]
+    assert beta["low"] < beta["value"] < beta["high"] and beta["se"] > 0 and beta["at"] > 0
+    audited = {n for n, x in found["sensitivities"].items() if x["difference"] is not None}
+    assert 3 <= len(audited) <= 5 and "beta" in audited
+    assert abs(beta["difference"] - beta["value"]) < 0.5 * beta["value"]
+    assert "fatality" in found["without_effect"] and found["totals"]["infections"] > 0
+
+
+def test_a_kept_sensitivity_has_its_files_and_figure(here: Run, tmp_path: Path) -> None:
+    asked = ("--model", "sir", "--of", "infections", "--wrt", "beta", "--wrt", "gamma", "--no-audit", "--out", "run")
+    ended = here(*SMALL, *asked)
+    assert ended.code == 0, ended.err
+    assert "beta" in ended.out and "report.html" in ended.out
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "done" and record["sensitivity"]["wrt"] == ["beta", "gamma"]
+    with xr.open_datatree(tmp_path / "run" / "results.nc") as tree:
+        assert list(tree["sensitivity"]["parameter"].values) == ["beta", "gamma"]
+        assert float(tree["sensitivity"]["value"].sel(parameter="beta")) > 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "What it hangs on" in page and "in percent per percent of each parameter" in page
+    assert here("report", "run").code == 0
+    assert (tmp_path / "run" / "report.html").read_text() == page
+
+
+def test_bad_input_is_named(here: Run, tmp_path: Path) -> None:
+    sir = (*SMALL, "--model", "sir")
+    assert "did you mean 'infections'" in here(*sir, "--of", "infection").refused()
+    assert "did you mean 'beta'" in here(*sir, "--of", "infections", "--wrt", "bta").refused()
+    assert "did you mean 'flips'" in here(*sir, "--of", "infections", "--estimator", "flip").refused()
+    assert "draws=1" in here(*sir, "--of", "infections", "--draws", "1", "--out", "run").refused()
+    assert not (tmp_path / "run").exists()
