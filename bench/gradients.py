@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import torch
+
 from table import markdown
 
 DAYS, REMOVAL = 60, 0.125
@@ -59,7 +60,12 @@ def main() -> None:
             ask = {"days": DAYS, "set": at, "audit": False}
             truth = lpm.sensitivity(model, "infections", "beta", seed=1, draws=args.truth, **ask).isel(parameter=0)
             run = lpm.run(model, DAYS, set=at)["prior_predictive"]["infections"]
-            cells = [kind, f"{level:g}", f"{float(run.sum()) / args.agents + 0.01:.2f}", f"{float(truth['value']):,.0f}"]
+            cells = [
+                kind,
+                f"{level:g}",
+                f"{float(run.sum()) / args.agents + 0.01:.2f}",
+                f"{float(truth['value']):,.0f}",
+            ]
             cells[-1] += f" ± {float(truth['se']):,.0f}"
             for estimator in ("differences", "flips"):
                 began = time.perf_counter()

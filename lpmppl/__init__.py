@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.contrasts import fates as fates
     from lpmppl.inference.counterfactual import counterfactual as counterfactual
     from lpmppl.inference.disparities import disparity as disparity
+    from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
     from lpmppl.inference.policies import Act as Act
     from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.run import create as create
@@ -43,6 +44,7 @@ _VERBS = {
     "fates": "lpmppl.inference.contrasts",
     "search": "lpmppl.inference.search",
     "sensitivity": "lpmppl.inference.sensitivity",
+    "global_sensitivity": "lpmppl.inference.global_sensitivity",
     "weigh": "lpmppl.inference.weights",
     "attribute": "lpmppl.inference.attribution",
     "attribute_groups": "lpmppl.inference.attribution",
@@ -56,8 +58,8 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "contrast", "cost_per",
-    "counterfactual", "create", "disparity", "fates", "nyc", "report", "run", "search", "sensitivity",
-    "weigh",
+    "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "report", "run", "search",
+    "sensitivity", "weigh",
 ]  # fmt: skip
 
 

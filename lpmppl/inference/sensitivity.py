@@ -20,7 +20,7 @@ from lpmppl.inference.readings import Reading
 from lpmppl.inference.run import alone, checked, drawn, simulated, whole
 from lpmppl.models.model import Model
 
-__all__ = ["AUDITED", "ESTIMATORS", "sensitivity"]
+__all__ = ["AUDITED", "ESTIMATORS", "numbers_of", "sensitivity"]
 
 ESTIMATORS = ("auto", "flips", "differences")
 
@@ -113,7 +113,7 @@ def sensitivity(
         raise InputError(nearest("tally", of, model.tallies))
     if estimator not in ESTIMATORS:
         raise InputError(nearest("estimator", estimator, ESTIMATORS))
-    names = _parameters(model, wrt)
+    names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
     (one,) = drawn(model, fixed, None, seed)
     tally = simulated(model, [one], [0], 1, seed)["prior_predictive"].to_dataset()[of]
@@ -299,7 +299,12 @@ class _Audit:
                 )
 
 
-def _parameters(model: Model, wrt: str | Collection[str]) -> list[str]:
+def numbers_of(model: Model, wrt: str | Collection[str]) -> list[str]:
+    """The parameters that are asked for, all that have a derivative for "all".
+
+    Raises:
+        InputError: for one that there isn't, or that is a whole number.
+    """
     every = isinstance(wrt, str) and wrt == "all"
     names = list(model.parameters) if every else wrt
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
