@@ -13,7 +13,7 @@ from torch.distributions import biject_to
 
 from lpmppl.effects.handlers.record import Record
 from lpmppl.errors import InputError, LpmError
-from lpmppl.inference.flipping import ROWS, Question, expanded
+from lpmppl.inference.flipping import ROWS, Question, by_row, expanded
 from lpmppl.models.model import Model
 
 __all__ = ["Way", "chances", "differences", "either_side", "either_value", "slope", "spread"]
@@ -50,8 +50,7 @@ def differences(question: Question, chance: int, ways: Sequence[Way]) -> tuple[n
 def _together(question: Question, chance: int, sides: Sequence[Mapping[str, float]]) -> np.ndarray:
     """What is asked for on every side, shape (sides, M)."""
     series = question.series(_recorded(question, chance, sides, question.days))
-    series = np.broadcast_to(series, (series.shape[0], len(sides), series.shape[-1])) if len(sides) > 1 else series
-    return np.stack([question.read(series[:, row] if len(sides) > 1 else series) for row in range(len(sides))])
+    return np.stack([question.read(row) for row in by_row(series, len(sides))])
 
 
 def _recorded(question: Question, chance: int, sides: Sequence[Mapping[str, float]], days: int) -> Record:

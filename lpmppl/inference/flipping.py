@@ -24,10 +24,11 @@ from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.effects.ops import simulate
 from lpmppl.inference.results import day_by_day
+from lpmppl.inference.run import ONE_AT_A_TIME
 from lpmppl.models.model import Model
 from lpmppl.typing import State
 
-__all__ = ["ROWS", "Answer", "Learnt", "Question", "expanded", "flipped", "learn"]
+__all__ = ["ROWS", "Answer", "Learnt", "Question", "by_row", "expanded", "flipped", "learn"]
 
 ROWS = 2**22
 """The most agents, over all flips, that are simulated at once."""
@@ -70,7 +71,7 @@ class Question:
     def playing(self, chance: int, *inside: Messenger, first: int = 0, last: int | None = None) -> Iterator[Record]:
         """The handlers of a run, or of its days `first` to `last`."""
         last = self.days if last is None else last
-        with ExitStack() as stack:
+        with ONE_AT_A_TIME, ExitStack() as stack:
             record = stack.enter_context(Record())
             stack.enter_context(DiscreteTime())
             stack.enter_context(ExogenousNoise(self.seed, chance))
@@ -124,14 +125,14 @@ class Answer:
     Attributes:
         value: derivatives, shape (M, P).
         base: what was asked for in the run without flips, shape (M,).
-        parts: by site, the step of every flip, its part of the derivatives in all, shape (P,), and what it would be a
-            part of if it were the site's only one and where it fell had not been chosen by what was learnt.
+        parts: by site, the step of every flip and what it comes to for each unit at stake, over days and strata, shape
+            (P,).
         at_stake: by site, what is at stake in each part of the run.
     """
 
     value: np.ndarray
     base: np.ndarray
-    parts: Mapping[str, list[tuple[int, np.ndarray, np.ndarray]]]
+    parts: Mapping[str, list[tuple[int, np.ndarray]]]
     at_stake: Mapping[str, np.ndarray]
 
 
@@ -157,13 +158,13 @@ def flipped(question: Question, chance: int, learnt: Learnt) -> Answer:
         question.days_from(theta, question.model.initial(theta), 0, question.days)
         value = direct.derivatives(question, base, wrt)
     whole = question.read(base)
-    parts: dict[str, list[tuple[int, np.ndarray, np.ndarray]]] = defaultdict(list)
+    parts: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for flip, series in _worlds(question, chance, scores.flips):
         difference = question.read(series) - whole
         alone = flip.weight * flip.tempered * np.array([flip.score[name] for name in question.names])
         share = shares[flip.site] / learnt.weight(flip.site, flip.step, question.days)
         value = value + share * difference[:, None] * alone[None, :]
-        parts[flip.site].append((flip.step, share * difference.sum() * alone, difference.sum() * alone))
+        parts[flip.site].append((flip.step, difference.sum() * alone))
     at_stake = {site: _by_period(per_step, question.days) for site, per_step in stakes.by_site.items()}
     return Answer(value, whole, parts, at_stake)
 
@@ -185,7 +186,7 @@ def learn(question: Question, answers: Sequence[Answer], flips: int) -> Learnt:
     need: dict[str, float] = {}
     periods: dict[str, np.ndarray] = {}
     for site in {site for answer in answers for site in answer.parts}:
-        found = [(step, alone / scale) for answer in answers for step, _, alone in answer.parts.get(site, [])]
+        found = [(step, alone / scale) for answer in answers for step, alone in answer.parts.get(site, [])]
         at_stake = np.mean([answer.at_stake.get(site, np.zeros(_PERIODS)) for answer in answers], 0)
         square = np.array([float((x**2).sum()) for _, x in found])
         where = np.array([_period(step, question.days) for step, _ in found])
@@ -253,8 +254,13 @@ def _batch(question: Question, chance: int, flips: Sequence[Flip]) -> np.ndarray
         with question.playing(chance, handler, first=first) as record:
             question.days_from(theta, expanded(state, len(flips)), first, last)
         _put_before(record, earlier, question.of)
-    series = question.series(record)
-    return np.broadcast_to(series, (series.shape[0], len(flips), series.shape[-1])).swapaxes(0, 1)
+    return by_row(question.series(record), len(flips))
+
+
+def by_row(series: np.ndarray, rows: int) -> np.ndarray:
+    """A series of shape (T, G) or (T, rows, G) as one for each row: (rows, T, G)."""
+    wide = series if series.ndim > 2 else series[:, None]
+    return np.broadcast_to(wide, (wide.shape[0], rows, wide.shape[-1])).swapaxes(0, 1)
 
 
 def _put_before(record: Record, earlier: Record, of: str) -> None:
@@ -277,29 +283,29 @@ class _Direct(Messenger):
     def __init__(self, of: str) -> None:
         super().__init__()
         self.of = of
-        self.entries: list[Tensor] = []
+        self.entries: dict[int, Tensor] = {}
+        self.stock = False
 
     def _pyro_post_tally(self, msg: Any) -> None:
-        if msg["args"][0].partition("/")[2] == self.of:
-            self.entries.append(msg["value"] * msg["args"][4])
+        time, _, name = msg["args"][0].partition("/")
+        if name == self.of:
+            self.entries[int(float(time[2:]))] = msg["value"] * msg["args"][4]
+            self.stock = msg["args"][5]
 
     def derivatives(self, question: Question, base: np.ndarray, wrt: Mapping[str, Tensor]) -> np.ndarray:
         """Derivatives of what is asked for, shape (M, P)."""
         out = np.zeros((question.read(base).shape[-1], len(wrt)))
-        if not any(e.requires_grad for e in self.entries):
-            return out
         # What is asked for is linear in the series: it is read of one entry of the series at a time.
-        for t, entry in enumerate(self.entries):
-            if not entry.requires_grad:
-                continue
-            for g in range(entry.shape[-1]):
+        for day, following in itertools.pairwise([*self.entries, question.days]):
+            entry = self.entries[day]
+            for g in range(entry.shape[-1] if entry.requires_grad else 0):
                 one = np.zeros_like(base, dtype=float)
-                one[t, ..., g] = 1.0
-                share = question.read(one)
+                one[day : following if self.stock else day + 1, ..., g] = 1.0
                 found = torch.autograd.grad(
                     entry[..., g].sum(), list(wrt.values()), retain_graph=True, allow_unused=True
                 )
-                out += share[:, None] * np.array([0.0 if x is None else float(x) for x in found])[None, :]
+                slopes = np.array([0.0 if x is None else float(x) for x in found])
+                out += question.read(one)[:, None] * slopes[None, :]
         return out
 
 

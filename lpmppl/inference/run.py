@@ -34,10 +34,10 @@ from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
-__all__ = ["Simulation", "alone", "checked", "create", "drawn", "run", "setting", "simulated", "whole"]
+__all__ = ["ONE_AT_A_TIME", "Simulation", "alone", "checked", "create", "drawn", "run", "setting", "simulated", "whole"]
 
 Act = tuple[str, float | str, int]
-_ONE_AT_A_TIME = threading.RLock()
+ONE_AT_A_TIME = threading.RLock()
 """Pyro's handlers are one stack for all threads."""
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -138,7 +138,7 @@ def simulated(
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))
-    with _ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
+    with ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
         for number, (values, chance) in enumerate(zip(thetas, chances, strict=True)):
             theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
             renew()

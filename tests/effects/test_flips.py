@@ -15,7 +15,7 @@ from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.flips import Flip, Scores, Stakes
 from lpmppl.effects.ops import happens, tally
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
 from tests.laws.conftest import MODELS, noise, play
@@ -86,9 +86,9 @@ def known(days: int) -> dict[tuple[str, str], float]:
 
 @pytest.mark.parametrize("of", ["left", "heads", "points", "early"])
 def test_every_kind_of_site_has_the_derivative_that_is_known(of):
-    """Failure rate 1e-3 in all: within five of its own standard errors, of 29 degrees of freedom."""
+    """Failure rate 1e-3 in all: within five of its own standard errors, of 15 degrees of freedom."""
     days, model = 4, Chances()
-    found = lpm.sensitivity(model, of, "all", days, estimator="flips", draws=30, flips=60, audit=False)
+    found = lpm.sensitivity(model, of, "all", days, estimator="flips", draws=16, flips=60, audit=False)
     exact = {name: value for (tally_of, name), value in known(days).items() if tally_of == of}
     assert set(found.attrs["without_effect"]) == set(model.parameters) - set(exact)
     for name, value in exact.items():
@@ -99,15 +99,15 @@ def test_every_kind_of_site_has_the_derivative_that_is_known(of):
 
 
 def test_on_a_sparse_graph_they_agree_with_differences():
-    """Failure rate 1e-4: the difference within five standard errors, of some 30 degrees of freedom."""
+    """Failure rate 1e-3: the difference within five standard errors, of some 15 degrees of freedom."""
     model, options = MODELS["sir_on_a_graph"](), {"days": 25, "set": {"initial_infected": 0.02}}
-    flips = lpm.sensitivity(model, "infections", "all", estimator="flips", draws=16, flips=96, audit=False, **options)
-    others = lpm.sensitivity(model, "infections", "all", estimator="differences", draws=32, audit=False, **options)
+    flips = lpm.sensitivity(model, "infections", "all", estimator="flips", draws=10, flips=64, audit=False, **options)
+    others = lpm.sensitivity(model, "infections", "all", estimator="differences", draws=20, audit=False, **options)
     for name in ("beta", "gamma"):
         one, other = flips.sel(parameter=name), others.sel(parameter=name)
         error = math.hypot(float(one["se"]), float(other["se"]))
         assert abs(float(one["value"] - other["value"])) < 5 * error
-        assert error < 0.25 * abs(float(other["value"]))
+        assert error < 0.35 * abs(float(other["value"]))
 
 
 def test_days_and_strata_add_up_to_the_whole():
@@ -160,6 +160,53 @@ def test_the_time_of_an_event_tempers_its_weight_to_one_on_average():
     weights = [Flip("x", 0, 0, 1.0, 1.0, {}, hazard=h, left=1 - x).tempered for x in s]
     assert float(np.mean(density * weights)) == pytest.approx(1.0, rel=1e-6)
     assert Flip("x", 0, 0, 1.0, 1.0, {}, hazard=1e-12, left=0.3).tempered == pytest.approx(1.0)
+
+
+class Wages(Chances):
+    """A tally of dollars that a parameter enters as it is, counted every other day, and one of what people have."""
+
+    def day(self, theta):
+        step = super().day(theta)
+
+        def paid(s):
+            new = step(s)
+            if int(s["t"]) % 2 == 0:
+                tally(
+                    "wages", theta["wait"] ** 2 * s["here"].float(), bound=1e6, by=self.population.strata(half="half")
+                )
+                tally("held", theta["wait"].expand(AGENTS) * 1.0, bound=1e6, stock=True)
+            return new
+
+        return paid
+
+
+def test_what_a_tally_takes_from_a_parameter_as_it_is_counts_too():
+    model = Wages()
+    model.tallies = {"wages": "wages", "held": "what is held"}
+    found = lpm.sensitivity(model, "wages", ["wait"], 5, estimator="flips", draws=2, flips=4, by="half", audit=False)
+    paid = lpm.run(model, 5, 0)["prior_predictive"]["wages"].sum(("chain", "draw", "day"))
+    assert found["value"].dims == ("parameter", "half") and float(paid.sum()) > AGENTS
+    # The same draws of who is there: d(w² n)/dw = 2 (w² n)/w.
+    both = (
+        paid.values
+        + lpm.run(model, 5, 0, draws=2, set={n: p.default for n, p in model.parameters.items()})["prior_predictive"][
+            "wages"
+        ]
+        .isel(draw=1)
+        .sum(("chain", "day"))
+        .values
+    ) / 2
+    assert found["value"].values[0] == pytest.approx(2 * both / 2.0, rel=1e-3)
+    held = lpm.sensitivity(model, "held", ["wait"], 4, estimator="flips", draws=2, flips=4, audit=False)
+    assert float(held["value"][0]) == pytest.approx(AGENTS)
+
+
+def test_a_derivative_that_isnt_finite_names_site_and_step():
+    model = Chances()
+    day = model.day
+    model.day = lambda theta: day({**theta, "coin": torch.sqrt(theta["coin"] - 0.4) + 0.4})
+    with pytest.raises(LpmError, match=r"site 'coin', step \d: .* with respect to coin isn't finite"):
+        lpm.sensitivity(model, "heads", ["coin"], 2, estimator="flips", draws=2, flips=8, audit=False)
 
 
 class Deadline(Chances):

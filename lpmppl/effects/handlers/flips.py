@@ -246,20 +246,34 @@ class Scores(Messenger):
         """Derive a site's log-probabilities that wait for it, all in one pass through what they share."""
         pending = self._pending.pop(site)
         logs = torch.stack([log.double() for _, log in pending])
-        found = torch.autograd.grad(
-            logs,
-            list(self.parameters.values()),
-            torch.eye(len(logs), dtype=logs.dtype),
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=True,
-        )
-        none = torch.zeros(len(logs))
-        scores = torch.stack([none if g is None else g.reshape(-1) for g in found], -1).tolist()
-        for (flip, _), score in zip(pending, scores, strict=True):
+        for (flip, _), score in zip(pending, self._scores(logs).tolist(), strict=True):
             flip.score = dict(zip(self.parameters, score, strict=True))
+            for name, x in flip.score.items():
+                if not math.isfinite(x):
+                    raise LpmError(
+                        f"site '{site}', step {flip.step}: the derivative of its probability with respect to {name} "
+                        "isn't finite; take it at another value of the parameter"
+                    )
             if any(score):
                 self._flips.append(flip)
+
+    def _scores(self, logs: Tensor) -> Tensor:
+        """Derivatives of log-probabilities of shape (k,): (k, parameters)."""
+        each = torch.eye(len(logs), dtype=logs.dtype)
+        wanted = list(self.parameters.values())
+
+        def derived(by: Tensor, together: bool) -> Tensor:
+            found = torch.autograd.grad(
+                logs, wanted, by, retain_graph=True, allow_unused=True, is_grads_batched=together
+            )
+            none = torch.zeros(by.shape[:-1])
+            return torch.stack([none if g is None else g.reshape(none.shape).to(none.dtype) for g in found], -1)
+
+        try:
+            return derived(each, True)
+        except RuntimeError:
+            # Not every operation of a program can be derived for several at once.
+            return torch.stack([derived(row, False) for row in each])
 
 
 class Flips(Messenger):
