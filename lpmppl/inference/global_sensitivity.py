@@ -39,7 +39,7 @@ def global_sensitivity(
     with z_k the parameter on the scale on which it is unbounded, in standard deviations of its prior. The square of an
     estimate would be too great by its variance: ν is the mean product of two estimates with independent chance, and
     the variance likewise the covariance of two runs. The bound on the total Sobol index holds where z is normal, as for
-    log-normal priors (Sobol' and Kucherenko, Math. Comput. Simul. 79, 2009, 3009).
+    log-normal priors (Sobol' and Kucherenko, Mathematics and Computers in Simulation 79, 2009, 3009).
 
     Args:
         model: the society.
@@ -58,7 +58,7 @@ def global_sensitivity(
         InputError: for a tally, parameter or number that can't be used, or a parameter both set and asked for.
 
     >>> import lpmppl as lpm
-    >>> model = lpm.nyc.sir(lpm.nyc.population(500))
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
     >>> found = global_sensitivity(model, "infections", ["beta"], days=10, points=2, set={"initial_infected": 0.05})
     >>> found["measure"].dims
     ('parameter',)

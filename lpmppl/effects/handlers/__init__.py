@@ -1,6 +1,8 @@
 """The meanings of a society's program, one handler a file."""
 
 from lpmppl.effects.handlers.behaviour import Tabulated, Utility
+from lpmppl.effects.handlers.cuts import Cuts
+from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.silenced import Silenced
@@ -9,12 +11,16 @@ from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.handlers.verify import Invariant, Verified, bounded, conserved, never_falls
 
 __all__ = [
+    "Cuts",
     "DiscreteTime",
     "ExogenousNoise",
+    "Flips",
     "Invariant",
     "Record",
+    "Scores",
     "Silenced",
     "Sources",
+    "Stakes",
     "Tabulated",
     "Utility",
     "Verified",

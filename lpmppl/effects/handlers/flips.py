@@ -95,7 +95,7 @@ def _stakes(fn: Any, shape: torch.Size) -> Tensor:
     """How much is at stake for each of a site's values: float64, flat.
 
     For an event it is :math:`h e^{-h}`, what the probability changes by when the hazard grows in proportion; for a
-    choice the variance; 1 for a continuous value.
+    choice the variance; 1 for any other value that varies.
     """
     fn = base_of(fn)
     if isinstance(fn, Exposure):
@@ -106,7 +106,11 @@ def _stakes(fn: Any, shape: torch.Size) -> Tensor:
         return (p * (1 - p)).expand(shape).reshape(-1)
     if isinstance(fn, dist.Categorical):
         return (1 - (fn.probs.double() ** 2).sum(-1)).expand(shape).reshape(-1)
-    return (fn.variance > 0).double().expand(shape).reshape(-1)
+    try:
+        varies = fn.variance != 0
+    except NotImplementedError:
+        varies = torch.ones(())
+    return varies.double().expand(shape).reshape(-1)
 
 
 class Stakes(Messenger):
