@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,27 +12,22 @@ from scipy import stats
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.flips import Scores
 from lpmppl.errors import InputError, LpmError, nearest
-from lpmppl.inference.differences import Way, chances, differences, either_side, either_value, slope
+from lpmppl.inference.audit import AUDITED, Audit
+from lpmppl.inference.differences import chances, differences, either_value
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.readings import Reading
 from lpmppl.inference.run import alone, checked, drawn, simulated, whole
 from lpmppl.models.model import Model
 
-__all__ = ["AUDITED", "ESTIMATORS", "numbers_of", "sensitivity"]
+__all__ = ["ESTIMATORS", "numbers_of", "sensitivity"]
 
 ESTIMATORS = ("auto", "flips", "differences")
-
-AUDITED = 200_000
-"""The most agents with whom an estimate is audited."""
 
 _FEW, _PER_AGENT = 5, 10
 """Differences are the better of the two up to so many parameters, and up to one for so many agents.
 
 The spread of differences falls with the number of agents, that of flips doesn't: docs/gradients.md.
 """
-
-_LARGEST, _DIRECTIONS = 5, 3
-_OFF, _ERRORS = 0.1, 3.0
 
 
 def sensitivity(
@@ -115,8 +108,7 @@ def sensitivity(
         raise InputError(nearest("estimator", estimator, ESTIMATORS))
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
-    (one,) = drawn(model, fixed, None, seed)
-    tally = simulated(model, [one], [0], 1, seed)["prior_predictive"].to_dataset()[of]
+    tally = simulated(model, [centre], [0], 1, seed)["prior_predictive"].to_dataset()[of]
     reading = Reading(tally, [by] if isinstance(by, str) else list(by), daily, days)
     question = Question(model, centre, names, of, reading, days, seed, acts)
     many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
@@ -161,7 +153,7 @@ def sensitivity(
         "without_effect": [n for n in names if not moved[n]],
         "cuts": [f"{n} at {where}" for n, where in cuts.items()],
     }
-    checks = _Audit(question, each, step / 2, draws, reading.shape)
+    checks = Audit(question, each, step / 2, draws, reading.shape)
     return checks.of(result, audit and model.population.size <= AUDITED)
 
 
@@ -218,85 +210,6 @@ def _dataset(
     for name in ("value", "se", "low", "high"):
         result[name].attrs["units"] = f"{reading.units} per unit of the parameter"
     return result
-
-
-@dataclass(frozen=True)
-class _Audit:
-    """An estimate, held against differences of other draws.
-
-    Args:
-        question: what was asked.
-        each: derivatives of every draw, shape (D, M, P), over all parameters of the question.
-        step: the step of differences.
-        draws: how many draws differences have.
-        shape: what M unfolds to.
-    """
-
-    question: Question
-    each: np.ndarray
-    step: float
-    draws: int
-    shape: tuple[int, ...]
-
-    def of(self, result: xr.Dataset, wanted: bool) -> xr.Dataset:
-        """Put the audit beside the result; not a number where there is none."""
-        nothing = np.full(result["value"].shape, np.nan)
-        found = result.assign(
-            difference=(result["value"].dims, nothing.copy()), difference_se=(result["value"].dims, nothing.copy())
-        )
-        for name in ("difference", "difference_se"):
-            found[name].attrs["units"] = result["value"].attrs["units"]
-        if not wanted:
-            return found.assign_attrs(audited=[])
-        model, centre, names, mine = self.question.model, self.question.theta, self.question.names, self.each
-        slopes = np.array([slope(model, centre, n) for n in names])
-        size = np.abs(mine.mean(0).sum(0) * slopes)
-        order = np.argsort(-size)[:_LARGEST]
-        chosen = [names[k] for k in order if size[k] > 0]
-        signs = np.random.default_rng(self.question.seed).choice([-1.0, 1.0], (_DIRECTIONS, len(names)))
-        directions = signs / math.sqrt(len(names))
-        ways: list[Way] = [either_value(model, centre, n, self.step) for n in chosen]
-        ways += [either_side(model, centre, dict(zip(names, d.tolist(), strict=True)), self.step) for d in directions]
-        apart = [differences(self.question, chance, ways)[0] for chance in chances(self.draws, apart=1)]
-        others = np.stack(apart)
-        value, se = others.mean(0), others.std(0, ddof=1) / math.sqrt(self.draws)
-        for k, name in enumerate(chosen):
-            found["difference"].loc[{"parameter": name}] = value[k].reshape(self.shape)
-            found["difference_se"].loc[{"parameter": name}] = se[k].reshape(self.shape)
-        along = np.einsum("dmp,kp->dkm", mine, directions * slopes)
-        rest = slice(len(chosen), None)
-        kept = tuple(d for d in result["value"].dims if d != "parameter")
-        unfolded = (_DIRECTIONS, *self.shape)
-        measures = {
-            "along": along.mean(0),
-            "along_se": along.std(0, ddof=1) / math.sqrt(len(along)),
-            "along_difference": value[rest],
-            "along_difference_se": se[rest],
-        }
-        found = found.assign({n: (("direction", *kept), x.reshape(unfolded)) for n, x in measures.items()})
-        self._warn(found, chosen)
-        return found.assign_attrs(audited=chosen)
-
-    def _warn(self, found: xr.Dataset, chosen: Sequence[str]) -> None:
-        """Say where the two are apart, in what they come to over days and strata."""
-        pairs = [(f"with respect to {n}", found.sel(parameter=n), "value", "difference") for n in chosen]
-        pairs += [
-            ("along a random direction", found.isel(direction=k), "along", "along_difference")
-            for k in range(_DIRECTIONS)
-        ]
-        # What is as rare with so few draws as three standard errors are with many.
-        far = float(stats.t.ppf(stats.norm.cdf(_ERRORS), self.draws - 1))
-        for which, here, mine, other in pairs:
-            value, against = float(here[mine].sum()), float(here[other].sum())
-            errors = here["se" if mine == "value" else "along_se"], here[f"{other}_se"]
-            error = math.sqrt(sum(float((e**2).sum()) for e in errors))
-            if abs(value - against) > max(_OFF * abs(against), far * error):
-                warnings.warn(
-                    f"the derivative {which} is {value:.4g}, but {against:.4g} by differences of other draws over half "
-                    f"the step, {abs(value - against) / error:.1f} standard errors apart; take more draws, a smaller "
-                    "step or estimator='differences'",
-                    stacklevel=4,
-                )
 
 
 def numbers_of(model: Model, wrt: str | Collection[str]) -> list[str]:

@@ -1,0 +1,105 @@
+"""The audit: an estimate of derivatives, held against differences of other draws of everybody's chance."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from lpmppl.inference.differences import Way, chances, differences, either_side, either_value, slope
+from lpmppl.inference.flipping import Question
+
+__all__ = ["AUDITED", "Audit"]
+
+AUDITED = 200_000
+"""The most agents with whom an estimate is audited."""
+
+_LARGEST, _DIRECTIONS = 5, 3
+"""How many of the largest derivatives are audited, and along how many random directions."""
+
+_OFF, _ERRORS = 0.1, 3.0
+"""By what share of the one, and by how many standard errors, the two must be apart for a warning."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """An estimate, held against differences of other draws.
+
+    Args:
+        question: what was asked.
+        each: derivatives of every draw, shape (D, M, P), over all parameters of the question.
+        step: the step of differences.
+        draws: how many draws differences have.
+        shape: what M unfolds to.
+    """
+
+    question: Question
+    each: np.ndarray
+    step: float
+    draws: int
+    shape: tuple[int, ...]
+
+    def of(self, result: xr.Dataset, wanted: bool) -> xr.Dataset:
+        """Put the audit beside the result; not a number where there is none."""
+        nothing = np.full(result["value"].shape, np.nan)
+        found = result.assign(
+            difference=(result["value"].dims, nothing.copy()), difference_se=(result["value"].dims, nothing.copy())
+        )
+        for name in ("difference", "difference_se"):
+            found[name].attrs["units"] = result["value"].attrs["units"]
+        if not wanted:
+            return found.assign_attrs(audited=[])
+        model, centre, names, mine = self.question.model, self.question.theta, self.question.names, self.each
+        slopes = np.array([slope(model, centre, n) for n in names])
+        size = np.abs(mine.mean(0).sum(0) * slopes)
+        order = np.argsort(-size)[:_LARGEST]
+        chosen = [names[k] for k in order if size[k] > 0]
+        signs = np.random.default_rng(self.question.seed).choice([-1.0, 1.0], (_DIRECTIONS, len(names)))
+        directions = signs / math.sqrt(len(names))
+        ways: list[Way] = [either_value(model, centre, n, self.step) for n in chosen]
+        ways += [either_side(model, centre, dict(zip(names, d.tolist(), strict=True)), self.step) for d in directions]
+        apart = [differences(self.question, chance, ways)[0] for chance in chances(self.draws, apart=1)]
+        others = np.stack(apart)
+        value, se = others.mean(0), others.std(0, ddof=1) / math.sqrt(self.draws)
+        for k, name in enumerate(chosen):
+            found["difference"].loc[{"parameter": name}] = value[k].reshape(self.shape)
+            found["difference_se"].loc[{"parameter": name}] = se[k].reshape(self.shape)
+        along = np.einsum("dmp,kp->dkm", mine, directions * slopes)
+        rest = slice(len(chosen), None)
+        kept = tuple(d for d in result["value"].dims if d != "parameter")
+        unfolded = (_DIRECTIONS, *self.shape)
+        measures = {
+            "along": along.mean(0),
+            "along_se": along.std(0, ddof=1) / math.sqrt(len(along)),
+            "along_difference": value[rest],
+            "along_difference_se": se[rest],
+        }
+        found = found.assign({n: (("direction", *kept), x.reshape(unfolded)) for n, x in measures.items()})
+        self._warn(found, chosen)
+        return found.assign_attrs(audited=chosen)
+
+    def _warn(self, found: xr.Dataset, chosen: Sequence[str]) -> None:
+        """Say where the two are apart, in what they come to over days and strata."""
+        pairs = [(f"with respect to {n}", found.sel(parameter=n), "value", "difference") for n in chosen]
+        pairs += [
+            ("along a random direction", found.isel(direction=k), "along", "along_difference")
+            for k in range(_DIRECTIONS)
+        ]
+        # What is as rare with so few draws as three standard errors are with many.
+        far = float(stats.t.ppf(stats.norm.cdf(_ERRORS), self.draws - 1))
+        for which, here, mine, other in pairs:
+            value, against = float(here[mine].sum()), float(here[other].sum())
+            errors = here["se" if mine == "value" else "along_se"], here[f"{other}_se"]
+            error = math.sqrt(sum(float((e**2).sum()) for e in errors))
+            if abs(value - against) > max(_OFF * abs(against), far * error):
+                warnings.warn(
+                    f"the derivative {which} is {value:.4g}, but {against:.4g} by differences of other draws over half "
+                    f"the step, {abs(value - against) / error:.1f} standard errors apart; take more draws, a smaller "
+                    "step or estimator='differences'",
+                    stacklevel=4,
+                )
