@@ -43,9 +43,10 @@ def main() -> None:
     """Fill the grid, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=10_000)
-    parser.add_argument("--draws", type=int, default=4, help="draws of flips; differences have as many")
+    parser.add_argument("--draws", type=int, default=4, help="draws of each estimator")
     parser.add_argument("--flips", type=int, default=96)
     parser.add_argument("--truth", type=int, default=32, help="draws of the differences that are taken for the truth")
+    parser.add_argument("--estimators", nargs="+", default=["differences", "flips", "score"])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -67,7 +68,7 @@ def main() -> None:
                 f"{float(truth['value']):,.0f}",
             ]
             cells[-1] += f" ± {float(truth['se']):,.0f}"
-            for estimator in ("differences", "flips"):
+            for estimator in args.estimators:
                 began = time.perf_counter()
                 found = lpm.sensitivity(
                     model, "infections", "beta", seed=2, draws=args.draws, flips=args.flips, estimator=estimator, **ask
@@ -82,7 +83,7 @@ def main() -> None:
             rows.append(cells)
             print(cells, flush=True)
     head = ["network", "R", "attack", "truth, infections per unit"]
-    head += [f"{e}: {m}" for e in ("differences", "flips") for m in ("of the truth", "spread", "s a draw")]
+    head += [f"{e}: {m}" for e in args.estimators for m in ("of the truth", "spread", "s a draw")]
     print(markdown(head, rows))
 
 

@@ -34,7 +34,7 @@ def sensitivity(
     agents: Annotated[int, typer.Option(help="How many people.")] = 8_400_000,
     days: Annotated[int, typer.Option(help="How many days.")] = 90,
     draws: Annotated[int, typer.Option(help="How many times everybody's chance is drawn.")] = 4,
-    estimator: Annotated[str, typer.Option(help="auto, differences or flips.")] = "auto",
+    estimator: Annotated[str, typer.Option(help="auto, differences, flips or score.")] = "auto",
     audit: Annotated[
         bool, typer.Option(help="Hold the largest derivatives against differences of other draws.")
     ] = True,

@@ -28,7 +28,7 @@ from lpmppl.inference.run import ONE_AT_A_TIME
 from lpmppl.models.model import Model
 from lpmppl.typing import State
 
-__all__ = ["ROWS", "Answer", "Learnt", "Question", "by_row", "expanded", "flipped", "learn"]
+__all__ = ["ROWS", "Answer", "Direct", "Learnt", "Question", "by_row", "expanded", "flipped", "learn"]
 
 ROWS = 2**22
 """The most agents, over all flips, that are simulated at once."""
@@ -152,7 +152,7 @@ def flipped(question: Question, chance: int, learnt: Learnt) -> Answer:
     points, shares = _points(question, chance, stakes, learnt)
     theta = question.values(differentiated=True)
     wrt = {name: theta[name] for name in question.names}
-    direct = _Direct(question.of)
+    direct = Direct(question.of)
     scores = Scores(points, wrt, question.seed, chance)
     with question.playing(chance, direct, scores):
         question.days_from(theta, question.model.initial(theta), 0, question.days)
@@ -277,7 +277,7 @@ def expanded(state: State, rows: int) -> State:
     return {k: x if x.dim() > 1 else x.expand(rows, *x.shape) for k, x in state.items()}
 
 
-class _Direct(Messenger):
+class Direct(Messenger):
     """Keep what of a tally depends on the parameters where everything that chance decides is held."""
 
     def __init__(self, of: str) -> None:

@@ -17,11 +17,12 @@ from lpmppl.inference.differences import chances, differences, either_value
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.readings import Reading
 from lpmppl.inference.run import alone, checked, drawn, simulated, whole
+from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
 
 __all__ = ["ESTIMATORS", "numbers_of", "sensitivity"]
 
-ESTIMATORS = ("auto", "flips", "differences")
+ESTIMATORS = ("auto", "differences", "flips", "score")
 
 _FEW, _PER_AGENT = 5, 10
 """Differences are the better of the two up to so many parameters, and up to one for so many agents.
@@ -67,7 +68,8 @@ def sensitivity(
         wrt: parameters by name, or "all".
         days: how many days.
         seed: the seed of the agents' chance.
-        estimator: "auto", "flips" or "differences".
+        estimator: "auto", "differences", "flips", or "score" for score functions, for comparison
+            (`lpmppl.effects.handlers.score_function`).
         draws: how many times their chance is drawn, 2 or more; the standard errors are from their spread.
         flips: how many worlds with a flip each draw has.
         step: how far differences go to either side, in standard deviations of the parameter's prior, on the scale on
@@ -112,25 +114,26 @@ def sensitivity(
     reading = Reading(tally, [by] if isinstance(by, str) else list(by), daily, days)
     question = Question(model, centre, names, of, reading, days, seed, acts)
     many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
-    cuts = _cuts(question) if estimator == "flips" or (estimator == "auto" and many) else {}
-    if estimator == "flips" and cuts:
+    by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
+    cuts = _cuts(question) if by_chance else {}
+    if estimator != "auto" and cuts:
         name, where = next(iter(cuts.items()))
         raise InputError(
-            f"parameter {name} enters a decision at {where}, which flips don't see; leave it out of wrt, or ask for "
-            "estimator='auto' or 'differences'"
+            f"parameter {name} enters a decision at {where}, which estimator='{estimator}' doesn't see; leave it out "
+            "of wrt, or ask for 'auto' or 'differences'"
         )
-    flippable = [n for n in names if n not in cuts] if estimator == "flips" or (estimator == "auto" and many) else []
+    flippable = [n for n in names if n not in cuts] if by_chance else []
     others = [n for n in names if n not in flippable]
     ways = {n: either_value(model, centre, n, step) for n in others}
     each = np.zeros((draws, len(reading(np.zeros((days, _cells(tally))))), len(names)))
     typical = np.zeros((draws, each.shape[1]))
     moved = dict.fromkeys(names, False)
     if flippable:
-        for d, answer in enumerate(_flipped(question, flippable, draws, flips)):
-            each[d][:, [names.index(n) for n in flippable]] = answer.value
-            typical[d] = answer.base
-            for k, n in enumerate(flippable):
-                moved[n] |= bool(answer.value[:, k].any())
+        asked = Question(**{**vars(question), "names": flippable})
+        take = _scored if by_chance == "score" else _flipped
+        value, typical = take(asked, draws, flips)
+        each[:, :, [names.index(n) for n in flippable]] = value
+        moved |= {n: bool(value[:, :, k].any()) for k, n in enumerate(flippable)}
     if others:
         for d, chance in enumerate(chances(draws)):
             found, middle = differences(question, chance, list(ways.values()))
@@ -142,13 +145,13 @@ def sensitivity(
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
     result = _dataset(reading, names, each, typical, centre, level)
-    result["estimator"] = ("parameter", ["flips" if n in flippable else "differences" for n in names])
+    result["estimator"] = ("parameter", [by_chance if n in flippable else "differences" for n in names])
     result.attrs |= {
         "of": of,
         "days": days,
         "seed": seed,
         "draws": draws,
-        "flips": flips if flippable else 0,
+        "flips": flips if by_chance == "flips" else 0,
         "step": step,
         "without_effect": [n for n in names if not moved[n]],
         "cuts": [f"{n} at {where}" for n, where in cuts.items()],
@@ -161,13 +164,16 @@ def _cells(tally: xr.DataArray) -> int:
     return math.prod(tally.sizes[d] for d in tally.dims if d not in ("chain", "draw", "day"))
 
 
-def _flipped(question: Question, names: Sequence[str], draws: int, flips: int) -> list[Answer]:
-    """The answers of all draws, each of which learns from those before where flips matter."""
-    asked = Question(**{**vars(question), "names": list(names)})
+def _flipped(question: Question, draws: int, flips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives (D, M, P) and values (D, M) of all draws, each of which learns from those before it."""
     answers: list[Answer] = []
     for chance in chances(draws):
-        answers.append(flipped(asked, chance, learn(asked, answers, flips)))
-    return answers
+        answers.append(flipped(question, chance, learn(question, answers, flips)))
+    return np.array([a.value for a in answers]), np.array([a.base for a in answers])
+
+
+def _scored(question: Question, draws: int, _: int) -> tuple[np.ndarray, np.ndarray]:
+    return scored(question, chances(draws))
 
 
 def _cuts(question: Question) -> dict[str, str]:

@@ -5,6 +5,7 @@ from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
+from lpmppl.effects.handlers.score_function import ScoreFunction
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -17,6 +18,7 @@ __all__ = [
     "Flips",
     "Invariant",
     "Record",
+    "ScoreFunction",
     "Scores",
     "Silenced",
     "Sources",

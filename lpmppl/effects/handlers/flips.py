@@ -27,8 +27,8 @@ from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import Cohort, Sparse, dense
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Field
+from lpmppl.effects.handlers.held import BEFORE, Held, is_chance, place_of
 from lpmppl.effects.handlers.noise import base_of, quantile
-from lpmppl.effects.hazards import accumulate
 from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import LpmError
 
@@ -36,9 +36,6 @@ __all__ = ["BEFORE", "Flip", "Flips", "Scores", "Stakes"]
 
 _AT_ONCE = 32
 """Log-probabilities that are derived in one pass; what came before them is held until then."""
-
-BEFORE = -1
-"""The step of sites that come before the first one, such as who brings the infection."""
 
 
 @dataclass
@@ -79,18 +76,6 @@ class Flip:
         return float((1 - h * (1 - self.left)) * torch.expm1(h) / h)
 
 
-def _at(infer: Mapping[str, Any], name: str) -> tuple[str, int]:
-    return str(infer.get("site", name)), int(infer.get("step", BEFORE))
-
-
-def _is_chance(msg: Message) -> bool:
-    """Whether a site is the chance of a run: an agent's, or the environment's in a step, and not given."""
-    infer = msg["infer"] or {}
-    if msg["is_observed"] or isinstance(msg["fn"], Left) or isinstance(base_of(msg["fn"]), dist.Delta):
-        return False
-    return infer.get("agents") is not None or "step" in infer
-
-
 def _stakes(fn: Any, shape: torch.Size) -> Tensor:
     """How much is at stake for each of a site's values: float64, flat.
 
@@ -123,18 +108,15 @@ class Stakes(Messenger):
         self.by_site: dict[str, dict[int, float]] = defaultdict(dict)
 
     def _pyro_post_sample(self, msg: Message) -> None:
-        if _is_chance(msg):
-            site, step = _at(msg["infer"], msg["name"])
+        if is_chance(msg):
+            site, step = place_of(msg["infer"], msg["name"])
             value = float(_stakes(msg["fn"], msg["value"].shape).sum())
             if value > 0:
                 self.by_site[site][step] = value
 
 
-class Scores(Messenger):
+class Scores(Held):
     """Take the flips on which the choice fell, with the derivatives of their other outcome's log-probability.
-
-    Everything that chance decides is held as it came out, so that a probability's derivative is that of the law given
-    the past, by whatever way the parameters enter it.
 
     Args:
         points: by site and step, where in the running sum of what is at stake the choice fell, increasing.
@@ -142,8 +124,6 @@ class Scores(Messenger):
         seed: the seed of the other outcomes' chance.
         draw: which draw of the noise the run has.
     """
-
-    reads_sparse = True
 
     def __init__(
         self,
@@ -165,24 +145,11 @@ class Scores(Messenger):
             self._derive(site)
         return self._flips
 
-    def _pyro_sample(self, msg: Message) -> None:
-        fn = msg["fn"]
-        if isinstance(fn, Exposure) and "after" not in fn._memo:
-            # The law of the event is that of the step's hazard alone; what came before is as it came out.
-            hazard = fn.hazard.detach() if isinstance(fn.hazard, Field | Tensor) else fn.hazard
-            with torch.no_grad():
-                fn._memo["after"] = accumulate(fn.before.detach(), hazard, fn.at_risk, fn.dt)
-
-    def _pyro_post_sample(self, msg: Message) -> None:
-        value, fn = msg["value"], msg["fn"]
-        if isinstance(value, Sparse):
-            msg["value"] = value = Sparse(value.cohort, value.value.detach())
-        elif isinstance(value, Tensor) and value.requires_grad:
-            msg["value"] = value = value.detach()
-        if isinstance(fn, Left):
-            self._know(msg["name"], value)
-        elif _is_chance(msg) and (key := _at(msg["infer"], msg["name"])) in self.points:
-            self._take(key, msg, value)
+    def _met(self, msg: Message) -> None:
+        if isinstance(msg["fn"], Left):
+            self._know(msg["name"], msg["value"])
+        elif is_chance(msg) and (key := place_of(msg["infer"], msg["name"])) in self.points:
+            self._take(key, msg, msg["value"])
 
     def _know(self, name: str, left: Tensor | Sparse) -> None:
         for flip, place in self._awaiting:
@@ -307,9 +274,9 @@ class Flips(Messenger):
         if isinstance(msg["fn"], Left):
             self._know(str(msg["infer"]["site"]).removesuffix(".left"), msg["value"])
             return
-        if not _is_chance(msg):
+        if not is_chance(msg):
             return
-        site, step = _at(msg["infer"], msg["name"])
+        site, step = place_of(msg["infer"], msg["name"])
         fn, rows = base_of(msg["fn"]), self._due.get((site, step), [])
         if isinstance(fn, Exposure) and self._taken[site]:
             self._come_after_all(site, fn, msg)

@@ -1,0 +1,63 @@
+"""Chance held as it came out, so that what depends on the parameters is each site's law given the past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from lpmppl._compat import Message, Messenger
+from lpmppl.effects.cohorts import Sparse
+from lpmppl.effects.distributions import Exposure, Left
+from lpmppl.effects.fields import Field
+from lpmppl.effects.handlers.noise import base_of
+from lpmppl.effects.hazards import accumulate
+
+__all__ = ["BEFORE", "Held", "is_chance", "place_of"]
+
+BEFORE = -1
+"""The step of sites that come before the first one, such as who brings the infection."""
+
+
+def place_of(infer: Mapping[str, Any], name: str) -> tuple[str, int]:
+    """A site's own name and the number of its step."""
+    return str(infer.get("site", name)), int(infer.get("step", BEFORE))
+
+
+def is_chance(msg: Message) -> bool:
+    """Whether a site is the chance of a run: an agent's, or the environment's in a step, and not given."""
+    infer = msg["infer"] or {}
+    if msg["is_observed"] or isinstance(msg["fn"], Left) or isinstance(base_of(msg["fn"]), dist.Delta):
+        return False
+    return infer.get("agents") is not None or "step" in infer
+
+
+class Held(Messenger):
+    """Hold everything that chance decides as it came out: its values carry no derivative, by whatever way they came.
+
+    It goes inside `ExogenousNoise`. What inherits from it says in `_met` what it does at a site.
+    """
+
+    reads_sparse = True
+
+    def _pyro_sample(self, msg: Message) -> None:
+        fn = msg["fn"]
+        if isinstance(fn, Exposure) and "after" not in fn._memo:
+            # The law of the event is that of the step's hazard alone; what came before is as it came out.
+            hazard = fn.hazard.detach() if isinstance(fn.hazard, Field | Tensor) else fn.hazard
+            with torch.no_grad():
+                fn._memo["after"] = accumulate(fn.before.detach(), hazard, fn.at_risk, fn.dt)
+
+    def _pyro_post_sample(self, msg: Message) -> None:
+        value = msg["value"]
+        if isinstance(value, Sparse):
+            msg["value"] = Sparse(value.cohort, value.value.detach())
+        elif isinstance(value, Tensor) and value.requires_grad:
+            msg["value"] = value.detach()
+        self._met(msg)
+
+    def _met(self, msg: Message) -> None:
+        """Do what is to be done once a site has its value."""
