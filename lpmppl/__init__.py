@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.attribution import attribute_groups as attribute_groups
     from lpmppl.inference.attribution import attribute_layers as attribute_layers
     from lpmppl.inference.attribution import attribute_substeps as attribute_substeps
+    from lpmppl.inference.audit import audit as audit
     from lpmppl.inference.contrasts import contrast as contrast
     from lpmppl.inference.contrasts import cost_per as cost_per
     from lpmppl.inference.contrasts import fates as fates
@@ -44,6 +45,7 @@ _VERBS = {
     "fates": "lpmppl.inference.contrasts",
     "search": "lpmppl.inference.search",
     "sensitivity": "lpmppl.inference.sensitivity",
+    "audit": "lpmppl.inference.audit",
     "global_sensitivity": "lpmppl.inference.global_sensitivity",
     "weigh": "lpmppl.inference.weights",
     "attribute": "lpmppl.inference.attribution",
@@ -57,9 +59,9 @@ _VERBS = {
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "contrast", "cost_per",
-    "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "report", "run", "search",
-    "sensitivity", "weigh",
+    "Act", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit", "contrast",
+    "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "report", "run",
+    "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

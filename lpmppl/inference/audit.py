@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
+from lpmppl.errors import InputError
 from lpmppl.inference.differences import Way, chances, differences, either_side, either_value, slope
 from lpmppl.inference.flipping import Question
+from lpmppl.models.model import Model
 
-__all__ = ["AUDITED", "Audit"]
+__all__ = ["AUDITED", "Audit", "audit"]
 
 AUDITED = 200_000
 """The most agents with whom an estimate is audited."""
@@ -24,6 +27,44 @@ _LARGEST, _DIRECTIONS = 5, 3
 
 _OFF, _ERRORS = 0.1, 3.0
 """By what share of the one, and by how many standard errors, the two must be apart for a warning."""
+
+
+def audit(
+    model: Model, of: str, wrt: str | Collection[str] = "all", days: int = 90, seed: int = 0, **options: Any
+) -> xr.Dataset:
+    """An estimate of derivatives beside central differences of other draws of everybody's chance, over half the step.
+
+    Args:
+        model: the society, of 200,000 agents or fewer.
+        of: the tally.
+        wrt: parameters by name, or "all"; the five with the largest derivatives are audited.
+        days: how many days.
+        seed: the seed of the agents' chance.
+        options: what else `lpmppl.sensitivity` takes, such as `estimator`.
+    Returns:
+        over the audited `parameter`: `value`, `se`, `difference`, `difference_se` and their `ratio`, with its standard
+        error `ratio_se`; over three random `direction`s `along`, `along_se`, `along_difference` and
+        `along_difference_se`; with days and strata where they are kept.
+    Raises:
+        InputError: as `lpmppl.sensitivity` does, and for more than 200,000 agents.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> audit(model, "infections", "beta", 10, draws=2, set={"initial_infected": 0.05})["ratio"].dims
+    ('parameter',)
+    """
+    from lpmppl.inference.sensitivity import sensitivity
+
+    if model.population.size > AUDITED:
+        raise InputError(
+            f"{model.population.size:,} agents are too many for an audit; take the model of {AUDITED:,} or fewer"
+        )
+    found = sensitivity(model, of, wrt, days, seed, **{**options, "audit": True})
+    kept = found.sel(parameter=found.attrs["audited"]).drop_vars(("low", "high", "elasticity", "elasticity_se", "at"))
+    kept["ratio"] = kept["value"] / kept["difference"]
+    relative = (kept["se"] / kept["value"]) ** 2 + (kept["difference_se"] / kept["difference"]) ** 2
+    kept["ratio_se"] = abs(kept["ratio"]) * relative**0.5
+    return kept
 
 
 @dataclass(frozen=True)

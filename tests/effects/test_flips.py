@@ -17,6 +17,7 @@ from lpmppl.effects.handlers.flips import Flip, Scores, Stakes
 from lpmppl.effects.handlers.score_function import ScoreFunction
 from lpmppl.effects.ops import happens, tally
 from lpmppl.errors import InputError, LpmError
+from lpmppl.inference.flipping import Question, _batch
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
 from tests.laws.conftest import MODELS, noise, play
@@ -260,3 +261,17 @@ def play_with_gradients(model, theta):
 
     with DiscreteTime(), noise(), Scores({}, {}, seed=1):
         simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_world_without_its_flip_is_the_run_itself_whatever_is_done_before_and_after(name):
+    model = MODELS[name]()
+    theta = {n: p.default for n, p in model.parameters.items()} | {"initial_infected": 0.05}
+    acts = [["transmission", 0.5, 3], ["transmission", 2.0, 9], ["transmission", 1.0, 12]]
+    question = Question(model, theta, list(theta), "infections", lambda x: x, 16, 2, acts)
+    with torch.no_grad(), question.playing(0) as record:
+        question.days_from(question.values(), model.initial(question.values()), 0, 16)
+    base = question.series(record)
+    for first in (0, 9, 10):
+        worlds = _batch(question, 0, [Flip("nowhere", first, 0, 1.0, 1.0, {}), Flip("nowhere", 11, 0, 1.0, 1.0, {})])
+        assert worlds.shape == (2, *base.shape) and (worlds == base).all() and base.sum() > 0

@@ -135,6 +135,13 @@ def test_the_audit_stands_beside_it_and_warns_where_they_are_apart():
     assert days["difference"].shape == (1, 3, 2) and days["along"].shape == (3, 3, 2)
 
 
+def test_the_audit_alone():
+    found = lpm.audit(Decay(), "left", ["rate", "idle"], 10, draws=6, estimator="flips", flips=40)
+    assert list(found["parameter"].values) == ["rate"] and list(found["estimator"].values) == ["flips"]
+    assert abs(float(found["ratio"][0]) - 1) < 5 * float(found["ratio_se"][0]) < 1
+    assert "at" not in found and found.sizes["direction"] == 3
+
+
 class Stubborn(Decay):
     """A program that reads its parameter as one number: it can't be run with several at once."""
 

@@ -24,7 +24,7 @@ class ScoreFunction(Held):
         \frac{\partial}{\partial \theta} \sum_{i \in t} \log p_i(y_i)
 
     with X to go from step t on and any b that doesn't depend on the run. It is right on any network, and scatters most
-    (Glynn, Commun. ACM 33, 1990, 75).
+    (Glynn, Communications of the ACM 33, 1990, 75).
 
     Args:
         parameters: the parameters, with `requires_grad`.
