@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmppl.cli.folder import RunFolder
-from lpmppl.cli.interrupted import Interrupted
-from lpmppl.cli.machine import check_memory, peak_rss_mb
+from lpmppl.cli import options
+from lpmppl.cli.folder import RunFolder, whole_or_nothing
+from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
-from lpmppl.cli.simulate import explicitly_given, keep, made, opening, origin, people_for
-from lpmppl.cli.spelling import interventions, policies, settings
-from lpmppl.errors import InputError, LpmError
+from lpmppl.cli.simulate import asked_of, keep, made, opening, people_of
+from lpmppl.cli.spelling import policies
+from lpmppl.cli.summary import closing
+from lpmppl.errors import InputError
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -40,9 +39,9 @@ def counterfactual(
         ),
     ] = None,
     factorial: Annotated[bool, typer.Option(help="Combine the policies with each other in every way.")] = False,
-    model: Annotated[str, typer.Option(help="pandemic, seirm or sir, as for simulate.")] = "pandemic",
-    agents: Annotated[int, typer.Option(help="How many people.")] = 8_400_000,
-    days: Annotated[int, typer.Option(help="How many days.")] = 90,
+    model: options.Model = "pandemic",
+    agents: options.People = 8_400_000,
+    days: options.Days = 90,
     draws: Annotated[
         int | None,
         typer.Option(help="Draw parameters and chance this many times; by default once, at the defaults."),
@@ -51,7 +50,7 @@ def counterfactual(
     posterior: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw parameters from the posterior in this results.nc.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Chance of the run. The same seed gives the same numbers.")] = 0,
+    seed: options.Seed = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Give a parameter this value. Repeat for more."),
@@ -60,18 +59,12 @@ def counterfactual(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE@DAY", help="What is done in every world. Repeat for more."),
     ] = None,
-    start: Annotated[str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic.")] = "",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on one line, and nothing else on stdout.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
-    population: Annotated[
-        Path | None, typer.Option(metavar="P.zarr", help="Use this saved population instead of building one.")
-    ] = None,
-    population_seed: Annotated[int, typer.Option(help="Chance of the population's making.")] = 0,
+    start: options.Start = "",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+    device: options.Device = "cpu",
+    population: options.Saved = None,
+    population_seed: options.PopulationSeed = 0,
 ) -> None:
     """Say what policies would have done, among the same people with the same chance.
 
@@ -93,37 +86,13 @@ def counterfactual(
 
     [cyan]lpmppl counterfactual nyc --agents 100000 --do "stringency=80@admissions/week>5<2"[/]
     """
-    explicit = explicitly_given(context)
     if not do:
         raise InputError("there is no policy: say one, such as --do stimulus=500@30")
     chosen = policies(do)
-    asked = Settings(
-        name=name,
-        saved=str(population.absolute()) if population else "",
-        model=model,
-        agents=None if population and "agents" not in explicit else agents,
-        days=days,
-        seed=seed,
-        population_seed=population_seed,
-        device=device,
-        set=settings(set_ or []),
-        intervene=tuple(interventions(intervene or [])),
-        start=start,
-    )
+    asked = asked_of(context)
     folder = RunFolder.claim(out, {**opening(asked), "policies": list(do)}) if out else None
-    try:
+    with whole_or_nothing(folder, "a counterfactual"):
         outcome = compute(asked, chosen, factorial, draws, replicates, posterior, folder)
-    except KeyboardInterrupt:
-        if folder:
-            folder.abandon()
-        raise Interrupted("interrupted; a counterfactual keeps nothing until it is done") from None
-    except (LpmError, OSError):
-        if folder:
-            folder.abandon()
-        raise
-    finally:
-        if folder:
-            folder.unlock()
     if as_json:
         print(json.dumps(outcome))
     else:
@@ -140,19 +109,12 @@ def compute(
     folder: RunFolder | None,
 ) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
-    from lpmppl.cli.waiting import waiting
     from lpmppl.inference.counterfactual import counterfactual as ask
     from lpmppl.report import datatree
     from lpmppl.report.tables import totals
 
     fitted = datatree.load(posterior) if posterior else None
-    began = time.perf_counter()
-    with waiting("Preparing the population"):
-        people = people_for(asked)
-    check_memory(people.size, worlds=1 + (2 ** len(chosen) - 1 if factorial else len(chosen)))
-    prepared = time.perf_counter() - began
-    if folder:
-        folder.write({"settings": replace(asked, agents=people.size).record(), "data": origin(people)})
+    people, prepared = people_of(asked, folder, 1 + (2 ** len(chosen) - 1 if factorial else len(chosen)))
     tree = ask(
         made(asked, people),
         chosen,
@@ -223,13 +185,7 @@ def show(outcome: dict[str, Any]) -> None:
             span = [f"{amount(x['low'])} to {amount(x['high'])}"] if drawn else []
             table.add_row(name, amount(x["mean"]), *span)
         console.print(table)
-    console.print(
-        f"simulated in {outcome['seconds']:,.1f} s (population: {outcome['population_seconds']:,.1f} s), "
-        f"peak memory {outcome['peak_rss_mb']:,.0f} MB",
-        highlight=False,
-    )
-    if "out" in outcome:
-        console.print(f"report: {outcome['out']}/report.html", highlight=False, soft_wrap=True, markup=False)
+    closing(console, outcome)
 
 
 def amount(value: float) -> str:

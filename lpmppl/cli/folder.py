@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lpmppl.errors import InputError
+from lpmppl.cli.interrupted import Interrupted
+from lpmppl.errors import InputError, LpmError
 from lpmppl.report.atomic import PART, replacing
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "whole_or_nothing"]
+
+_ONCE = {"policies": "a counterfactual", "sensitivity": "a sensitivity"}
+"""What can't be taken up again, by what its record has and a simulation's hasn't."""
 
 
 class RunFolder:
@@ -53,7 +57,7 @@ class RunFolder:
         if path.is_file():
             raise InputError(f"--out {path} is a file: choose a new folder")
         if path.is_dir() and any(not entry.name.endswith(PART) for entry in path.iterdir()):
-            resumable = (path / "run.json").is_file() and "policies" not in record
+            resumable = (path / "run.json").is_file() and not _ONCE.keys() & record.keys()
             on = f", or go on with --resume {path}" if resumable else ""
             raise InputError(f"--out {path} exists and isn't empty: choose a new folder{on}")
         new = [p for p in (path, *path.parents) if not p.exists()]
@@ -87,8 +91,8 @@ class RunFolder:
             raise InputError(
                 f"--resume {path}: run.json there is damaged or not of lpmppl: start anew with --out"
             ) from None
-        if "policies" in folder.record:
-            raise InputError(f"--resume {path}: a counterfactual can't be taken up again: start it anew with --out")
+        for key in _ONCE.keys() & folder.record.keys():
+            raise InputError(f"--resume {path}: {_ONCE[key]} can't be taken up again: start it anew with --out")
         if status == "done":
             folder.checkpoint.unlink(missing_ok=True)
             raise InputError(f"--resume {path}: this run is done, {folder.remains()}")
@@ -148,3 +152,21 @@ class RunFolder:
         for made in self._made:
             with suppress(OSError):
                 made.rmdir()
+
+
+@contextmanager
+def whole_or_nothing(folder: RunFolder | None, what: str) -> Iterator[None]:
+    """Abandon the folder of what is interrupted or fails, since it can't be taken up again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder:
+            folder.abandon()
+        raise Interrupted(f"interrupted; {what} keeps nothing until it is done") from None
+    except (LpmError, OSError):
+        if folder:
+            folder.abandon()
+        raise
+    finally:
+        if folder:
+            folder.unlock()

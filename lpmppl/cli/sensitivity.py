@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmppl.cli.folder import RunFolder
-from lpmppl.cli.interrupted import Interrupted
+from lpmppl.cli import options
+from lpmppl.cli.folder import RunFolder, whole_or_nothing
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
-from lpmppl.cli.simulate import explicitly_given, keep, made, opening, origin, people_for
-from lpmppl.cli.spelling import interventions, settings
-from lpmppl.errors import LpmError
+from lpmppl.cli.simulate import asked_of, keep, made, opening, people_of
+from lpmppl.cli.summary import closing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,15 +27,15 @@ def sensitivity(
     name: Annotated[str, typer.Argument(metavar="POPULATION", help="Whom to ask about.")] = "nyc",
     of: Annotated[str, typer.Option(metavar="TALLY", help="The tally whose derivatives are wanted.")] = "deaths",
     wrt: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A parameter, or all. Repeat for more.")] = None,
-    model: Annotated[str, typer.Option(help="pandemic, seirm or sir, as for simulate.")] = "pandemic",
-    agents: Annotated[int, typer.Option(help="How many people.")] = 8_400_000,
-    days: Annotated[int, typer.Option(help="How many days.")] = 90,
+    model: options.Model = "pandemic",
+    agents: options.People = 8_400_000,
+    days: options.Days = 90,
     draws: Annotated[int, typer.Option(help="How many times everybody's chance is drawn.")] = 4,
     estimator: Annotated[str, typer.Option(help="auto, differences, flips or score.")] = "auto",
     audit: Annotated[
         bool, typer.Option(help="Hold the largest derivatives against differences of other draws.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Chance of the run. The same seed gives the same numbers.")] = 0,
+    seed: options.Seed = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Take derivatives at this value. Repeat for more."),
@@ -47,18 +44,12 @@ def sensitivity(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE@DAY", help="What is done in every run. Repeat for more."),
     ] = None,
-    start: Annotated[str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic.")] = "",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on one line, and nothing else on stdout.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
-    population: Annotated[
-        Path | None, typer.Option(metavar="P.zarr", help="Use this saved population instead of building one.")
-    ] = None,
-    population_seed: Annotated[int, typer.Option(help="Chance of the population's making.")] = 0,
+    start: options.Start = "",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+    device: options.Device = "cpu",
+    population: options.Saved = None,
+    population_seed: options.PopulationSeed = 0,
 ) -> None:
     """Say how a tally moves with each parameter, with standard errors, and how right that is.
 
@@ -75,36 +66,12 @@ def sensitivity(
 
     [cyan]lpmppl sensitivity nyc --agents 100000 --of deaths --wrt beta --wrt home --json[/]
     """
-    explicit = explicitly_given(context)
     names = wrt or ["all"]
-    asked = Settings(
-        name=name,
-        saved=str(population.absolute()) if population else "",
-        model=model,
-        agents=None if population and "agents" not in explicit else agents,
-        days=days,
-        seed=seed,
-        population_seed=population_seed,
-        device=device,
-        set=settings(set_ or []),
-        intervene=tuple(interventions(intervene or [])),
-        start=start,
-    )
+    asked = asked_of(context)
     question = {"of": of, "wrt": "all" if names == ["all"] else names, "draws": draws, "estimator": estimator}
     folder = RunFolder.claim(out, {**opening(asked), "sensitivity": question}) if out else None
-    try:
+    with whole_or_nothing(folder, "a sensitivity"):
         outcome = compute(asked, {**question, "audit": audit}, folder)
-    except KeyboardInterrupt:
-        if folder:
-            folder.abandon()
-        raise Interrupted("interrupted; a sensitivity keeps nothing until it is done") from None
-    except (LpmError, OSError):
-        if folder:
-            folder.abandon()
-        raise
-    finally:
-        if folder:
-            folder.unlock()
     if as_json:
         print(json.dumps(outcome))
     else:
@@ -120,12 +87,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None)
     from lpmppl.inference.sensitivity import sensitivity as ask
     from lpmppl.report.tables import totals
 
-    began = time.perf_counter()
-    with waiting("Preparing the population"):
-        people = people_for(asked)
-    prepared = time.perf_counter() - began
-    if folder:
-        folder.write({"settings": replace(asked, agents=people.size).record(), "data": origin(people)})
+    people, prepared = people_of(asked, folder)
     model = made(asked, people)
     given: dict[str, Any] = {"set": dict(asked.set), "interventions": list(asked.intervene)}
     began = time.perf_counter()
@@ -191,10 +153,4 @@ def show(outcome: dict[str, Any]) -> None:
     console.print(table)
     if outcome["without_effect"]:
         console.print(f"without effect: {', '.join(outcome['without_effect'])}", highlight=False)
-    console.print(
-        f"computed in {outcome['seconds']:,.1f} s (population: {outcome['population_seconds']:,.1f} s), "
-        f"peak memory {outcome['peak_rss_mb']:,.0f} MB",
-        highlight=False,
-    )
-    if "out" in outcome:
-        console.print(f"report: {outcome['out']}/report.html", highlight=False, soft_wrap=True, markup=False)
+    closing(console, outcome, "computed")

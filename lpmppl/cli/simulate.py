@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpmppl.cli import options
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
@@ -46,8 +47,8 @@ def simulate(
     agents: Annotated[
         int, typer.Option(help="How many people; fewer than the city has are a proportional sample.")
     ] = 8_400_000,
-    days: Annotated[int, typer.Option(help="How many days.")] = 90,
-    seed: Annotated[int, typer.Option(help="Chance of the run. The same seed gives the same numbers.")] = 0,
+    days: options.Days = 90,
+    seed: options.Seed = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Give a parameter this value. Repeat for more."),
@@ -61,23 +62,17 @@ def simulate(
     start: Annotated[
         str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic; by default 2020-03-01.")
     ] = "",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")
-    ] = None,
+    out: options.Out = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run in this folder.")
     ] = None,
     checkpoint_every: Annotated[
         int, typer.Option(min=1, metavar="DAYS", help="With --out, days between checkpoints.")
     ] = 30,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on one line, and nothing else on stdout.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
-    population: Annotated[
-        Path | None, typer.Option(metavar="P.zarr", help="Use this saved population instead of building one.")
-    ] = None,
-    population_seed: Annotated[int, typer.Option(help="Chance of the population's making.")] = 0,
+    as_json: options.AsJson = False,
+    device: options.Device = "cpu",
+    population: options.Saved = None,
+    population_seed: options.PopulationSeed = 0,
 ) -> None:
     """Simulate an epidemic among the people of a city, day by day.
 
@@ -107,19 +102,7 @@ def simulate(
     [cyan]lpmppl simulate --resume runs/nyc[/]
     """
     explicit = explicitly_given(context)
-    asked = Settings(
-        name=name,
-        saved=str(population.absolute()) if population else "",
-        model=model,
-        agents=None if population and "agents" not in explicit else agents,
-        days=days,
-        seed=seed,
-        population_seed=population_seed,
-        device=device,
-        set=settings(set_ or []),
-        intervene=tuple(interventions(intervene or [])),
-        start=start,
-    )
+    asked = asked_of(context)
     folder = None
     try:
         if resume:
@@ -145,6 +128,19 @@ def simulate(
         print(json.dumps(outcome))
     else:
         show(outcome)
+
+
+def asked_of(context: typer.Context) -> Settings:
+    """What a command line asks for, in the options that all commands share."""
+    given, explicit = context.params, explicitly_given(context)
+    population = given["population"]
+    return Settings(
+        **{key: given[key] for key in ("name", "model", "days", "seed", "population_seed", "device", "start")},
+        saved=str(population.absolute()) if population else "",
+        agents=None if population and "agents" not in explicit else given["agents"],
+        set=settings(given["set_"] or []),
+        intervene=tuple(interventions(given["intervene"] or [])),
+    )
 
 
 def explicitly_given(context: typer.Context) -> set[str]:
@@ -203,6 +199,21 @@ def people_for(asked: Settings) -> Population:
     return population
 
 
+def people_of(asked: Settings, folder: RunFolder | None, worlds: int = 1) -> tuple[Population, float]:
+    """Get the people ready for so many worlds, note in `folder` what they were built from, and say how long it took."""
+    from lpmppl.cli.waiting import waiting
+
+    began = time.perf_counter()
+    with waiting("Preparing the population"):
+        population = people_for(asked)
+    if worlds > 1:
+        check_memory(population.size, worlds=worlds)
+    prepared = time.perf_counter() - began
+    if folder:
+        begin(folder, replace(asked, agents=population.size), origin(population))
+    return population, prepared
+
+
 def origin(population: Population) -> dict[str, Any]:
     """Give what a population was built from: builder, size, seed, and its tables with their checksum."""
     from lpmppl.data.provenance import provenance
@@ -213,15 +224,9 @@ def origin(population: Population) -> dict[str, Any]:
 
 def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
-    from lpmppl.cli.waiting import waiting
     from lpmppl.report.tables import of_people, tallies, totals
 
-    began = time.perf_counter()
-    with waiting("Preparing the population"):
-        population = people_for(asked)
-    prepared = time.perf_counter() - began
-    if folder:
-        begin(folder, replace(asked, agents=population.size), origin(population))
+    population, prepared = people_of(asked, folder)
     tree = simulated(asked, population, folder, every)
     outcome = {
         "population": asked.name,

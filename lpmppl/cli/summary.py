@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["show"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["closing", "show"]
+
+
+def closing(console: Console, outcome: Mapping[str, Any], done: str = "simulated") -> None:
+    """Print what an outcome took, and where its files are."""
+    console.print(
+        f"{done} in {outcome['seconds']:,.1f} s (population: {outcome['population_seconds']:,.1f} s), "
+        f"peak memory {outcome['peak_rss_mb']:,.0f} MB",
+        highlight=False,
+    )
+    if "out" in outcome:
+        console.print(f"report: {outcome['out']}/report.html", highlight=False, soft_wrap=True, markup=False)
 
 
 def show(outcome: Mapping[str, Any]) -> None:
@@ -26,10 +40,4 @@ def show(outcome: Mapping[str, Any]) -> None:
     console = Console()
     console.print(f"{what}: {agents:,} people, {outcome['days']} days, seed {outcome['seed']}", highlight=False)
     console.print(table)
-    console.print(
-        f"simulated in {outcome['seconds']:,.1f} s (population: {outcome['population_seconds']:,.1f} s), "
-        f"peak memory {outcome['peak_rss_mb']:,.0f} MB",
-        highlight=False,
-    )
-    if "out" in outcome:
-        console.print(f"report: {outcome['out']}/report.html", highlight=False, soft_wrap=True, markup=False)
+    closing(console, outcome)

@@ -48,14 +48,18 @@ def ring_sum(integers: Tensor | Sparse, network: Network | None, onto: Tensor | 
     Returns:
         the totals, shape (…, G), with G = 1 for the whole population.
     """
+    return _summed(integers, network, onto)
+
+
+def _summed(x: Tensor | Sparse, network: Network | None, onto: Tensor | None = None) -> Tensor:
     if network is not None:
-        return network.total(integers, onto)
-    if isinstance(integers, Sparse):
-        cohort = integers.cohort
-        total = integers.value.new_zeros(cohort.shape[:-1].numel()).index_add_(0, cohort.row, integers.value)
+        return network.total(x, onto)
+    if isinstance(x, Sparse):
+        cohort = x.cohort
+        total = x.value.new_zeros(cohort.shape[:-1].numel()).index_add_(0, cohort.row, x.value)
         total = total.reshape(*cohort.shape[:-1], 1)
     else:
-        total = integers.sum(-1, keepdim=True, dtype=integers.dtype)
+        total = x.sum(-1, keepdim=True, dtype=x.dtype)
     return total if onto is None else onto + total
 
 
@@ -150,7 +154,7 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
     if not tangent:
         return _field(total, network, reduce)
     # Integers carry no tangent: a sum that is zero in value runs beside them and does.
-    ghost = network.total(_ghost(message)) / network.quantum
+    ghost = _summed(_ghost(message), network) / network.quantum
     if before is not None and differentiated(before):
         ghost = ghost + (before - before.detach())
     return _field(total + ghost.double(), network, reduce)
@@ -221,11 +225,7 @@ def tally(
         message, x = (few := Cohort.of(message)).carrying(1), few.where.new_ones(len(few))
     whole = quantise(x, unit, torch.int64)
     integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
-    ghost = None
-    if differentiated(x):
-        beside = _ghost(message)
-        ghost = (beside.dense() if isinstance(beside, Sparse) else beside) / unit
-        ghost = ghost.sum(-1, keepdim=True) if by is None else by.total(ghost)
+    ghost = _summed(_ghost(message), by) / unit if differentiated(x) else None
     if onto is not None and onto.is_floating_point():
         ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
         onto = onto.detach().round().to(torch.int64)

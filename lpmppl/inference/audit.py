@@ -138,9 +138,10 @@ class Audit:
             errors = here["se" if mine == "value" else "along_se"], here[f"{other}_se"]
             error = math.sqrt(sum(float((e**2).sum()) for e in errors))
             if abs(value - against) > max(_OFF * abs(against), far * error):
+                errors_apart = abs(value - against) / error if error else math.inf
                 warnings.warn(
                     f"the derivative {which} is {value:.4g}, but {against:.4g} by differences of other draws over half "
-                    f"the step, {abs(value - against) / error:.1f} standard errors apart; take more draws, a smaller "
-                    "step or estimator='differences'",
+                    f"the step, {errors_apart:.1f} standard errors apart; take more draws, a smaller step or "
+                    "estimator='differences'",
                     stacklevel=4,
                 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import biject_to
 
@@ -40,9 +42,11 @@ def differences(question: Question, chance: int, ways: Sequence[Way]) -> tuple[n
         differences of shape (ways, M), and the mean of all sides, shape (M,).
     """
     sides = [side for above, below, _ in ways for side in (above, below)]
-    rows = max(2, ROWS // question.model.population.size) if _takes_rows(question, sides) else 1
-    parts = [_together(question, chance, sides[k : k + rows]) for k in range(0, len(sides), rows)]
-    found = np.concatenate(parts).astype(float)
+    rows = max(2, ROWS // question.model.population.size)
+    batches = [sides[k : k + rows] for k in range(0, len(sides), rows)]
+    if not _takes_rows(question, batches):
+        batches = [[side] for side in sides]
+    found = np.concatenate([_together(question, chance, batch) for batch in batches]).astype(float)
     width = np.array([distance for _, _, distance in ways])
     return (found[::2] - found[1::2]) / width[:, None], found.mean(0)
 
@@ -66,21 +70,25 @@ def _recorded(question: Question, chance: int, sides: Sequence[Mapping[str, floa
     return record
 
 
-def _takes_rows(question: Question, sides: Sequence[Mapping[str, float]]) -> bool:
+def _takes_rows(question: Question, batches: Sequence[Sequence[Mapping[str, float]]]) -> bool:
     """Whether the model takes parameters in rows, and makes of each row what it makes of it alone.
 
     A program that reads a parameter as one number can't, or worse, makes the same of all rows.
     """
-    key = tuple(sorted({name for side in sides for name in side}))
+    key = tuple(sorted({name for batch in batches for side in batch for name in side}))
     known = _TAKES_ROWS.setdefault(question.model, {})
     if key not in known:
-        days = min(_TRIAL, question.days)
         try:
-            rows = _recorded(question, 0, sides, days)
-            known[key] = all(_same(rows, _recorded(question, 0, [side], days), k) for k, side in enumerate(sides))
+            known[key] = all(_alike(question, batch) for batch in batches)
         except (RuntimeError, ValueError, IndexError, TypeError, LpmError):
             known[key] = False
     return known[key]
+
+
+def _alike(question: Question, batch: Sequence[Mapping[str, float]]) -> bool:
+    days = min(_TRIAL, question.days)
+    rows = _recorded(question, 0, batch, days)
+    return all(_same(rows, _recorded(question, 0, [side], days), k) for k, side in enumerate(batch))
 
 
 def _same(rows: Record, alone: Record, row: int) -> bool:
@@ -97,7 +105,11 @@ def _same(rows: Record, alone: Record, row: int) -> bool:
 
 def spread(model: Model, name: str) -> float:
     """The standard deviation of a parameter's prior on the scale on which it is unbounded."""
-    prior = model.parameters[name].prior
+    return _spread(model.parameters[name].prior)
+
+
+@lru_cache(maxsize=1024)
+def _spread(prior: TorchDistributionMixin) -> float:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         found = biject_to(prior.support).inv(prior.sample((_PRIOR_DRAWS,)).double())

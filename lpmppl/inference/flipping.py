@@ -6,25 +6,23 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from chirho.dynamical.handlers.interruption import StaticIntervention
 from torch import Tensor
 
-from lpmppl._compat import Messenger, handler_stack
-from lpmppl.effects.handlers.behaviour import Utility
-from lpmppl.effects.handlers.flips import BEFORE, Flip, Flips, Scores, Stakes
-from lpmppl.effects.handlers.noise import ExogenousNoise
+from lpmppl._compat import Messenger
+from lpmppl.effects.handlers.flips import Flip, Flips, Scores, Stakes
+from lpmppl.effects.handlers.held import BEFORE, slopes
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.effects.ops import simulate
 from lpmppl.inference.results import day_by_day
-from lpmppl.inference.run import ONE_AT_A_TIME
+from lpmppl.inference.run import playing
 from lpmppl.models.model import Model
 from lpmppl.typing import State
 
@@ -67,22 +65,12 @@ class Question:
     seed: int
     acts: Sequence[Sequence[Any]] = ()
 
-    @contextmanager
-    def playing(self, chance: int, *inside: Messenger, first: int = 0, last: int | None = None) -> Iterator[Record]:
+    def playing(
+        self, chance: int, *inside: Messenger, first: int = 0, last: int | None = None
+    ) -> AbstractContextManager[Record]:
         """The handlers of a run, or of its days `first` to `last`."""
-        last = self.days if last is None else last
-        with ONE_AT_A_TIME, ExitStack() as stack:
-            record = stack.enter_context(Record())
-            stack.enter_context(DiscreteTime())
-            stack.enter_context(ExogenousNoise(self.seed, chance))
-            if self.model.behaviour and not any(hasattr(h, "_pyro_decide") for h in handler_stack()):
-                stack.enter_context(Utility(self.model.behaviour))
-            for handler in inside:
-                stack.enter_context(handler)
-            for name, value, day in self.acts:
-                if first <= day < last:
-                    stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
-            yield record
+        acts = [act for act in self.acts if first <= act[2] < (self.days if last is None else last)]
+        return playing(self.model, self.seed, chance, acts, DiscreteTime(), inside=inside)
 
     def values(self, *, differentiated: bool = False) -> dict[str, Tensor]:
         device = self.model.population.device
@@ -301,11 +289,7 @@ class Direct(Messenger):
             for g in range(entry.shape[-1] if entry.requires_grad else 0):
                 one = np.zeros_like(base, dtype=float)
                 one[day : following if self.stock else day + 1, ..., g] = 1.0
-                found = torch.autograd.grad(
-                    entry[..., g].sum(), list(wrt.values()), retain_graph=True, allow_unused=True
-                )
-                slopes = np.array([0.0 if x is None else float(x) for x in found])
-                out += question.read(one)[:, None] * slopes[None, :]
+                out += question.read(one)[:, None] * slopes(entry[..., g].sum(), wrt).numpy()[None, :]
         return out
 
 

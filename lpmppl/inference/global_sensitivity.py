@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from lpmppl.errors import InputError, nearest
+from lpmppl.errors import InputError
 from lpmppl.inference.differences import differences, either_side
 from lpmppl.inference.flipping import Question
-from lpmppl.inference.readings import Reading
-from lpmppl.inference.run import alone, checked, drawn, simulated, whole
+from lpmppl.inference.readings import reading_of
+from lpmppl.inference.run import alone, checked, drawn, whole
 from lpmppl.inference.sensitivity import numbers_of
 from lpmppl.models.model import Model
 
@@ -68,15 +68,12 @@ def global_sensitivity(
     days, seed, points = int(days), int(seed), whole("points", points, 2)
     if not 0.0 < step < math.inf:
         raise InputError(f"step={step} was given; give a step above 0")
-    if of not in model.tallies:
-        raise InputError(nearest("tally", of, model.tallies))
     names = numbers_of(model, wrt)
     if twice := [n for n in names if n in fixed]:
         raise InputError(f"parameter {twice[0]} is set and asked for; leave it out of set or of wrt")
     (centre,) = drawn(model, fixed, None, seed)
     thetas = [{**centre, **{n: theta[n] for n in names}} for theta in drawn(model, fixed, points, seed)]
-    tally = simulated(model, [centre], [0], 1, seed)["prior_predictive"].to_dataset()[of]
-    reading = Reading(tally, [], False, days)
+    reading = reading_of(model, of, centre, days)
     slopes, levels = np.zeros((points, 2, len(names))), np.zeros((points, 2))
     for k, theta in enumerate(thetas):
         question = Question(model, theta, names, of, reading, days, seed, acts)

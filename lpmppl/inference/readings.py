@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,10 @@ import xarray as xr
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.results import in_all
+from lpmppl.inference.run import simulated
+from lpmppl.models.model import Model
 
-__all__ = ["Reading"]
+__all__ = ["Reading", "reading_of"]
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,16 @@ class Reading:
         if not self.daily:
             full = full[-1] if self.tally.attrs["kind"] == "stock" else full.sum(0)
         return np.asarray(full).reshape(-1)
+
+
+def reading_of(
+    model: Model, of: str, theta: Mapping[str, float], days: int, by: Sequence[str] = (), daily: bool = False
+) -> Reading:
+    """The reading of a model's tally, whose strata one day shows.
+
+    Raises:
+        InputError: for a tally or stratum that there isn't.
+    """
+    if of not in model.tallies:
+        raise InputError(nearest("tally", of, model.tallies))
+    return Reading(simulated(model, [theta], [0], 1, 0)["prior_predictive"].to_dataset()[of], by, daily, days)

@@ -22,7 +22,7 @@ import xarray as xr
 from chirho.counterfactual.handlers.counterfactual import BaseCounterfactualMessenger
 from chirho.dynamical.handlers.interruption import StaticIntervention
 
-from lpmppl._compat import Interruption, handler_stack, interruptions_renewed
+from lpmppl._compat import Interruption, Messenger, handler_stack, interruptions_renewed
 from lpmppl.effects.handlers.behaviour import Utility
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
@@ -34,10 +34,10 @@ from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
-__all__ = ["ONE_AT_A_TIME", "Simulation", "alone", "checked", "create", "drawn", "run", "setting", "simulated", "whole"]
+__all__ = ["Simulation", "alone", "checked", "create", "drawn", "playing", "run", "setting", "simulated", "whole"]
 
 Act = tuple[str, float | str, int]
-ONE_AT_A_TIME = threading.RLock()
+_ONE_AT_A_TIME = threading.RLock()
 """Pyro's handlers are one stack for all threads."""
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -138,21 +138,15 @@ def simulated(
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))
-    with ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
+    with _ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
         for number, (values, chance) in enumerate(zip(thetas, chances, strict=True)):
             theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
             renew()
-            with ExitStack() as stack:
-                records.append(stack.enter_context(Record()))
-                if who is not None:
-                    stack.enter_context(who.handler())
-                done = None if tick is None else lambda n, _, before=number * days: tick(before + n)
-                stack.enter_context(DiscreteTime(progress=done, tag=tag, **solver))
-                stack.enter_context(ExogenousNoise(seed, chance))
-                if model.behaviour and not any(hasattr(h, "_pyro_decide") for h in handler_stack()):
-                    stack.enter_context(Utility(model.behaviour))
-                for name, value, day in acts:
-                    stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
+            done = None if tick is None else lambda n, _, before=number * days: tick(before + n)
+            clock = DiscreteTime(progress=done, tag=tag, **solver)
+            outside = () if who is None else (who.handler(),)
+            with playing(model, seed, chance, acts, clock, outside) as record:
+                records.append(record)
                 simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
     said = {
         "agents": model.population.size,
@@ -174,6 +168,42 @@ def simulated(
     if who is not None:
         tree["sources"] = xr.DataTree(who.dataset(days))
     return tree
+
+
+@contextmanager
+def playing(
+    model: Model,
+    seed: int,
+    chance: int,
+    acts: Sequence[Sequence[Any]],
+    solver: DiscreteTime,
+    outside: Sequence[Messenger] = (),
+    inside: Sequence[Messenger] = (),
+) -> Iterator[Record]:
+    """The handlers of a run, with the record of its tallies; one run at a time.
+
+    Args:
+        model: the society.
+        seed: the seed of the agents' chance.
+        chance: which draw of it.
+        acts: interventions: name, value and day.
+        solver: the solver.
+        outside: handlers that stand outside the solver.
+        inside: handlers that stand inside the agents' noise.
+    """
+    with _ONE_AT_A_TIME, ExitStack() as stack:
+        record = stack.enter_context(Record())
+        for handler in outside:
+            stack.enter_context(handler)
+        stack.enter_context(solver)
+        stack.enter_context(ExogenousNoise(seed, chance))
+        if model.behaviour and not any(hasattr(h, "_pyro_decide") for h in handler_stack()):
+            stack.enter_context(Utility(model.behaviour))
+        for handler in inside:
+            stack.enter_context(handler)
+        for name, value, day in acts:
+            stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
+        yield record
 
 
 def checked(

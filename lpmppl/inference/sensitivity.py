@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from lpmppl.effects.handlers.cuts import Cuts
-from lpmppl.effects.handlers.flips import Scores
+from lpmppl.effects.handlers.held import Held
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.audit import AUDITED, Audit
 from lpmppl.inference.differences import chances, differences, either_value
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
-from lpmppl.inference.readings import Reading
-from lpmppl.inference.run import alone, checked, drawn, simulated, whole
+from lpmppl.inference.readings import Reading, reading_of
+from lpmppl.inference.run import alone, checked, drawn, whole
 from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
 
@@ -104,14 +105,11 @@ def sensitivity(
     days, seed, draws, flips = int(days), int(seed), whole("draws", draws, 2), whole("flips", flips, 1)
     if not 0.0 < step < math.inf or not 0.0 < level < 1.0:
         raise InputError(f"step={step} and level={level} were given; give a step above 0 and a level between 0 and 1")
-    if of not in model.tallies:
-        raise InputError(nearest("tally", of, model.tallies))
     if estimator not in ESTIMATORS:
         raise InputError(nearest("estimator", estimator, ESTIMATORS))
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
-    tally = simulated(model, [centre], [0], 1, seed)["prior_predictive"].to_dataset()[of]
-    reading = Reading(tally, [by] if isinstance(by, str) else list(by), daily, days)
+    reading = reading_of(model, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
     question = Question(model, centre, names, of, reading, days, seed, acts)
     many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
     by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
@@ -124,23 +122,18 @@ def sensitivity(
         )
     flippable = [n for n in names if n not in cuts] if by_chance else []
     others = [n for n in names if n not in flippable]
-    ways = {n: either_value(model, centre, n, step) for n in others}
-    each = np.zeros((draws, len(reading(np.zeros((days, _cells(tally))))), len(names)))
-    typical = np.zeros((draws, each.shape[1]))
-    moved = dict.fromkeys(names, False)
-    if flippable:
-        asked = Question(**{**vars(question), "names": flippable})
-        take = _scored if by_chance == "score" else _flipped
-        value, typical = take(asked, draws, flips)
-        each[:, :, [names.index(n) for n in flippable]] = value
-        moved |= {n: bool(value[:, :, k].any()) for k, n in enumerate(flippable)}
+    ways = [either_value(model, centre, n, step) for n in others]
+    each = np.zeros((draws, math.prod(reading.shape), len(names)))
+    typical = np.zeros(each.shape[:2])
     if others:
         for d, chance in enumerate(chances(draws)):
-            found, middle = differences(question, chance, list(ways.values()))
+            found, typical[d] = differences(question, chance, ways)
             each[d][:, [names.index(n) for n in others]] = found.T
-            typical[d] = typical[d] if flippable else middle
-            for k, n in enumerate(others):
-                moved[n] |= bool(found[k].any())
+    if flippable:
+        asked = replace(question, names=flippable)
+        by_score = by_chance == "score"
+        value, typical = scored(asked, chances(draws)) if by_score else _flipped(asked, draws, flips)
+        each[:, :, [names.index(n) for n in flippable]] = value
     if not np.isfinite(each).all():
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
@@ -153,15 +146,11 @@ def sensitivity(
         "draws": draws,
         "flips": flips if by_chance == "flips" else 0,
         "step": step,
-        "without_effect": [n for n in names if not moved[n]],
+        "without_effect": [n for k, n in enumerate(names) if not each[:, :, k].any()],
         "cuts": [f"{n} at {where}" for n, where in cuts.items()],
     }
     checks = Audit(question, each, step / 2, draws, reading.shape)
     return checks.of(result, audit and model.population.size <= AUDITED)
-
-
-def _cells(tally: xr.DataArray) -> int:
-    return math.prod(tally.sizes[d] for d in tally.dims if d not in ("chain", "draw", "day"))
 
 
 def _flipped(question: Question, draws: int, flips: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,15 +161,11 @@ def _flipped(question: Question, draws: int, flips: int) -> tuple[np.ndarray, np
     return np.array([a.value for a in answers]), np.array([a.base for a in answers])
 
 
-def _scored(question: Question, draws: int, _: int) -> tuple[np.ndarray, np.ndarray]:
-    return scored(question, chances(draws))
-
-
 def _cuts(question: Question) -> dict[str, str]:
     """The parameters that enter a decision, with where in the program."""
     theta = question.values(differentiated=True)
     cuts = Cuts({name: theta[name] for name in question.names})
-    with question.playing(0, Scores({}, {}, question.seed)), cuts:
+    with question.playing(0, Held()), cuts:
         question.days_from(theta, question.model.initial(theta), 0, question.days)
     return {name: cuts.of[name] for name in question.names if name in cuts.of}
 

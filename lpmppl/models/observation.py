@@ -33,13 +33,15 @@ _LONGEST = 15
 def delays(mean: Tensor, spread: float = 0.6) -> Tensor:
     """The share of events reported after 0, 1, … 14 days, log-normal around a mean in days: shape (…, 15).
 
+    The mean is one number, or several of shape (…, 1).
+
     >>> d = delays(torch.tensor(2.0))
     >>> round(float(d.sum()), 6), round(float((d * torch.arange(15)).sum()), 1)
     (1.0, 2.0)
     """
     edges = torch.arange(_LONGEST, dtype=torch.float32) + 0.5
     location = torch.log(mean) - spread**2 / 2
-    below = torch.special.ndtr((torch.log(edges) - location.unsqueeze(-1)) / spread)
+    below = torch.special.ndtr((torch.log(edges) - location) / spread)
     share = torch.diff(below, dim=-1, prepend=torch.zeros_like(below[..., :1]))
     return share / share.sum(-1, keepdim=True)
 
@@ -60,8 +62,7 @@ def observation(setting: Setting, theta: Theta) -> Substep:
 
     def change(s: State, _: object) -> State:
         updates = {}
-        wait = theta["report_delay"]
-        share = delays(wait.squeeze(-1) if wait.dim() else wait)
+        share = delays(theta["report_delay"])
         weekday = setting.date_of(float(s["t"])).weekday()
         for stream, mask in STREAMS.items():
             happened = ring_sum(setting.people.cohort(s[mask]).carrying(1), by).float()

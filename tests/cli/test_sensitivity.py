@@ -48,3 +48,9 @@ def test_bad_input_is_named(here: Run, tmp_path: Path) -> None:
     assert "did you mean 'flips'" in here(*sir, "--of", "infections", "--estimator", "flip").refused()
     assert "draws=1" in here(*sir, "--of", "infections", "--draws", "1", "--out", "run").refused()
     assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupted_sensitivity_is_not_taken_up_as_something_else(here: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"status": "running", "sensitivity": {"of": "deaths"}}))
+    assert "a sensitivity can't be taken up again" in here("simulate", "--resume", "run").refused()

@@ -7,11 +7,14 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 
 import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import happens, tally
 from lpmppl.errors import InputError
+from lpmppl.inference import differences
+from lpmppl.inference.audit import Audit
 from lpmppl.inference.differences import _together
 from lpmppl.inference.flipping import Question
 from lpmppl.models.model import Model, Parameter
@@ -133,6 +136,24 @@ def test_the_audit_stands_beside_it_and_warns_where_they_are_apart():
     assert fine["along"].dims == ("direction",) and float(abs(fine["along"] - fine["along_difference"]).max()) < 300
     days = lpm.sensitivity(Decay(), "left", "rate", 3, draws=2, daily=True, by="half")
     assert days["difference"].shape == (1, 3, 2) and days["along"].shape == (3, 3, 2)
+
+
+def test_the_audit_says_how_far_apart_they_are_where_nothing_scatters():
+    question = Question(Decay(), {"rate": RATE}, ["rate"], "left", lambda x: x, 2, 0)
+    one = xr.Dataset({"value": ("parameter", [2.0]), "se": ("parameter", [0.0])}, {"parameter": ["rate"]})
+    both = one.assign(difference=("parameter", [1.0]), difference_se=("parameter", [0.0]))
+    nothing = {n: ("direction", np.zeros(3)) for n in ("along", "along_se", "along_difference", "along_difference_se")}
+    with pytest.warns(UserWarning, match="is 2, but 1 .* inf standard errors apart"):
+        Audit(question, np.zeros((2, 1, 1)), 0.1, 2, ())._warn(both.assign(nothing), ["rate"])
+
+
+def test_rows_are_tried_no_more_at_once_than_they_are_run(monkeypatch):
+    model, seen = Decay(), []
+    monkeypatch.setattr(differences, "ROWS", 2 * AGENTS)
+    initial = model.initial
+    model.initial = lambda theta, start=0.0: seen.append(theta["rate"].numel()) or initial(theta, start)
+    lpm.sensitivity(model, "left", ["rate", "idle"], 3, draws=2, audit=False)
+    assert max(seen) == 2
 
 
 def test_the_audit_alone():

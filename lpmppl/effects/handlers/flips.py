@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
@@ -27,12 +27,12 @@ from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import Cohort, Sparse, dense
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Field
-from lpmppl.effects.handlers.held import BEFORE, Held, is_chance, place_of
+from lpmppl.effects.handlers.held import Held, is_chance, place_of, slopes
 from lpmppl.effects.handlers.noise import base_of, quantile
 from lpmppl.effects.internals.streams import exponential, stream, uniform
 from lpmppl.errors import LpmError
 
-__all__ = ["BEFORE", "Flip", "Flips", "Scores", "Stakes"]
+__all__ = ["Flip", "Flips", "Scores", "Stakes"]
 
 _AT_ONCE = 32
 """Log-probabilities that are derived in one pass; what came before them is held until then."""
@@ -85,17 +85,17 @@ def _stakes(fn: Any, shape: torch.Size) -> Tensor:
     fn = base_of(fn)
     if isinstance(fn, Exposure):
         h = (fn.after - fn.before).double()
-        return (h * torch.exp(-h)).expand(shape).reshape(-1)
-    if isinstance(fn, dist.Bernoulli):
-        p = fn.probs.double()
-        return (p * (1 - p)).expand(shape).reshape(-1)
-    if isinstance(fn, dist.Categorical):
-        return (1 - (fn.probs.double() ** 2).sum(-1)).expand(shape).reshape(-1)
-    try:
-        varies = fn.variance != 0
-    except NotImplementedError:
-        varies = torch.ones(())
-    return varies.double().expand(shape).reshape(-1)
+        stakes = h * torch.exp(-h)
+    elif isinstance(fn, dist.Bernoulli):
+        stakes = fn.probs.double() * (1 - fn.probs.double())
+    elif isinstance(fn, dist.Categorical):
+        stakes = 1 - (fn.probs.double() ** 2).sum(-1)
+    else:
+        try:
+            stakes = (fn.variance != 0).double()
+        except NotImplementedError:
+            stakes = torch.ones((), dtype=torch.float64)
+    return stakes.expand(shape).reshape(-1)
 
 
 class Stakes(Messenger):
@@ -147,11 +147,12 @@ class Scores(Held):
 
     def _met(self, msg: Message) -> None:
         if isinstance(msg["fn"], Left):
-            self._know(msg["name"], msg["value"])
+            self._know(msg["value"])
         elif is_chance(msg) and (key := place_of(msg["infer"], msg["name"])) in self.points:
             self._take(key, msg, msg["value"])
 
-    def _know(self, name: str, left: Tensor | Sparse) -> None:
+    def _know(self, left: Tensor | Sparse) -> None:
+        """Keep the times of the events that are to be taken away."""
         for flip, place in self._awaiting:
             flip.left = float(_one(left, place))
         self._awaiting = []
@@ -230,21 +231,11 @@ class Scores(Held):
 
     def _scores(self, logs: Tensor) -> Tensor:
         """Derivatives of log-probabilities of shape (k,): (k, parameters)."""
-        each = torch.eye(len(logs), dtype=logs.dtype)
-        wanted = list(self.parameters.values())
-
-        def derived(by: Tensor, together: bool) -> Tensor:
-            found = torch.autograd.grad(
-                logs, wanted, by, retain_graph=True, allow_unused=True, is_grads_batched=together
-            )
-            none = torch.zeros(by.shape[:-1])
-            return torch.stack([none if g is None else g.reshape(none.shape).to(none.dtype) for g in found], -1)
-
         try:
-            return derived(each, True)
+            return slopes(logs, self.parameters, torch.eye(len(logs), dtype=logs.dtype))
         except RuntimeError:
             # Not every operation of a program can be derived for several at once.
-            return torch.stack([derived(row, False) for row in each])
+            return torch.stack([slopes(log, self.parameters) for log in logs])
 
 
 class Flips(Messenger):
@@ -282,7 +273,7 @@ class Flips(Messenger):
             self._come_after_all(site, fn, msg)
         if not rows:
             return
-        places = [self._place(msg["infer"], self.flips[row], row, msg["value"].shape) for row in rows]
+        places = [self._place(msg["infer"], row) for row in rows]
         value = _of_rows(msg["value"], msg["infer"], len(self.flips))
         for row, place in zip(rows, places, strict=True):
             flip = self.flips[row]
@@ -304,11 +295,10 @@ class Flips(Messenger):
         """Let events that were taken away come in the step in which their new resistance is reached."""
         changes = {}
         for row, taken in self._taken[site].items():
-            at = _at_row(fn.before, row, taken.place), _at_row(fn.after, row, taken.place)
             if _number(fn.episode, row, taken.place) != taken.episode:
                 continue
-            risk = bool(_at_row(fn.at_risk, row, taken.place))
-            comes = risk and float(at[0]) <= taken.resistance < float(at[1])
+            risk, before, after = (_at_row(x, row, taken.place) for x in (fn.at_risk, fn.before, fn.after))
+            comes = bool(risk) and float(before) <= taken.resistance < float(after)
             if comes != bool(_at_row(msg["value"], row, taken.place)):
                 changes[row, taken.place] = comes
         if changes:
@@ -317,9 +307,9 @@ class Flips(Messenger):
                 value[where] = comes
             msg["value"] = value
 
-    def _place(self, infer: Mapping[str, Any], flip: Flip, row: int, shape: torch.Size) -> int:
+    def _place(self, infer: Mapping[str, Any], row: int) -> int:
         """Where among a site's values a flip's agent is: in its row, or for some agents, among all of them."""
-        ids, rows = infer.get("agents"), infer.get("rows")
+        flip, ids, rows = self.flips[row], infer.get("agents"), infer.get("rows")
         if ids is None:
             return flip.agent
         mine = ids == flip.agent
@@ -341,14 +331,12 @@ class _Taken:
 
     place: int
     resistance: float
-    episode: int = field(default=0)
+    episode: int
 
 
 def _of_rows(value: Tensor, infer: Mapping[str, Any], rows: int) -> Tensor:
     """A site's values with every row of its own; those of some agents are in rows already."""
-    if infer.get("rows") is not None:
-        return value.clone()
-    return value.expand(rows, value.shape[-1]).clone() if value.dim() < 2 else value.expand(rows, -1).clone()
+    return value.clone() if infer.get("rows") is not None else value.expand(rows, value.shape[-1]).clone()
 
 
 def _one(x: Tensor | Sparse, place: int) -> Tensor:

@@ -16,7 +16,7 @@ from lpmppl.effects.fields import Field
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.hazards import accumulate
 
-__all__ = ["BEFORE", "Held", "is_chance", "place_of"]
+__all__ = ["BEFORE", "Held", "is_chance", "place_of", "slopes"]
 
 BEFORE = -1
 """The step of sites that come before the first one, such as who brings the infection."""
@@ -33,6 +33,23 @@ def is_chance(msg: Message) -> bool:
     if msg["is_observed"] or isinstance(msg["fn"], Left) or isinstance(base_of(msg["fn"]), dist.Delta):
         return False
     return infer.get("agents") is not None or "step" in infer
+
+
+def slopes(x: Tensor, parameters: Mapping[str, Tensor], each: Tensor | None = None) -> Tensor:
+    """Derivatives of a number with respect to parameters, zero for those on which it doesn't depend.
+
+    Args:
+        x: the number, or several of shape (k,), which are derived in one pass.
+        parameters: the parameters, with `requires_grad`.
+        each: with several, weights of shape (m, k) of which each row is derived.
+    Returns:
+        float64 of shape (parameters,) or (m, parameters).
+    """
+    found = torch.autograd.grad(
+        x, list(parameters.values()), each, retain_graph=True, allow_unused=True, is_grads_batched=each is not None
+    )
+    none = torch.zeros(() if each is None else each.shape[:1], dtype=torch.float64)
+    return torch.stack([none if g is None else g.double().reshape(none.shape) for g in found], -1)
 
 
 class Held(Messenger):

@@ -11,7 +11,7 @@ from torch import Tensor
 from lpmppl._compat import Message
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.handlers.held import Held, is_chance, place_of
+from lpmppl.effects.handlers.held import Held, is_chance, place_of, slopes
 from lpmppl.effects.handlers.noise import base_of
 
 __all__ = ["ScoreFunction"]
@@ -37,13 +37,7 @@ class ScoreFunction(Held):
 
     def slopes(self) -> dict[int, Tensor]:
         """Derivatives of each step's log-probability, by step, shape (parameters,)."""
-        out = {}
-        for step, log in self._logs.items():
-            if log.requires_grad:
-                found = torch.autograd.grad(log, list(self.parameters.values()), retain_graph=True, allow_unused=True)
-                none = torch.zeros((), dtype=torch.float64)
-                out[step] = torch.stack([none if g is None else g.double().reshape(()) for g in found])
-        return out
+        return {step: slopes(log, self.parameters) for step, log in self._logs.items()}
 
     def _met(self, msg: Message) -> None:
         fn = msg["fn"]
