@@ -37,6 +37,7 @@ __all__ = [
     "Solver",
     "TraceMessenger",
     "add_indices",
+    "backward_pass",
     "broadcast_to_plates",
     "chirho_repair_in_force",
     "effectful",
@@ -106,6 +107,11 @@ def touched(x: torch.Tensor) -> None:
     """Count a change that was made to a tensor's memory from outside torch, as torch counts its own."""
     if not x.is_inference():
         torch._C._autograd._unsafe_set_version_counter((x,), (x._version + 1,))
+
+
+def backward_pass() -> int:
+    """The number of the pass backwards that autograd is in, −1 outside of one."""
+    return int(torch._C._current_graph_task_id())
 
 
 def inside_transform(x: torch.Tensor) -> bool:

@@ -31,7 +31,7 @@ def sensitivity(
     agents: options.People = 8_400_000,
     days: options.Days = 90,
     draws: Annotated[int, typer.Option(help="How many times everybody's chance is drawn.")] = 4,
-    estimator: Annotated[str, typer.Option(help="auto, differences, flips or score.")] = "auto",
+    estimator: Annotated[str, typer.Option(help="auto, differences, pathwise, flips or score.")] = "auto",
     audit: Annotated[
         bool, typer.Option(help="Hold the largest derivatives against differences of other draws.")
     ] = True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from lpmppl.effects.internals.segments import alike, broadcast, copy, differentiated, empty, known, positions, put, take
 from lpmppl.effects.internals.successors import changed, changed_in_place
 from lpmppl.effects.plates import AgentPlate
+from lpmppl.effects.tape import Taped, noted_left, on_tape, written
 from lpmppl.errors import InputError
 
 __all__ = ["Cohort", "Lazy", "Sparse", "at", "dense"]
@@ -22,6 +23,11 @@ __all__ = ["Cohort", "Lazy", "Sparse", "at", "dense"]
 
 def at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
     """Read `x`, broadcast to `shape`, at flat positions, without materialising the broadcast."""
+    if isinstance(x, Taped):
+        if x.shape == shape or (x.dim() == 1 and x.shape[0] == shape[-1]):
+            place = where if x.shape == shape else where % shape[-1]
+            return x.at(place, take(x.plain, place) if x.dim() == 1 else at(x.plain, shape, where))
+        return at(x.whole(), shape, where)
     if x.numel() == 1:
         return x.reshape(1).expand(where.shape[0])
     if x.shape == shape and x.is_contiguous():
@@ -104,11 +110,13 @@ class Cohort:
         where: flat positions in `shape`, int64 of shape (k,).
         shape: the shape (…, N) of the mask they were found in, agents last.
         ids: global ids of the population's agents, shape (N,), where sites are to be sampled for the members.
+        left: how much of the step is left after each member's event, shape (k,), where its derivative is asked for.
     """
 
     where: Tensor
     shape: torch.Size
     ids: Tensor | None = None
+    left: Tensor | None = None
 
     @classmethod
     def of(cls, x: Tensor, ids: Tensor | None = None, above: float | None = None, below: float | None = None) -> Cohort:
@@ -124,7 +132,18 @@ class Cohort:
                 f"a cohort needs a Boolean mask over {agents} agents on its last dimension, "
                 f"but {x.dtype} of shape {tuple(x.shape)} was given"
             )
-        return cls(positions(x, above, below), x.shape, ids)
+        found = cls(positions(x, above, below), x.shape, ids)
+        left = noted_left(x) if mask else None
+        return found if left is None else replace(found, left=found.read(left))
+
+    @classmethod
+    def due(cls, clock: Tensor, t: Tensor | float, dt: Tensor | float = 1.0, ids: Tensor | None = None) -> Cohort:
+        """Gather the agents whose clock, shape (…, N), runs out before `t + dt`."""
+        end = float(t) + float(dt)
+        found = cls.of(clock.plain if isinstance(clock, Taped) else clock, ids, below=end)
+        if not isinstance(clock, Taped):
+            return found
+        return replace(found, left=((end - found.read(clock)) / float(dt)).clamp(0.0, 1.0))
 
     def __len__(self) -> int:
         return self.where.shape[0]
@@ -161,7 +180,7 @@ class Cohort:
 
     def select(self, keep: Tensor) -> Cohort:
         """Keep some members: a Boolean of shape (k,), or their increasing positions among the members."""
-        return Cohort(self.where[keep], self.shape, self.ids)
+        return Cohort(self.where[keep], self.shape, self.ids, None if self.left is None else self.left[keep])
 
     def read(self, x: Tensor | Lazy) -> Tensor:
         """Read a per-agent value, broadcastable to the cohort's shape, at its members: shape (k,)."""
@@ -174,6 +193,9 @@ class Cohort:
         if cohort is not self and isinstance(value, Tensor) and value.dim():
             value = at(Sparse(self, value).dense(), cohort.shape, cohort.where)
         new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+        if x.shape == cohort.shape and on_tape(x, new):
+            where = cohort.where
+            return written(x, where, new, lambda old, v: changed(old, where, lambda flat: put(flat, where, v)))
         if differentiated(new) or differentiated(x):
             flat = x.expand(cohort.shape).reshape(-1)
             return flat.index_put((cohort.where,), new).reshape(cohort.shape)
@@ -193,8 +215,13 @@ class Cohort:
     def overwrite(self, x: Tensor, value: Tensor | float) -> Tensor:
         """Like `write`, for a tensor that is the caller's own: it is changed in place where that can be."""
         new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+        if isinstance(x, Taped) and x.shape == self.shape and x.is_contiguous():
+            return written(x, self.where, new, self._in_place)
         if x.shape != self.shape or not x.is_contiguous() or differentiated(x) or differentiated(new):
             return self.write(x, value)
+        return self._in_place(x, new)
+
+    def _in_place(self, x: Tensor, new: Tensor) -> Tensor:
         changed_in_place(x, self.where, lambda flat: put(flat, self.where, new))
         return x
 

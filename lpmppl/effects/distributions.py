@@ -11,10 +11,12 @@ from pyro.distributions import constraints
 from scipy.special import betainc, nbdtrik, pdtr, pdtrik
 from torch import Tensor
 
+from lpmppl.effects.adjoints import exposed
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.fields import Field, shape_of
 from lpmppl.effects.hazards import accumulate
 from lpmppl.effects.internals.segments import broadcast, differentiated, empty
+from lpmppl.effects.tape import on_tape, plain
 from lpmppl.errors import InputError
 
 __all__ = ["Counted", "Exposure", "Left"]
@@ -84,6 +86,8 @@ class Exposure(dist.TorchDistribution):
     @property
     def after(self) -> Tensor:
         """The cumulative hazard at the end of the step, shape (…, N); computed once."""
+        if "after" not in self._memo and self._on_tape:
+            self._memo["after"] = exposed(self.before, self.hazard, self.at_risk, self.dt)
         if "after" not in self._memo:
             hazard = self.hazard
             if isinstance(hazard, Field) and (hazard.differentiated or differentiated(self.before)):
@@ -91,12 +95,28 @@ class Exposure(dist.TorchDistribution):
             self._memo["after"] = accumulate(self.before, hazard, self.at_risk, self.dt)
         return self._memo["after"]
 
+    @property
+    def _on_tape(self) -> bool:
+        hazard = self.hazard
+        tangent = (
+            hazard.differentiated if isinstance(hazard, Field) else isinstance(hazard, Tensor) and hazard.requires_grad
+        )
+        return on_tape() and (tangent or self.before.requires_grad)
+
     def meet(self, resistance: Tensor) -> Tensor:
         """Say to whom the event happens in this step, where `resistance` lies in (before, after]; shape (…, N).
 
         Where the hazard is a field, the cumulative hazard is computed in the same pass.
         """
         hazard = self.hazard
+        if "after" not in self._memo and self._on_tape:
+            event = empty(broadcast(self.batch_shape, resistance.shape), torch.bool, self.before.device)
+            on_groups = isinstance(hazard, Field)
+            after = exposed(self.before, hazard, self.at_risk, self.dt, resistance, event if on_groups else None)
+            self._memo["after"] = after
+            if on_groups:
+                return event
+            return (after.plain > resistance) & (plain(self.before) <= resistance) & self.at_risk
         if (
             "after" in self._memo
             or not isinstance(hazard, Field)

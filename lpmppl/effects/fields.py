@@ -14,7 +14,7 @@ from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
 from lpmppl.effects.internals.segments import broadcast, choose, differentiated, gather, pick, scaled
 from lpmppl.errors import InputError
 
-__all__ = ["Choice", "Field", "Network", "Rooms", "row_of", "shape_of"]
+__all__ = ["Choice", "Field", "Leaf", "Network", "Rooms", "Shape", "row_of", "shape_of"]
 
 Shape = tuple[int, ...]
 
@@ -60,7 +60,7 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _Leaf:
+class Leaf:
     """Values on groups with the membership that reads them back, or per-agent values without one, times a scalar.
 
     Where a share is given, the values are the base times it, which is left undone until someone reads them.
@@ -81,7 +81,7 @@ class _Leaf:
         """The values on the groups, before the scalar: shape (…, G)."""
         return self.base if self.share is None else self.base * self.share
 
-    def scaled(self, factor: Tensor | float) -> _Leaf:
+    def scaled(self, factor: Tensor | float) -> Leaf:
         return replace(self, scale=self.scale * factor)
 
     def dense(self) -> Tensor:
@@ -97,20 +97,21 @@ class _Leaf:
         values = at(self.base, shape, group + cohort.row * shape[-1])
         return (values if self.share is None else values * self.share[group]) * scale
 
-    def at(self, lead: Shape, row: Shape) -> _Leaf:
+    def at(self, lead: Shape, row: Shape) -> Leaf:
         """The leaf in one row of the leading dimensions, with everything worked out on the groups.
 
         Agents then only add: a sum has the same bits wherever in a block an agent lies, unlike a fused multiply-add.
         """
         scale = _number(self.scale, lead, row)
-        return _Leaf(scaled(self.base[row_of(lead, self.base, row)], self.share, scale), self.index)
+        return Leaf(scaled(self.base[row_of(lead, self.base, row)], self.share, scale), self.index)
 
     @property
     def differentiated(self) -> bool:
-        return differentiated(self.base) or (isinstance(self.scale, Tensor) and differentiated(self.scale))
+        return any(isinstance(x, Tensor) and differentiated(x) for x in (self.base, self.share, self.scale))
 
-    def detach(self) -> _Leaf:
-        return replace(self, base=self.base.detach(), scale=_detached(self.scale))
+    def detach(self) -> Leaf:
+        share = None if self.share is None else self.share.detach()
+        return replace(self, base=self.base.detach(), share=share, scale=_detached(self.scale))
 
     @property
     def scales(self) -> list[Tensor | float]:
@@ -222,7 +223,7 @@ class Field(Lazy):
     and fields, makes it one.
     """
 
-    leaves: tuple[_Leaf | Field, ...]
+    leaves: tuple[Leaf | Field, ...]
     factors: tuple[Tensor | Choice | Field, ...] = ()
     total: Tensor | None = None
     """The integer total behind a field that `aggregate` made: what a running total in the state goes on from."""
@@ -236,7 +237,15 @@ class Field(Lazy):
             index: the group of each agent, shape (N,).
             share: a factor of each group, shape (G,), applied when the field is read.
         """
-        return cls((_Leaf(values, index, share),))
+        return cls((Leaf(values, index, share),))
+
+    @classmethod
+    def even(cls, value: Tensor | float, agents: int) -> Field:
+        """Make a field of a number for all agents, of shape (…, 1), or of values of each."""
+        x = torch.as_tensor(value, dtype=torch.get_default_dtype())
+        if x.dim() and x.shape[-1] == agents > 1:
+            return cls.on(x)
+        return cls.on(x.reshape(*(x.shape[:-1] or ()), 1), torch.zeros(1, dtype=torch.int16).expand(agents))
 
     @property
     def shape(self) -> torch.Size:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lpmppl.effects.fields import Field, Rooms, Shape, row_of, shape_of
 from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, empty, expose, find, known, meet
 
-__all__ = ["accumulate"]
+__all__ = ["accumulate", "rows"]
 
 
 def accumulate(
@@ -42,7 +42,7 @@ def accumulate(
     lead, n = tuple(shape[:-1]), shape[-1]
     out = empty(shape, before.dtype, before.device)
     found: dict[int, Tensor] = {}
-    for k, row in enumerate(_rows(lead)):
+    for k, row in enumerate(rows(lead)):
         here, was, risk = step.at(lead, row), before[row_of(lead, before, row)], at_risk[row_of(lead, at_risk, row)]
         if level is None or crossed is None:
             work = functools.partial(_exposing, here, was, risk, out[row])
@@ -93,6 +93,6 @@ def _meeting(
     return do
 
 
-def _rows(lead: Shape) -> list[Shape]:
+def rows(lead: Shape) -> list[Shape]:
     """Every index of the leading dimensions."""
     return list(itertools.product(*(range(n) for n in lead)))

@@ -24,6 +24,7 @@ from lpmppl.effects.fields import Field, Network
 from lpmppl.effects.internals.ring import check_bound, quantise, width
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.walls import inner_wall, solver_wall
+from lpmppl.effects.tape import Taped, note_left, on_tape, plain
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
 
@@ -134,8 +135,8 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
         message = Sparse(message.cohort, value) if isinstance(message, Sparse) else value
     dtype = width(network.name, network.quantum, network.bound, network.reach)
     before = onto
-    if onto is not None and onto.is_floating_point():
-        onto = onto.detach().round().to(dtype)
+    if onto is not None:
+        onto = onto.detach().round().to(dtype) if onto.is_floating_point() else plain(onto)
     if onto is not None and onto.dtype not in (dtype, torch.int64):
         raise InputError(
             f"network '{network.name}': a running total of {onto.dtype} can't hold its messages; start it from {dtype}"
@@ -153,11 +154,22 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
         return network.field((total != 0).float(), network.share("sum")).with_total(total)
     if not tangent:
         return _field(total, network, reduce)
+    if isinstance(message, Sparse) and on_tape() and not (before is not None and before.is_floating_point()):
+        return _field(_taped(message, network, total, before), network, reduce)
     # Integers carry no tangent: a sum that is zero in value runs beside them and does.
     ghost = _summed(_ghost(message), network) / network.quantum
     if before is not None and differentiated(before):
         ghost = ghost + (before - before.detach())
     return _field(total + ghost.double(), network, reduce)
+
+
+def _taped(message: Sparse, network: Network, total: Tensor, before: Tensor | None) -> Tensor:
+    """An integer total with its derivative on the tape: that of the message, and of the total it was added to."""
+    if isinstance(before, Taped):
+        total = Taped.of(total, before.version, before.token)
+    if not differentiated(message.value):
+        return total
+    return network.total(Sparse(message.cohort, message.value.double() / network.quantum), total)
 
 
 def _ghost(message: Tensor | Sparse) -> Tensor | Sparse:
@@ -229,7 +241,12 @@ def tally(
     if onto is not None and onto.is_floating_point():
         ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
         onto = onto.detach().round().to(torch.int64)
-    return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost)
+    crossing = None
+    if on_tape() and isinstance(message, Sparse) and message.cohort.left is not None:
+        left = message.cohort.left
+        counted = Sparse(message.cohort, message.value.detach().double() * (left - left.detach()))
+        crossing = _summed(counted, by) / unit
+    return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost, crossing=crossing)
 
 
 @effectful(type="tally")
@@ -242,6 +259,7 @@ def _tally(
     stock: bool,
     *,
     ghost: Tensor | None = None,
+    crossing: Tensor | None = None,
 ) -> Tensor:
     total = ring_sum(integers, by, onto)
     return total if ghost is None else total + ghost
@@ -267,7 +285,9 @@ def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
 @effectful(type="happens")
 def _happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
     event = pyro.sample(name, exposure)
-    return event, pyro.sample(f"{name}.left", Left(exposure, event))
+    left = pyro.sample(f"{name}.left", Left(exposure, event))
+    note_left(event, left)
+    return event, left
 
 
 @effectful(type="substep")

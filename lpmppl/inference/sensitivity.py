@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.audit import AUDITED, Audit
 from lpmppl.inference.differences import chances, differences, either_value
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
+from lpmppl.inference.pathwise import Along, along_paths
 from lpmppl.inference.readings import Reading, reading_of
 from lpmppl.inference.run import alone, checked, drawn, whole
 from lpmppl.inference.scoring import scored
@@ -23,13 +25,19 @@ from lpmppl.models.model import Model
 
 __all__ = ["ESTIMATORS", "numbers_of", "sensitivity"]
 
-ESTIMATORS = ("auto", "differences", "flips", "score")
+ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score")
 
 _FEW, _PER_AGENT = 5, 10
 """Differences are the better of the two up to so many parameters, and up to one for so many agents.
 
 The spread of differences falls with the number of agents, that of flips doesn't: docs/gradients.md.
 """
+
+_WORK = 5_000_000
+"""Agents times parameters from which a pass backwards is worth its program, if it is right."""
+
+_PLATEAU = 0.02
+"""The share of time at risk without hazard up to which a derivative along paths is taken for right."""
 
 
 def sensitivity(
@@ -59,9 +67,14 @@ def sensitivity(
     .. math:: \frac{\partial\, \mathbb E X}{\partial \theta_k} \approx \frac1D \sum_{d=1}^D
         \frac{X_d(\theta_k^+) - X_d(\theta_k^-)}{\theta_k^+ - \theta_k^-}
 
-    By default differences are taken, unless there are more than five parameters and more than one for every ten
-    agents: then flips are, except for parameters that enter a decision of the program other than a chance, such as the
-    length of an isolation, which only differences see. `estimator` in the result says which was taken.
+    A third, *pathwise*, is right where hazards never vanish, as in a city with contacts across it: how the times of
+    events move, for all parameters in one run and a pass backwards (`lpmppl.effects.handlers.pathwise`).
+
+    By default differences are taken, but for two cases. With parameters times agents from five million, pathwise is, if
+    hazards don't vanish, except for parameters that it doesn't see, such as one that a chance depends on. And with more
+    than five parameters and more than one for every ten agents flips are, except for parameters that enter a decision
+    of the program other than a chance, such as the length of an isolation. `estimator` in the result says which was
+    taken.
 
     Args:
         model: the society.
@@ -69,7 +82,7 @@ def sensitivity(
         wrt: parameters by name, or "all".
         days: how many days.
         seed: the seed of the agents' chance.
-        estimator: "auto", "differences", "flips", or "score" for score functions, for comparison
+        estimator: "auto", "differences", "pathwise", "flips", or "score" for score functions, for comparison
             (`lpmppl.effects.handlers.score_function`).
         draws: how many times their chance is drawn, 2 or more; the standard errors are from their spread.
         flips: how many worlds with a flip each draw has.
@@ -88,11 +101,12 @@ def sensitivity(
         percent of the parameter, NaN where there is nothing to compare with; `at`, the parameter's value; `estimator`;
         `difference` and `difference_se`, NaN where not audited. Over `direction`, likewise `along`, `along_se`,
         `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the
-        tally in no run, `cuts` where parameters enter a decision.
+        tally in no run, `cuts` where parameters enter what the estimator doesn't see, `plateau`, along paths, the
+        share of time at risk without hazard by hazard site.
     Raises:
         InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
-            numbers; where flips are asked for with a parameter that they don't see.
-        LpmError: where a derivative isn't finite.
+            numbers; where an estimator is asked for with a parameter that it doesn't see.
+        LpmError: where a derivative isn't finite, or the tally has none along paths.
 
     >>> import lpmppl as lpm
     >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
@@ -113,13 +127,19 @@ def sensitivity(
     question = Question(model, centre, names, of, reading, days, seed, acts)
     many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
     by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
-    cuts = _cuts(question) if by_chance else {}
+    along: list[Along] = []
+    if estimator == "pathwise" or (estimator == "auto" and len(names) * model.population.size >= _WORK):
+        along = _along_paths(question, draws, insist=estimator == "pathwise")
+        by_chance = "pathwise" if along else by_chance
+    cuts = along[0].unseen if along else _cuts(question) if by_chance else {}
     if estimator != "auto" and cuts:
         name, where = next(iter(cuts.items()))
         raise InputError(
             f"parameter {name} enters a decision at {where}, which estimator='{estimator}' doesn't see; leave it out "
             "of wrt, or ask for 'auto' or 'differences'"
         )
+    if along:
+        _warn_of_plateau(along[0])
     flippable = [n for n in names if n not in cuts] if by_chance else []
     others = [n for n in names if n not in flippable]
     ways = [either_value(model, centre, n, step) for n in others]
@@ -131,8 +151,11 @@ def sensitivity(
             each[d][:, [names.index(n) for n in others]] = found.T
     if flippable:
         asked = replace(question, names=flippable)
-        by_score = by_chance == "score"
-        value, typical = scored(asked, chances(draws)) if by_score else _flipped(asked, draws, flips)
+        if along:
+            value, typical = _of_paths(question, along, draws, flippable)
+        else:
+            by_score = by_chance == "score"
+            value, typical = scored(asked, chances(draws)) if by_score else _flipped(asked, draws, flips)
         each[:, :, [names.index(n) for n in flippable]] = value
     if not np.isfinite(each).all():
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
@@ -148,6 +171,7 @@ def sensitivity(
         "step": step,
         "without_effect": [n for k, n in enumerate(names) if not each[:, :, k].any()],
         "cuts": [f"{n} at {where}" for n, where in cuts.items()],
+        "plateau": along[0].plateau if along else {},
     }
     checks = Audit(question, each, step / 2, draws, reading.shape)
     return checks.of(result, audit and model.population.size <= AUDITED)
@@ -159,6 +183,36 @@ def _flipped(question: Question, draws: int, flips: int) -> tuple[np.ndarray, np
     for chance in chances(draws):
         answers.append(flipped(question, chance, learn(question, answers, flips)))
     return np.array([a.value for a in answers]), np.array([a.base for a in answers])
+
+
+def _along_paths(question: Question, draws: int, insist: bool) -> list[Along]:
+    """The first draw along paths; nothing where it isn't right and nobody insists."""
+    try:
+        first = along_paths(question, next(iter(chances(draws))))
+    except LpmError:
+        if insist:
+            raise
+        return []
+    return [first] if insist or max(first.plateau.values(), default=0.0) <= _PLATEAU else []
+
+
+def _warn_of_plateau(along: Along) -> None:
+    for site, share in along.plateau.items():
+        if share > _PLATEAU:
+            warnings.warn(
+                f"for {share:.0%} of their time at risk agents meet no hazard at site '{site}' any more: derivatives "
+                "along paths miss those who escape for good; take estimator='auto'",
+                stacklevel=3,
+            )
+
+
+def _of_paths(
+    question: Question, along: list[Along], draws: int, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives (D, M, P) and values (D, M) of all draws, the first of which is there."""
+    along = along + [along_paths(question, chance) for chance in list(chances(draws))[1:]]
+    kept = [list(question.names).index(n) for n in names]
+    return np.array([a.value[:, kept] for a in along]), np.array([a.base for a in along])
 
 
 def _cuts(question: Question) -> dict[str, str]:

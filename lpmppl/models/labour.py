@@ -244,7 +244,7 @@ def labour(setting: Setting, theta: Theta) -> Substep:
             turning = people.cohort(happens("job_change", job)[0])
         laid_off = turning.read(at_work)
         out = turning.select(laid_off)
-        filing = people.cohort(s["claim_due"], below=t + WEEK)
+        filing = people.due(s["claim_due"], t, WEEK)
         due = out.write(filing.write(s["claim_due"], math.inf), _claim(out, theta, s["job_changes"], t + WEEK))
         return _Turn(activity, pressure, job, turning, laid_off, due, filing)
 

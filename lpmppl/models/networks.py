@@ -14,6 +14,7 @@ from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Field
 from lpmppl.effects.internals.segments import broadcast, copy, differentiated, empty, take
 from lpmppl.effects.internals.successors import changed
+from lpmppl.effects.tape import added, on_tape, plain
 from lpmppl.errors import InputError
 
 __all__ = ["Edges", "Groups"]
@@ -38,6 +39,8 @@ def _check_units(name: str, quantum: float, bound: float) -> None:
 
 def _added(onto: Tensor | None, shape: torch.Size, place: Tensor, value: Tensor) -> Tensor:
     """Add values at flat positions that may repeat onto a total, or onto zeros, of a shape."""
+    if onto is not None and onto.shape == shape and on_tape(value):
+        return added(plain(onto), onto, place, value)
     if differentiated(value):
         return torch.zeros(shape.numel(), dtype=value.dtype, device=value.device).index_add(0, place, value).view(shape)
     if onto is None:

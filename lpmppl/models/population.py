@@ -155,6 +155,14 @@ class Population:
         """
         return Cohort.of(x, self.ids, above, below)
 
+    def due(self, clock: Tensor, t: Tensor | float, dt: Tensor | float = 1.0) -> Cohort:
+        """The agents whose clock runs out before the end of a step, at a time of shape (…, N) in days.
+
+        Unlike those of `cohort(clock, below=…)`, who they are is an event in time: a small change of the clock doesn't
+        change the step but how much of it is left, which carries the derivative.
+        """
+        return Cohort.due(clock, t, dt, self.ids)
+
     def network(self, name: str, nowhere: int | None = None) -> Groups:
         """The membership network of a variable such as "household"; members of the group `nowhere` meet nobody."""
         key = (name, nowhere)

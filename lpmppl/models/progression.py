@@ -158,7 +158,7 @@ def progression(setting: Setting, theta: Theta) -> Substep:
     def clocks(s: State) -> _Turn:
         t, dt = float(s["t"]), float(s["dt"])
         state = incubate(s)
-        turning = people.cohort(state["due"], below=t + dt)
+        turning = people.due(state["due"], t, dt)
         at, was = turning.read(state["due"]), turning.read(state["stage"])
         episode = turning.read(s["episode"])
 

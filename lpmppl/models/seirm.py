@@ -92,7 +92,7 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
         due = new.write(s["due"], new.read(s["infected_at"]) + latent.clamp(min=dt))
         stage = new.write(s["stage"], Stage.EXPOSED)
 
-        turning = population.cohort(due, below=t + dt)
+        turning = population.due(due, t, dt)
         at, was = turning.read(due), turning.read(stage)
         begins = (was == Stage.EXPOSED).nonzero().squeeze(-1)
         ends = (was == Stage.INFECTIOUS).nonzero().squeeze(-1)

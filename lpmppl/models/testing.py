@@ -130,7 +130,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
         # Who is tested again while waiting hears of the first result first.
         at = torch.minimum(found.read(s["result_at"]), found.read(s["t"]) + delay[positive].float())
         result_at = found.write(s["result_at"], at)
-        due = people.cohort(result_at, below=float(s["t"] + s["dt"]))
+        due = people.due(result_at, s["t"], s["dt"])
         learns = _living(due, s)
         tally("cases", learns, by=by)
         return {

@@ -4,6 +4,7 @@ from lpmppl.effects.handlers.behaviour import Tabulated, Utility
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.noise import ExogenousNoise
+from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.score_function import ScoreFunction
 from lpmppl.effects.handlers.silenced import Silenced
@@ -17,6 +18,7 @@ __all__ = [
     "ExogenousNoise",
     "Flips",
     "Invariant",
+    "Pathwise",
     "Record",
     "ScoreFunction",
     "Scores",

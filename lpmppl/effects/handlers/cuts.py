@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Cuts"]
+__all__ = ["Cuts", "reached"]
 
 _CUTS = frozenset(
     f"{name}{end}"
@@ -79,8 +78,25 @@ class Cuts(TorchFunctionMode):
         self._looks[key] += 1
         if self._looks[key] > _LOOKS:
             return
-        found = torch.autograd.grad(x.sum(), list(self.parameters.values()), retain_graph=True, allow_unused=True)
         file, line = next((p for p in places if not any(part in p[0] for part in _BETWEEN)), places[0])
-        for name, slope in zip(self.parameters, found, strict=True):
-            if slope is not None:
-                self.of.setdefault(name, f"{file.rpartition('/')[2]}:{line}")
+        for name in reached(x, self.parameters):
+            self.of.setdefault(name, f"{file.rpartition('/')[2]}:{line}")
+
+
+def reached(x: Tensor, parameters: Mapping[str, Tensor]) -> list[str]:
+    """The parameters on which a tensor depends in any way that autograd knows of."""
+    names = {id(p): name for name, p in parameters.items()}
+    found: set[str] = set()
+    seen, left = set(), [x.grad_fn]
+    if id(x) in names:
+        found.add(names[id(x)])
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = names.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            found.add(name)
+        left += [following for following, _ in node.next_functions]
+    return [name for name in parameters if name in found]

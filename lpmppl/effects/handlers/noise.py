@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger, handler_stack
+from lpmppl.effects.adjoints import left_of
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.internals.segments import BLOCK, bare, blocked, differentiated, differing, empty
@@ -181,9 +182,12 @@ class ExogenousNoise(Messenger):
     def _left(self, site: str, ids: Tensor, fn: Left, infer: Message) -> Tensor:
         happened, episode = Cohort.of(fn.event, ids), fn.exposure.episode
         resistance = self._met(site.removesuffix(".left"), ids, episode, infer)
-        before, after, r = (happened.read(x) for x in (fn.before, fn.after, resistance))
+        r = happened.read(resistance)
+        left = left_of(fn.after, fn.before, happened, r)
+        before, after = (happened.read(x.detach() if left is not None else x) for x in (fn.before, fn.after))
         h = after - before
-        left = (after - r) / torch.where(h > 0, h, 1.0)
+        if left is None:
+            left = (after - r) / torch.where(h > 0, h, 1.0)
         # An event that data forced has no resistance in this step: its time within the step is drawn.
         forced = ~((after > r) & (before <= r))
         if bool(forced.any()):

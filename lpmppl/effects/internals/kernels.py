@@ -25,6 +25,7 @@ __all__ = [
     "meet",
     "scale",
     "scatter",
+    "send_back",
     "true",
     "uniform",
 ]
@@ -52,6 +53,14 @@ def gather_add(out: np.ndarray, values: np.ndarray, index: np.ndarray) -> None:
     """Add values[index[k]] to out[k]."""
     for k in range(index.shape[0]):
         out[k] += values[index[k]]
+
+
+@_compiled
+def send_back(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """Add values[k] to out[index[k]] where it isn't zero."""
+    for k in range(index.shape[0]):
+        if values[k] != 0:
+            out[index[k]] += values[k]
 
 
 @_compiled

@@ -46,6 +46,7 @@ __all__ = [
     "positions",
     "put",
     "scaled",
+    "send_back",
     "take",
 ]
 
@@ -232,7 +233,7 @@ def alike(x: Tensor) -> bool:
 
 def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
     """Multiply flat values of any kind by shares of the same shape and by a number, on several threads if many."""
-    if x.nbytes < LARGE or share is None or x.shape != share.shape:
+    if x.numel() < BLOCK or share is None or x.shape != share.shape:
         return (x if share is None else x * share) * scale
     out = empty(share.shape, share.dtype, share.device)
 
@@ -336,6 +337,14 @@ def gather(values: Tensor, index: Tensor, out: Tensor, add: bool = False) -> Ten
     read = kernels.gather_add if add else kernels.gather
     read(out.numpy(), values.numpy(), _unsigned(index))
     return out
+
+
+def send_back(out: Tensor, index: Tensor, values: Tensor) -> None:
+    """Add flat values, most of them zero, to `out`, float64, where `gather` has read them: at an index that repeats."""
+    if bare(out, index, values):
+        kernels.send_back(out.numpy(), _unsigned(index), values.numpy())
+    else:
+        out.index_add_(0, index.long(), values.to(out.dtype))
 
 
 def bare(*tensors: Tensor) -> bool:

@@ -1,0 +1,105 @@
+"""The derivative of tallies along agents' paths: one run and one pass backwards, whatever the number of parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lpmppl.effects.handlers.pathwise import Pathwise
+from lpmppl.effects.internals.segments import at_work
+from lpmppl.errors import LpmError
+from lpmppl.inference.flipping import Question
+
+__all__ = ["Along", "along_paths"]
+
+
+@dataclass(frozen=True)
+class Along:
+    """What one draw says.
+
+    Attributes:
+        value: derivatives, shape (M, P).
+        base: what was asked for, shape (M,).
+        unseen: the parameters that it isn't right for, with where they enter.
+        plateau: by hazard site, the share of time at risk without hazard.
+    """
+
+    value: np.ndarray
+    base: np.ndarray
+    unseen: dict[str, str]
+    plateau: dict[str, float]
+
+
+def along_paths(question: Question, chance: int) -> Along:
+    """Take derivatives by one run with its tape, and a pass backwards for each of the M things asked for.
+
+    Args:
+        question: what is asked.
+        chance: which draw of the agents' chance.
+    Raises:
+        LpmError: where the tally carries no derivative: it counts what has no time.
+    """
+    theta = question.values(differentiated=True)
+    wrt = [theta[name] for name in question.names]
+    paths = Pathwise({name: theta[name] for name in question.names})
+    with at_work():
+        with question.playing(chance, paths) as record:
+            question.days_from(theta, question.model.initial(theta), 0, question.days)
+        base = question.series(record)
+        asked = _asked(question, paths, base)
+        value = np.zeros((len(asked), len(wrt)))
+        for m, one in enumerate(asked):
+            if one.requires_grad:
+                found = torch.autograd.grad(one, wrt, retain_graph=m + 1 < len(asked), allow_unused=True)
+                value[m] = [0.0 if x is None else float(x) for x in found]
+    return Along(value, question.read(base), paths.unseen, paths.plateau)
+
+
+def _asked(question: Question, paths: Pathwise, base: np.ndarray) -> list[torch.Tensor]:
+    """What is asked for, M numbers that carry their derivatives."""
+    crossing, direct = paths.crossing.get(question.of, {}), paths.direct.get(question.of, {})
+    if not crossing and not any(x.requires_grad for x in direct.values()) and base.any():
+        raise LpmError(
+            f"tally '{question.of}' counts what has no time of its own, such as a mask, and carries no derivative "
+            "along agents' paths; ask for estimator='differences'"
+        )
+    days, groups = base.shape[0], base.shape[-1]
+    weight = np.zeros((question.read(base).shape[-1], days, groups))
+    for day in range(days):
+        for g in range(groups):
+            one = np.zeros(base.shape)
+            one[day, ..., g] = 1.0
+            weight[:, day, g] = question.read(one)
+    by_event = np.einsum("te,mtg->meg", _by_end_of_day(days, paths.stock.get(question.of, False)), weight)
+    out = []
+    for w, e in zip(weight, by_event, strict=True):
+        total = torch.zeros((), dtype=torch.float64)
+        for day, x in crossing.items():
+            total = total + (x.reshape(-1) * torch.from_numpy(e[day]).to(x.device)).sum()
+        for day, x in direct.items():
+            if x.requires_grad:
+                total = total + (x.reshape(-1) * torch.from_numpy(w[day]).to(x.device)).sum()
+        out.append(total)
+    return out
+
+
+def _by_end_of_day(days: int, stock: bool) -> np.ndarray:
+    """How the derivative of each day's tally is made of the days' crossings: a matrix of shape (days, days).
+
+    A day's crossings are the derivative of a count averaged over the day, that of its middle. What has happened by the
+    end of a day is half way to the next one's, and on the last day as far beyond it as the day before was short of it.
+
+    >>> _by_end_of_day(3, stock=True)
+    array([[ 0.5,  0.5,  0. ],
+           [ 0. ,  0.5,  0.5],
+           [ 0. , -0.5,  1.5]])
+    """
+    ends = np.zeros((days, days))
+    for day in range(days - 1):
+        ends[day, day] = ends[day, day + 1] = 0.5
+    ends[-1, -1] = 1.5 if days > 1 else 1.0
+    if days > 1:
+        ends[-1, -2] = -0.5
+    return ends if stock else np.diff(ends, axis=0, prepend=0.0)

@@ -1,0 +1,226 @@
+"""Derivatives along agents' paths: the tape is autograd's own derivative, and that of differences."""
+
+import gc
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl._compat import Messenger
+from lpmppl.effects.adjoints import exposed
+from lpmppl.effects.cohorts import Cohort, dense
+from lpmppl.effects.fields import Choice, Field
+from lpmppl.effects.hazards import accumulate
+from lpmppl.effects.tape import Taped, Version, taping
+from lpmppl.errors import InputError, LpmError
+from lpmppl.inference import sensitivity as module
+from lpmppl.inference.flipping import Question
+from lpmppl.inference.pathwise import along_paths
+from lpmppl.inference.readings import reading_of
+from lpmppl.models.contacts import Layer
+from lpmppl.models.networks import Edges
+from lpmppl.models.seirm import SEIRM
+
+N, DAYS = 2_000, 25
+SET = {"initial_infected": 0.02}
+TIMED = ("beta", "latent_mean", "latent_spread", "infectious_mean", "infectious_spread")
+
+
+@pytest.fixture(scope="module")
+def city():
+    return lpm.nyc.seirm(lpm.nyc.population(N))
+
+
+def graph(degree, agents=N):
+    rng = np.random.default_rng(0)
+    one, other = (torch.from_numpy(rng.integers(0, agents, agents * degree // 2)) for _ in range(2))
+    return Edges("graph", torch.cat((one, other)), torch.cat((other, one)), agents)
+
+
+def question(model, of="infections", names=TIMED, by=(), daily=False, days=DAYS):
+    theta = {n: p.default for n, p in model.parameters.items()} | SET
+    return Question(model, theta, list(names), of, reading_of(model, of, theta, days, by, daily), days, 0)
+
+
+class _Left(Messenger):
+    """Keep what is left of the last step after its events."""
+
+    def _pyro_post_happens(self, msg):
+        self.left = msg["value"][1]
+
+
+def slopes_of_last_day(asked, tape):
+    """Derivatives of what is left after the last day's events, over the tape or over copies of everybody."""
+    theta, last = asked.values(differentiated=True), _Left()
+    with asked.playing(0, last), taping() if tape else nullcontext():
+        asked.days_from(theta, asked.model.initial(theta), 0, asked.days)
+        total = dense(last.left).sum()
+        return np.array([float(x) for x in torch.autograd.grad(total, [theta[n] for n in asked.names])])
+
+
+@pytest.mark.parametrize("layers", ["city", "graph"])
+def test_the_tape_is_autograds_own_derivative_of_an_epidemic(city, layers):
+    model = city if layers == "city" else SEIRM(city.population, [Layer(graph(10), 8.0)])
+    asked = question(model)
+    mine, autograds = slopes_of_last_day(asked, True), slopes_of_last_day(asked, False)
+    assert np.abs(mine).min() > 0
+    np.testing.assert_allclose(mine, autograds, rtol=2e-4)
+
+
+def test_draws_side_by_side_have_the_derivatives_of_each():
+    """A leading dimension of two transmissions: the derivative of their sum is that of each by itself."""
+    people = lpm.nyc.population(N)
+    model = SEIRM(people, [Layer(people.everyone(), 8.0)])
+
+    def slope(values):
+        beta, last = torch.tensor(values, requires_grad=True), _Left()
+        asked = question(model)
+        theta = asked.values() | {"beta": beta}
+        with asked.playing(0, last), taping():
+            state = model.initial(theta)
+            if len(values) > 1:
+                state = {k: x if x.dim() > 1 else x.expand(len(values), *x.shape) for k, x in state.items()}
+            asked.days_from(theta, state, 0, DAYS)
+            return torch.autograd.grad(dense(last.left).sum(), beta)[0].reshape(-1)
+
+    both = slope([[0.03], [0.05]])
+    torch.testing.assert_close(both, torch.cat([slope([[0.03]]), slope([[0.05]])]), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_program_of_writes_and_reads_has_the_derivative_of_plain_tensors(seed):
+    """Writes, reads of the present and of earlier versions, two changes of one version, and a look at the whole."""
+
+    def run(tape):
+        rng = np.random.default_rng(seed)
+        theta = torch.tensor([0.7, -0.4], dtype=torch.float64, requires_grad=True)
+        states, total = [torch.arange(6.0, dtype=torch.float64)], torch.zeros((), dtype=torch.float64)
+        with taping() if tape else nullcontext():
+            for _ in range(12):
+                x = states[rng.integers(max(0, len(states) - 3), len(states))]
+                where = torch.from_numpy(np.sort(rng.choice(6, rng.integers(1, 5), replace=False)))
+                cohort, act = Cohort(where, torch.Size([6])), rng.integers(4)
+                if act == 0:
+                    total = total + (cohort.read(x) ** 2).sum()
+                elif act == 1:
+                    total = total + (x * torch.arange(6)).sum().sin()
+                else:
+                    value = cohort.read(x) * theta[act - 2] if rng.random() < 0.7 else 0.5
+                    states.append(cohort.write(x, value))
+            total = total + (states[-1] ** 2).sum()
+            assert not tape or any(isinstance(x, Taped) for x in states)
+            return total.detach(), *torch.autograd.grad(total, theta, allow_unused=True)
+
+    for mine, plain in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(mine, plain)
+
+
+@pytest.mark.parametrize("rows", [(), (2,)])
+def test_a_step_of_hazard_has_the_derivative_of_everything_it_is_made_of(rows):
+    """Totals, shares, scales, factors of each agent, choices, and sums within products."""
+    g = torch.Generator().manual_seed(0)
+    agents, groups = 300, 7
+    index = torch.randint(0, groups, (agents,), generator=g)
+    make = lambda *shape: torch.rand(*shape, generator=g).requires_grad_()  # noqa: E731
+    base, share, each, own = make(*rows, groups), make(groups), make(agents), make(*rows, agents)
+    scale, yes = make(*rows, 1), make(*rows, 1)
+    before = torch.rand(*rows, agents, generator=g, dtype=torch.float64).requires_grad_()
+    risk, mask = (torch.rand(*rows, agents, generator=g) < 0.6 for _ in range(2))
+    inputs = [base, share, each, own, scale, yes, before]
+    hazard = (Field.on(base, index, share) * scale + Field.on(own)) * each * Choice(mask, yes, 0.5)
+    hazard = (hazard + Field.on(base, index) * 0.1) * (Field.on(share, index) * scale)
+    weight = torch.rand(*rows, agents, generator=g, dtype=torch.float64)
+    with taping():
+        after = exposed(before, hazard, risk, 0.5)
+        mine = torch.autograd.grad((after * weight).sum(), inputs, retain_graph=True)
+    plain = accumulate(before, hazard.dense(), risk, 0.5)
+    torch.testing.assert_close(after.plain, plain.detach(), rtol=1e-6, atol=1e-6)
+    for x, y in zip(mine, torch.autograd.grad((plain * weight).sum(), inputs), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pass_backwards_that_was_broken_off_leaves_nothing_behind(city):
+    asked = question(city, names=["beta"])
+    theta, last, breaks = asked.values(differentiated=True), _Left(), []
+
+    def broken(adjoint):
+        if breaks:
+            raise KeyboardInterrupt
+
+    with asked.playing(0, last), taping():
+        carried = theta | {"beta": theta["beta"] * 1.0}
+        asked.days_from(carried, city.initial(carried), 0, DAYS)
+        total = dense(last.left).sum()
+        carried["beta"].register_hook(broken)
+        (first,) = torch.autograd.grad(total, theta["beta"], retain_graph=True)
+        breaks.append(True)
+        with pytest.raises(KeyboardInterrupt):
+            torch.autograd.grad(total, theta["beta"], retain_graph=True)
+        breaks.clear()
+        (again,) = torch.autograd.grad(total, theta["beta"])
+    assert float(first) != 0.0 and float(again) == float(first)
+
+
+def test_a_run_leaves_no_tape_behind(city):
+    gc.collect()
+    before = sum(type(x) is Version for x in gc.get_objects())
+    along_paths(question(city, days=10), 0)
+    gc.collect()
+    assert sum(type(x) is Version for x in gc.get_objects()) == before
+
+
+def test_derivatives_are_those_of_differences_where_everybody_meets_everybody(city):
+    """Five parameters, a flow and a stock, by age: within four standard errors of the pairs' differences, or 5 %."""
+    people = lpm.nyc.population(4_000)
+    model = SEIRM(people, [Layer(people.everyone(), 8.0)], {"age": "age_band"})
+    for of in ("infections", "infectious"):
+        ask = {"wrt": TIMED, "days": 40, "draws": 8, "set": SET, "audit": False}
+        mine = lpm.sensitivity(model, of, estimator="pathwise", **ask)
+        theirs = lpm.sensitivity(model, of, estimator="differences", **ask)
+        assert set(mine["estimator"].values) == {"pathwise"}
+        apart = np.abs(mine["value"] - theirs["value"])
+        error = np.hypot(mine["se"], theirs["se"])
+        assert bool((apart <= np.maximum(4 * error, 0.05 * np.abs(theirs["value"]))).all())
+        assert float(mine["se"].sel(parameter="beta") / mine["value"].sel(parameter="beta")) < 0.3
+
+
+def test_days_and_strata_add_up_to_the_whole(city):
+    ask = {"estimator": "pathwise", "wrt": ["beta", "latent_mean"], "days": 12, "draws": 2, "set": SET, "audit": False}
+    whole = lpm.sensitivity(city, "infections", **ask)
+    parts = lpm.sensitivity(city, "infections", by="borough", daily=True, **ask)
+    np.testing.assert_allclose(parts["value"].sum(("day", "borough")), whole["value"], rtol=1e-5)
+
+
+def test_what_a_chance_depends_on_is_refused_by_name_and_left_to_differences(city, monkeypatch):
+    with pytest.raises(InputError, match="parameter fatality enters a decision at site 'fatal'"):
+        lpm.sensitivity(city, "deaths", ["beta", "fatality"], DAYS, estimator="pathwise", draws=2, set=SET)
+    monkeypatch.setattr(module, "_WORK", 0)
+    monkeypatch.setattr(module, "_PLATEAU", 1.0)
+    found = lpm.sensitivity(city, "infections", ["beta", "fatality"], DAYS, draws=2, set=SET, audit=False)
+    assert list(found["estimator"].values) == ["pathwise", "differences"]
+
+
+def test_a_sparse_graph_is_said_to_be_biased_and_left_to_differences(city, monkeypatch):
+    model = SEIRM(city.population, [Layer(graph(4), 8.0)])
+    ask = {"days": DAYS, "draws": 2, "set": SET, "audit": False}
+    with pytest.warns(UserWarning, match="meet no hazard at site 'infection' any more"):
+        found = lpm.sensitivity(model, "infections", "beta", estimator="pathwise", **ask)
+    assert found.attrs["plateau"]["infection"] > 0.3
+    monkeypatch.setattr(module, "_WORK", 0)
+    assert set(lpm.sensitivity(model, "infections", "beta", **ask)["estimator"].values) == {"differences"}
+
+
+def test_a_tally_that_counts_a_mask_has_no_derivative_along_paths_and_says_so():
+    model = lpm.nyc.sir(lpm.nyc.population(N))
+    with pytest.raises(LpmError, match="'infectious' counts what has no time of its own"):
+        lpm.sensitivity(model, "infectious", "beta", 10, estimator="pathwise", draws=2, set=SET)
+
+
+def test_the_numbers_of_a_run_are_the_same_with_and_without_its_tape(city):
+    asked = question(city)
+    with torch.no_grad(), asked.playing(0) as record:
+        asked.days_from(asked.values(), city.initial(asked.values()), 0, DAYS)
+    assert math.isclose(along_paths(asked, 0).base[0], asked.read(asked.series(record))[0], rel_tol=0)
