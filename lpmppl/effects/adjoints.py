@@ -48,9 +48,9 @@ def exposed(
     inputs = dict(_inputs(step, ()))
     token, old = taped(before)
     version = Version.after(old, numbers)
-    version.accrual = _Accrual(version, step, inputs, at_risk, numbers)
+    accrual = _Accrual(version, step, inputs, at_risk, numbers)
     carried = (x.token if isinstance(x, Taped) else x for x in inputs.values())
-    return Taped.of(numbers, version, _Accrue.apply(token, version.accrual, *carried))
+    return Taped.of(numbers, version, _Accrue.apply(token, accrual, *carried), accrual)
 
 
 def left_of(after: Tensor, before: Tensor, happened: Cohort, resistance: Tensor) -> Tensor | None:
@@ -64,10 +64,10 @@ def left_of(after: Tensor, before: Tensor, happened: Cohort, resistance: Tensor)
     Returns:
         shape (k,), or None where `after` isn't a step's result on the tape, over the same agents.
     """
-    if not isinstance(after, Taped) or after.version.accrual is None or happened.shape != after.shape:
+    if not isinstance(after, Taped) or not isinstance(after.made_by, _Accrual) or happened.shape != after.shape:
         return None
     was, now = happened.read(plain(before)), happened.read(after.plain)
-    return _Left.apply(after.token, after.version.accrual, happened.where, was, now, resistance)
+    return _Left.apply(after.token, after.made_by, happened.where, was, now, resistance)
 
 
 def _inputs(field: Field, path: Path) -> Iterator[tuple[Path, Tensor]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pyro
@@ -241,12 +242,17 @@ def tally(
     if onto is not None and onto.is_floating_point():
         ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
         onto = onto.detach().round().to(torch.int64)
-    crossing = None
-    if on_tape() and isinstance(message, Sparse) and message.cohort.left is not None:
-        left = message.cohort.left
-        counted = Sparse(message.cohort, message.value.detach().double() * (left - left.detach()))
-        crossing = _summed(counted, by) / unit
+    few = message if on_tape() and isinstance(message, Sparse) and message.cohort.left is not None else None
+    crossing = None if few is None else partial(_crossing, few, by, unit)
     return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost, crossing=crossing)
+
+
+def _crossing(message: Sparse, by: Network | None, unit: float) -> Tensor:
+    """What is zero in value and carries how a count moves with the times of its events in the step."""
+    left = message.cohort.left
+    assert left is not None
+    counted = message.value.detach().double() * (left - left.detach())
+    return _summed(Sparse(message.cohort, counted), by) / unit
 
 
 @effectful(type="tally")
@@ -259,7 +265,7 @@ def _tally(
     stock: bool,
     *,
     ghost: Tensor | None = None,
-    crossing: Tensor | None = None,
+    crossing: Callable[[], Tensor] | None = None,
 ) -> Tensor:
     total = ring_sum(integers, by, onto)
     return total if ghost is None else total + ghost

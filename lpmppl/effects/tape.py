@@ -9,6 +9,8 @@ tensor, which all versions share.
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +22,7 @@ from lpmppl._compat import backward_pass
 
 __all__ = ["Taped", "Version", "added", "note_left", "noted_left", "on_tape", "plain", "taped", "taping", "written"]
 
-_left: dict[int, tuple[Tensor, Any]] | None = None
+_left: dict[int, tuple[weakref.ref[Tensor], Any]] | None = None
 
 
 @contextmanager
@@ -43,13 +45,17 @@ def on_tape(*tensors: Tensor) -> bool:
 def note_left(event: Tensor, left: Any) -> None:
     """Keep how much of the step was left after each of the events of a mask."""
     if _left is not None:
-        _left[id(event)] = event, left
+        _left[id(event)] = weakref.ref(event, functools.partial(_forget, _left, id(event))), left
+
+
+def _forget(noted: dict[int, Any], key: int, _: object) -> None:
+    noted.pop(key, None)
 
 
 def noted_left(event: Tensor) -> Any:
     """What was left of the step after the events of a mask, None where that isn't known or nobody asks."""
     kept = _left.get(id(event)) if _left is not None else None
-    return kept[1] if kept is not None and kept[0] is event else None
+    return kept[1] if kept is not None and kept[0]() is event else None
 
 
 class _Adjoint:
@@ -83,13 +89,10 @@ class Version:
     Args:
         adjoint: the adjoint that it shares with the version it was made from.
         before: that version, None for the first.
-
-    `accrual` is the step's hazard that made it, where one did.
     """
 
     def __init__(self, adjoint: _Adjoint, before: Version | None) -> None:
         self.adjoint, self.before = adjoint, before
-        self.accrual: Any = None
         self.followed = False
         self._of = -1
         self._few: list[tuple[Tensor, Tensor]] = []
@@ -158,16 +161,18 @@ class Taped(torch.Tensor):
         plain: its numbers, without a derivative.
         version: its place on the tape.
         token: what readers and changes of it take, so that on the way back they come before the step that made it.
+        made_by: the change that made it, where others want to know.
     """
 
     plain: Tensor
     version: Version
     token: Tensor
+    made_by: object
 
     @staticmethod
-    def of(x: Tensor, version: Version, token: Tensor) -> Taped:
+    def of(x: Tensor, version: Version, token: Tensor, made_by: object = None) -> Taped:
         out: Taped = torch.Tensor._make_subclass(Taped, x)
-        out.plain, out.version, out.token = x, version, token
+        out.plain, out.version, out.token, out.made_by = x, version, token, made_by
         return out
 
     def whole(self) -> Tensor:

@@ -32,18 +32,19 @@ class Along:
     plateau: dict[str, float]
 
 
-def along_paths(question: Question, chance: int) -> Along:
+def along_paths(question: Question, chance: int, look: bool = True) -> Along:
     """Take derivatives by one run with its tape, and a pass backwards for each of the M things asked for.
 
     Args:
         question: what is asked.
         chance: which draw of the agents' chance.
+        look: whether to look for parameters that it isn't right for, which takes time.
     Raises:
         LpmError: where the tally carries no derivative: it counts what has no time.
     """
     theta = question.values(differentiated=True)
     wrt = [theta[name] for name in question.names]
-    paths = Pathwise({name: theta[name] for name in question.names})
+    paths = Pathwise({name: theta[name] for name in question.names if look}, [question.of])
     with at_work():
         with question.playing(chance, paths) as record:
             question.days_from(theta, question.model.initial(theta), 0, question.days)

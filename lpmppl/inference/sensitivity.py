@@ -210,7 +210,7 @@ def _of_paths(
     question: Question, along: list[Along], draws: int, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives (D, M, P) and values (D, M) of all draws, the first of which is there."""
-    along = along + [along_paths(question, chance) for chance in list(chances(draws))[1:]]
+    along = along + [along_paths(question, chance, look=False) for chance in list(chances(draws))[1:]]
     kept = [list(question.names).index(n) for n in names]
     return np.array([a.value[:, kept] for a in along]), np.array([a.base for a in along])
 

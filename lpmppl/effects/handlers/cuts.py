@@ -54,11 +54,20 @@ class Cuts(TorchFunctionMode):
         self.of: dict[str, str] = {}
         self._looks: Counter[tuple[object, ...]] = Counter()
 
+    def __enter__(self) -> Cuts:
+        self._quiet = warnings.catch_warnings()
+        self._quiet.__enter__()
+        # That a number is read of what has a derivative is just what is looked for.
+        warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._quiet.__exit__(*error)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with warnings.catch_warnings():
-            # That a number is read of it is just what is looked for.
-            warnings.filterwarnings("ignore", "Converting a tensor with requires_grad=True to a scalar")
-            out = func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         whole = name in ("to", "type", "type_as") and isinstance(out, Tensor) and not out.is_floating_point()
         if (name in _CUTS or whole) and len(self.of) < len(self.parameters):

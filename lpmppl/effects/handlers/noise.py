@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +15,7 @@ from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.internals.segments import BLOCK, bare, blocked, differentiated, differing, empty
 from lpmppl.effects.internals.streams import exponential, stream, uniform
+from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError
 
 __all__ = ["ExogenousNoise", "base_of", "quantile"]
@@ -136,7 +137,7 @@ class ExogenousNoise(Messenger):
         else:
             msg["value"] = self._in_blocks(fn, site, ids, infer)
             if msg["value"] is None:
-                msg["value"] = quantile(msg["name"], fn, self._uniform(site, ids, infer))
+                msg["value"] = _drawn(msg["name"], fn, self._uniform(site, ids, infer))
         msg["done"] = True
         msg["stop"] = self.hide
 
@@ -203,6 +204,30 @@ class ExogenousNoise(Messenger):
         stack = handler_stack()
         inside = stack[stack.index(self) + 1 :]
         return any(hasattr(h, "_pyro_post_sample") and not getattr(h, "reads_sparse", False) for h in inside)
+
+
+def _drawn(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
+    """Do as `quantile`; a log-normal's derivative on the tape is worked out again on the way back, not kept."""
+    law = base_of(fn)
+    if isinstance(law, dist.LogNormal) and on_tape(law.loc, law.scale):
+        return _LogNormal.apply(law.loc, law.scale, u, name)
+    return quantile(name, fn, u)
+
+
+class _LogNormal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loc: Tensor, scale: Tensor, u: Tensor, name: str) -> Tensor:
+        ctx.save_for_backward(loc, scale, u)
+        ctx.name = name
+        return quantile(name, dist.LogNormal(loc, scale), u)
+
+    @staticmethod
+    def backward(ctx: Any, adjoint: Tensor) -> Any:
+        loc, scale, u = ctx.saved_tensors
+        with torch.enable_grad():
+            inputs = loc.detach().requires_grad_(), scale.detach().requires_grad_()
+            value = quantile(ctx.name, dist.LogNormal(*inputs), u)
+        return *torch.autograd.grad(value, inputs, adjoint), None, None
 
 
 def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:

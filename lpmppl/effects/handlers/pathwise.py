@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +17,7 @@ from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Field, Leaf
 from lpmppl.effects.handlers.cuts import Cuts, reached
 from lpmppl.effects.handlers.noise import base_of
+from lpmppl.effects.internals.segments import count
 from lpmppl.effects.tape import taping
 
 __all__ = ["Pathwise"]
@@ -43,6 +44,7 @@ class Pathwise(Messenger):
 
     Args:
         parameters: the parameters, with `requires_grad`, to look for in what it doesn't see; none by default.
+        tallies: the tallies whose derivatives are kept, by name; all by default.
 
     Attributes:
         crossing: by tally and day, what is zero in value and carries how the times of that day's events move, averaged
@@ -54,8 +56,9 @@ class Pathwise(Messenger):
 
     reads_sparse = True
 
-    def __init__(self, parameters: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor] | None = None, tallies: Collection[str] | None = None) -> None:
         super().__init__()
+        self.tallies = tallies
         self.parameters = dict(parameters or {})
         self.crossing: dict[str, dict[int, Tensor]] = {}
         self.direct: dict[str, dict[int, Tensor]] = {}
@@ -106,22 +109,24 @@ class Pathwise(Messenger):
         none, total = self._risk.setdefault(site, [0.0, 0.0])
         hazard = exposure.hazard.detach() if isinstance(exposure.hazard, Tensor | Field) else exposure.hazard
         if _somewhere(hazard):
-            self._risk[site][1] += float(exposure.at_risk.sum())
+            self._risk[site][1] += count(exposure.at_risk)
             return
         with torch.no_grad():
             before = exposure.before.detach()
             since = exposure.at_risk & (before > 0)
             at_rest = since & (exposure.after.detach() == before)
-            self._risk[site] = [none + float(at_rest.sum()), total + float(since.sum())]
+            self._risk[site] = [none + count(at_rest), total + count(since)]
 
     def _pyro_post_tally(self, msg: Message) -> None:
         time, _, name = msg["args"][0].partition("/")
+        if self.tallies is not None and name not in self.tallies:
+            return
         day = int(float(time[2:]))
         unit, self.stock[name] = msg["args"][4], msg["args"][5]
         self.direct.setdefault(name, {})[day] = msg["value"] * unit
         crossing = msg["kwargs"].get("crossing")
-        if crossing is not None and crossing.requires_grad:
-            self.crossing.setdefault(name, {})[day] = crossing * unit
+        if crossing is not None and (moved := crossing()).requires_grad:
+            self.crossing.setdefault(name, {})[day] = moved * unit
 
 
 def _somewhere(hazard: Tensor | Field | float) -> bool:

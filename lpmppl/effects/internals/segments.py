@@ -34,6 +34,7 @@ __all__ = [
     "carry_over",
     "choose",
     "copy",
+    "count",
     "differentiated",
     "differing",
     "empty",
@@ -392,6 +393,11 @@ def positions(x: Tensor, above: float | None = None, below: float | None = None)
     if mask:
         known(x, result)
     return result
+
+
+def count(mask: Tensor) -> int:
+    """Say at how many places a mask is true; torch's own sum takes a hundred times as long."""
+    return int(np.count_nonzero(mask.numpy()) if bare(mask) else mask.count_nonzero())
 
 
 def known(mask: Tensor, where: Tensor) -> None:
