@@ -77,3 +77,14 @@ def test_touched_counts_a_change_that_torch_did_not_see():
     assert x._version == view._version == version + 1
     with torch.inference_mode():
         _compat.touched(torch.zeros(3))
+
+
+def test_every_pass_backwards_has_a_number_of_its_own():
+    seen = []
+    x = torch.ones(1, requires_grad=True)
+    y = x * 1.0
+    y.register_hook(lambda _: seen.append(_compat.backward_pass()))
+    for _ in range(2):
+        torch.autograd.grad(y, x, retain_graph=True)
+    assert _compat.backward_pass() == -1
+    assert -1 not in seen and len(set(seen)) == 2

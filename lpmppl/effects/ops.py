@@ -84,6 +84,8 @@ def _running(total: Tensor, network: Network, reduce: str, weight: Tensor | floa
 
 def _field(total: Tensor, network: Network, reduce: str, weight: Tensor | float = 1.0) -> Field:
     share, unit = network.share(reduce), network.quantum
+    if isinstance(weight, Tensor) and weight.numel() == 1:
+        return _field(total, network, reduce) * weight
     if isinstance(weight, Tensor):
         share = share * weight
     else:
@@ -242,8 +244,8 @@ def tally(
     if onto is not None and onto.is_floating_point():
         ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
         onto = onto.detach().round().to(torch.int64)
-    few = message if on_tape() and isinstance(message, Sparse) and message.cohort.left is not None else None
-    crossing = None if few is None else partial(_crossing, few, by, unit)
+    timed = message if on_tape() and isinstance(message, Sparse) and message.cohort.left is not None else None
+    crossing = None if timed is None else partial(_crossing, timed, by, unit)
     return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost, crossing=crossing)
 
 

@@ -71,7 +71,7 @@ def sensitivity(
     events move, for all parameters in one run and a pass backwards (`lpmppl.effects.handlers.pathwise`).
 
     By default differences are taken, but for two cases. With parameters times agents from five million, pathwise is, if
-    hazards don't vanish, except for parameters that it doesn't see, such as one that a chance depends on. And with more
+    the model is `timed` and hazards don't vanish, except for parameters that it doesn't see, such as one that a chance depends on. And with more
     than five parameters and more than one for every ten agents flips are, except for parameters that enter a decision
     of the program other than a chance, such as the length of an isolation. `estimator` in the result says which was
     taken.
@@ -128,7 +128,13 @@ def sensitivity(
     many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
     by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
     along: list[Along] = []
-    if estimator == "pathwise" or (estimator == "auto" and len(names) * model.population.size >= _WORK):
+    if estimator == "pathwise" and not model.timed:
+        raise InputError(
+            f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along paths "
+            "would miss what acts in whole steps; ask for 'auto' or 'differences'"
+        )
+    large = model.timed and len(names) * model.population.size >= _WORK
+    if estimator == "pathwise" or (estimator == "auto" and large):
         along = _along_paths(question, draws, insist=estimator == "pathwise")
         by_chance = "pathwise" if along else by_chance
     cuts = along[0].unseen if along else _cuts(question) if by_chance else {}

@@ -56,6 +56,8 @@ class Model(ABC):
             "agent" or "household".
         outcomes: what may have become of an agent by the end, by name: the last state to a Boolean of shape (…, N).
         spreads: the hazard site at which agents act on each other, such as `infection`, where there is one.
+        timed: whether what agents do to others follows the time of their events within a step, as derivatives along
+            paths need.
         behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
         population: the people.
     """
@@ -69,6 +71,7 @@ class Model(ABC):
     targets: Mapping[str, str] = MappingProxyType({})
     outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
     spreads: str = ""
+    timed: bool = False
     behaviour: Mapping[str, Any] = MappingProxyType({})
     by: Groups | None = None
     tallies: Mapping[str, str]

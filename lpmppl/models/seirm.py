@@ -212,6 +212,7 @@ class SEIRM(Model):
 
     name = "seirm"
     spreads = "infection"
+    timed = True
 
     def __init__(self, population: Population, layers: Sequence[Layer], by: Mapping[str, str] | None = None) -> None:
         self.population, self.layers = population, tuple(layers)

@@ -14,6 +14,7 @@ from lpmppl.effects.adjoints import exposed
 from lpmppl.effects.cohorts import Cohort, dense
 from lpmppl.effects.fields import Choice, Field
 from lpmppl.effects.hazards import accumulate
+from lpmppl.effects.ops import simulate
 from lpmppl.effects.tape import Taped, Version, taping
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference import sensitivity as module
@@ -22,7 +23,8 @@ from lpmppl.inference.pathwise import along_paths
 from lpmppl.inference.readings import reading_of
 from lpmppl.models.contacts import Layer
 from lpmppl.models.networks import Edges
-from lpmppl.models.seirm import SEIRM
+from lpmppl.models.seirm import SEIRM, progression, transmission
+from lpmppl.models.substep import compose
 
 N, DAYS = 2_000, 25
 SET = {"initial_infected": 0.02}
@@ -68,6 +70,25 @@ def test_the_tape_is_autograds_own_derivative_of_an_epidemic(city, layers):
     mine, autograds = slopes_of_last_day(asked, True), slopes_of_last_day(asked, False)
     assert np.abs(mine).min() > 0
     np.testing.assert_allclose(mine, autograds, rtol=2e-4)
+
+
+def test_a_factor_of_every_layer_and_day_adds_up_to_the_transmission(city):
+    """With factors of 1 on contacts, their derivatives come to that of β, times β."""
+    asked = question(city, names=["beta"])
+    (whole,) = slopes_of_last_day(asked, True)
+    rates, last, theta = torch.ones(len(city.layers), DAYS, requires_grad=True), _Left(), asked.values()
+    first = progression(city.population, [layer.network for layer in city.layers], theta)
+
+    def step(s):
+        today = rates[:, int(s["t"])]
+        layers = [Layer(layer.network, layer.contacts * rate) for layer, rate in zip(city.layers, today, strict=True)]
+        return compose(first, transmission(city.population, layers, theta))(s)
+
+    with asked.playing(0, last), taping():
+        simulate(step, city.initial(theta), torch.tensor(0.0), torch.tensor(float(DAYS)))
+        (each,) = torch.autograd.grad(dense(last.left).sum(), rates)
+    assert int((each != 0).sum()) > DAYS
+    assert float(each.sum()) == pytest.approx(theta["beta"].item() * whole, rel=2e-4)
 
 
 def test_draws_side_by_side_have_the_derivatives_of_each():
@@ -213,10 +234,14 @@ def test_a_sparse_graph_is_said_to_be_biased_and_left_to_differences(city, monke
     assert set(lpm.sensitivity(model, "infections", "beta", **ask)["estimator"].values) == {"differences"}
 
 
-def test_a_tally_that_counts_a_mask_has_no_derivative_along_paths_and_says_so():
+def test_a_model_that_acts_in_whole_steps_is_refused_and_so_is_a_count_without_times():
     model = lpm.nyc.sir(lpm.nyc.population(N))
+    ask = {"wrt": "beta", "days": 10, "estimator": "pathwise", "draws": 2, "set": SET}
+    with pytest.raises(InputError, match="the model sir isn't one whose events act by their times"):
+        lpm.sensitivity(model, "infectious", **ask)
+    model.timed = True
     with pytest.raises(LpmError, match="'infectious' counts what has no time of its own"):
-        lpm.sensitivity(model, "infectious", "beta", 10, estimator="pathwise", draws=2, set=SET)
+        lpm.sensitivity(model, "infectious", **ask)
 
 
 def test_the_numbers_of_a_run_are_the_same_with_and_without_its_tape(city):
