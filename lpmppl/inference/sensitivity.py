@@ -71,10 +71,10 @@ def sensitivity(
     events move, for all parameters in one run and a pass backwards (`lpmppl.effects.handlers.pathwise`).
 
     By default differences are taken, but for two cases. With parameters times agents from five million, pathwise is, if
-    the model is `timed` and hazards don't vanish, except for parameters that it doesn't see, such as one that a chance depends on. And with more
-    than five parameters and more than one for every ten agents flips are, except for parameters that enter a decision
-    of the program other than a chance, such as the length of an isolation. `estimator` in the result says which was
-    taken.
+    the model is `timed` and hazards don't vanish, except for parameters that it doesn't see, such as one that a chance
+    depends on. And with more than five parameters and more than one for every ten agents flips are, except for
+    parameters that enter a decision of the program other than a chance, such as the length of an isolation.
+    `estimator` in the result says which was taken.
 
     Args:
         model: the society.
