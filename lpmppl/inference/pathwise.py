@@ -42,6 +42,11 @@ def along_paths(question: Question, chance: int, look: bool = True) -> Along:
     Raises:
         LpmError: where the tally carries no derivative: it counts what has no time.
     """
+    with torch.inference_mode(False), torch.enable_grad():
+        return _along_paths(question, chance, look)
+
+
+def _along_paths(question: Question, chance: int, look: bool) -> Along:
     theta = question.values(differentiated=True)
     wrt = [theta[name] for name in question.names]
     paths = Pathwise({name: theta[name] for name in question.names if look}, [question.of])

@@ -249,3 +249,24 @@ def test_the_numbers_of_a_run_are_the_same_with_and_without_its_tape(city):
     with torch.no_grad(), asked.playing(0) as record:
         asked.days_from(asked.values(), city.initial(asked.values()), 0, DAYS)
     assert math.isclose(along_paths(asked, 0).base[0], asked.read(asked.series(record))[0], rel_tol=0)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_who_has_switched_derivatives_off_gets_them_all_the_same(city, around):
+    asked = question(city, names=["beta"], days=10)
+    with around():
+        found = along_paths(asked, 0)
+    assert found.value[0, 0] == along_paths(asked, 0).value[0, 0] != 0.0
+
+
+def test_a_clock_that_runs_out_is_an_event_in_its_step():
+    people = lpm.nyc.population(1_000)
+    clock = torch.full((1_000,), math.inf)
+    clock[[3, 7]] = torch.tensor([4.25, 5.0])
+    assert people.due(clock, 4.0).agent.tolist() == [3]
+    shift = torch.zeros((), requires_grad=True)
+    with taping():
+        everybody = people.cohort(clock < math.inf)
+        due = people.due(everybody.write(clock, everybody.read(clock) + shift), 4.0)
+        assert due.left.tolist() == [0.75]
+        assert torch.autograd.grad(due.left.sum(), shift)[0] == -1.0
