@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lpmppl._compat import backward_pass
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.fields import Field, Shape
 from lpmppl.effects.hazards import accumulate, rows
@@ -71,24 +72,31 @@ class _Accrual:
         self.inputs = {path: (x.shape, x.dtype) for path, x in inputs.items()}
         self.step = Met.of(step.detach(), (), inputs.keys())
         self.risk = Bits.of(at_risk)
-        self.events: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._of = -1
+        self._events: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, where: Tensor, today: Tensor, earlier: Tensor) -> None:
         """Take adjoints of events in this step: with respect to its own hazard, and to what came before."""
-        self.events.append((where, today, earlier))
+        self._fresh().append((where, today, earlier))
+
+    def _fresh(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The events of this pass backwards; one that was broken off may have left others."""
+        if self._of != backward_pass():
+            self._of, self._events = backward_pass(), []
+        return self._events
 
     def back(self) -> list[Tensor | None]:
         """Take the adjoint of the version it made back to the one before; gives those of its inputs."""
-        flat = self.version.settle()
-        for where, today, _ in self.events:
+        flat, events = self.version.settle(), self._fresh()
+        for where, today, _ in events:
             flat.index_add_(0, where, today.to(flat.dtype))
         found = Found({path: shape for path, (shape, _) in self.inputs.items()}, self.device)
         lead, n = tuple(self.shape[:-1]), self.shape[-1]
         for k, row in enumerate(rows(lead)):
             self._row(lead, row, flat[k * n : (k + 1) * n], found)
-        for where, today, earlier in self.events:
+        for where, today, earlier in events:
             flat.index_add_(0, where, (earlier - today).to(flat.dtype))
-        self.events = []
+        self._events = []
         self.version.done(flat)
         for path, version in self.versions.items():
             version.leave_all(found[path])

@@ -245,7 +245,9 @@ class Field(Lazy):
         x = torch.as_tensor(value, dtype=torch.get_default_dtype())
         if x.dim() and x.shape[-1] == agents > 1:
             return cls.on(x)
-        return cls.on(x.reshape(*(x.shape[:-1] or ()), 1), torch.zeros(1, dtype=torch.int16).expand(agents))
+        return cls.on(
+            x.reshape(*(x.shape[:-1] or ()), 1), torch.zeros(1, dtype=torch.int16, device=x.device).expand(agents)
+        )
 
     @property
     def shape(self) -> torch.Size:
