@@ -115,7 +115,7 @@ def contacts(agents: int, draws: int) -> None:
         values = [x.isel(parameter=0) for x in found]
         cells = [f"{float(x['value']):,.0f} ± {float(x['se']):,.0f}" for x in values]
         ratio = float(values[0]["value"] / values[1]["value"])
-        rows.append([name, *cells, f"{ratio:.2f}", f"{found[0].attrs['plateau']['infection']:.3f}"])
+        rows.append([name, *cells, f"{ratio:.2f}", f"{float(found[0]['plateau'].sel(site='infection')):.3f}"])
     print(markdown(["contacts", "along paths", "differences", "ratio", "plateau"], rows))
 
 

@@ -101,8 +101,8 @@ def sensitivity(
         percent of the parameter, NaN where there is nothing to compare with; `at`, the parameter's value; `estimator`;
         `difference` and `difference_se`, NaN where not audited. Over `direction`, likewise `along`, `along_se`,
         `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the
-        tally in no run, `cuts` where parameters enter what the estimator doesn't see, `plateau`, along paths, the
-        share of time at risk without hazard by hazard site.
+        tally in no run, `cuts` where parameters enter what the estimator doesn't see. Along paths, `plateau` is
+        the share of time at risk without hazard, over hazard `site`.
     Raises:
         InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
             numbers; where an estimator is asked for with a parameter that it doesn't see.
@@ -168,6 +168,9 @@ def sensitivity(
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
     result = _dataset(reading, names, each, typical, centre, level)
     result["estimator"] = ("parameter", [by_chance if n in flippable else "differences" for n in names])
+    if along:
+        sites = along[0].plateau
+        result = result.assign_coords(site=list(sites)).assign(plateau=("site", list(sites.values())))
     result.attrs |= {
         "of": of,
         "days": days,
@@ -177,7 +180,6 @@ def sensitivity(
         "step": step,
         "without_effect": [n for k, n in enumerate(names) if not each[:, :, k].any()],
         "cuts": [f"{n} at {where}" for n, where in cuts.items()],
-        "plateau": along[0].plateau if along else {},
     }
     checks = Audit(question, each, step / 2, draws, reading.shape)
     return checks.of(result, audit and model.population.size <= AUDITED)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import xarray as xr
 
 from tests.cli.conftest import Ended
@@ -39,6 +40,15 @@ def test_a_kept_sensitivity_has_its_files_and_figure(here: Run, tmp_path: Path) 
     assert "What it hangs on" in page and "in percent per percent of each parameter" in page
     assert here("report", "run").code == 0
     assert (tmp_path / "run" / "report.html").read_text() == page
+
+
+@pytest.mark.filterwarnings("ignore:for .* of their time at risk")
+def test_a_sensitivity_along_paths_is_kept_with_its_plateau(here: Run, tmp_path: Path) -> None:
+    asked = ("--model", "seirm", "--of", "infections", "--wrt", "beta", "--no-audit", "--estimator", "pathwise")
+    ended = here(*SMALL, *asked, "--out", "run")
+    assert ended.code == 0, ended.err
+    with xr.open_datatree(tmp_path / "run" / "results.nc") as tree:
+        assert 0.0 <= float(tree["sensitivity"]["plateau"].sel(site="infection")) < 1.0
 
 
 def test_bad_input_is_named(here: Run, tmp_path: Path) -> None:
