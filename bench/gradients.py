@@ -19,9 +19,16 @@ LEVELS = (0.8, 1.5, 2.5, 5.0)
 """Transmissions by one infected person among nothing but susceptible ones, from subcritical to saturated."""
 
 
+def graph(degree: int, agents: int, rng: np.random.Generator):
+    """A random graph of a mean degree, each edge both ways."""
+    from lpmppl.models.networks import Edges
+
+    one, other = (torch.from_numpy(rng.integers(0, agents, agents * degree // 2)) for _ in range(2))
+    return Edges("graph", torch.cat((one, other)), torch.cat((other, one)), agents)
+
+
 def society(kind: str, agents: int):
     """A society of one topology, and over how many networks it transmits."""
-    from lpmppl.models.networks import Edges
     from lpmppl.models.population import Population
     from lpmppl.models.sir import SIR
 
@@ -29,9 +36,7 @@ def society(kind: str, agents: int):
     i = np.arange(agents)
     people = Population.of({"household": i // 3, "workplace": rng.integers(0, max(1, agents // 20), agents)})
     if kind.startswith("degree"):
-        edges = agents * int(kind.split()[1]) // 2
-        one, other = (torch.from_numpy(rng.integers(0, agents, edges)) for _ in range(2))
-        networks = [Edges("graph", torch.cat((one, other)), torch.cat((other, one)), agents)]
+        networks = [graph(int(kind.split()[1]), agents, rng)]
     elif kind == "complete":
         networks = [people.everyone()]
     else:

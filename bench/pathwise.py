@@ -4,7 +4,6 @@ Each figure is beside a run without derivatives, or beside differences, of the s
 """
 
 import argparse
-import resource
 import time
 import warnings
 from dataclasses import replace
@@ -13,12 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from gradients import graph
+from memory import peak
 from table import markdown
-
-
-def peak() -> float:
-    """The most memory the process has held, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def daily(base):
@@ -39,7 +35,9 @@ def daily(base):
 
             return step
 
-    return Daily(base.population, base.layers)
+    model = Daily(base.population, base.layers)
+    model.by = base.by
+    return model
 
 
 def costs(agents: int, days: int) -> None:
@@ -47,7 +45,7 @@ def costs(agents: int, days: int) -> None:
     import lpmppl as lpm
     from lpmppl.effects.handlers import Pathwise
     from lpmppl.inference.flipping import Question
-    from lpmppl.inference.pathwise import along_paths
+    from lpmppl.inference.pathwise import along_paths, carried
     from lpmppl.inference.readings import reading_of
 
     model = lpm.nyc.seirm(lpm.nyc.population(agents))
@@ -57,7 +55,7 @@ def costs(agents: int, days: int) -> None:
         began = time.perf_counter()
         job()
         seconds = time.perf_counter() - began
-        rows.append([what, f"{many}", f"{seconds:.1f}", f"{peak() - population:.2f}"])
+        rows.append([what, f"{many}", f"{seconds:.1f}", f"{(peak() - population) / 2**30:.2f}"])
 
     lpm.run(model, 2)
     timed("a run", 0, lambda: lpm.run(model, days))
@@ -72,10 +70,9 @@ def costs(agents: int, days: int) -> None:
         rates = torch.ones(len(model.layers), days, requires_grad=True)
         values = question.values() | {"rates": rates}
         paths = Pathwise(tallies=["infections"])
-        with question.playing(2, paths):
+        with question.playing(2, paths) as record:
             replace(question, model=many).days_from(values, many.initial(values), 0, days)
-        ends = sorted(paths.crossing["infections"])
-        total = 1.5 * paths.crossing["infections"][ends[-1]].sum() - 0.5 * paths.crossing["infections"][ends[-2]].sum()
+        (total,) = carried(question, paths, question.series(record))
         (found,) = torch.autograd.grad(total, rates)
         assert bool((found[:, : days - 2] != 0).any(1).all())
 
@@ -89,20 +86,18 @@ def contacts(agents: int, draws: int) -> None:
     """Infections by β in SEIRM on graphs, among everybody, and in New York."""
     import lpmppl as lpm
     from lpmppl.models.contacts import Layer
-    from lpmppl.models.networks import Edges
     from lpmppl.models.seirm import SEIRM
 
     people, rng = lpm.nyc.population(agents), np.random.default_rng(0)
 
-    def graph(degree: int) -> Edges:
-        one, other = (torch.from_numpy(rng.integers(0, agents, agents * degree // 2)) for _ in range(2))
-        return Edges("graph", torch.cat((one, other)), torch.cat((other, one)), agents)
-
     cases = {
-        "graph of degree 4": [Layer(graph(4), 8.0)],
-        "graph of degree 10": [Layer(graph(10), 8.0)],
-        "graph of degree 50": [Layer(graph(50), 8.0)],
-        "degree 4, 2.5 % of contacts with everybody": [Layer(graph(4), 7.8), Layer(people.everyone(), 0.2)],
+        "graph of degree 4": [Layer(graph(4, agents, rng), 8.0)],
+        "graph of degree 10": [Layer(graph(10, agents, rng), 8.0)],
+        "graph of degree 50": [Layer(graph(50, agents, rng), 8.0)],
+        "degree 4, 2.5 % of contacts with everybody": [
+            Layer(graph(4, agents, rng), 7.8),
+            Layer(people.everyone(), 0.2),
+        ],
         "everybody with everybody": [Layer(people.everyone(), 8.0)],
         "New York": lpm.nyc.seirm(people).layers,
     }

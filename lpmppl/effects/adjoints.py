@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lpmppl._compat import backward_pass
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.fields import Field, Shape
 from lpmppl.effects.hazards import accumulate, rows
 from lpmppl.effects.internals.segments import blocked, differentiated
 from lpmppl.effects.pullbacks import Bits, Found, Met, Path, Sink, inputs_of
-from lpmppl.effects.tape import Taped, Version, plain, taped
+from lpmppl.effects.tape import InPass, Taped, Version, plain, taped
 
-__all__ = ["exposed", "left_of"]
+__all__ = ["accrued", "exposed", "left_on_tape"]
 
 
 def exposed(
@@ -46,21 +45,22 @@ def exposed(
     return Taped.of(numbers, version, _Accrue.apply(token, accrual, *carried), accrual)
 
 
-def left_of(after: Tensor, before: Tensor, happened: Cohort, resistance: Tensor) -> Tensor | None:
-    r"""What is left of the step after events, with its derivative: :math:`(\Lambda' - R) / (\Lambda' - \Lambda)`.
+def left_on_tape(after: Tensor, happened: Cohort, left: Tensor, hazard: Tensor) -> Tensor:
+    r"""Put a derivative to what is left of the step after events, :math:`(\Lambda' - R) / (\Lambda' - \Lambda)`.
 
     Args:
-        after: cumulative hazard at the end of the step.
-        before: that at its begin.
-        happened: to whom.
-        resistance: theirs, shape (k,).
-    Returns:
-        shape (k,), or None where `after` isn't a step's result on the tape, over the same agents.
+        after: cumulative hazard at the end of the step, `accrued`.
+        happened: to whom, of the same agents.
+        left: what is left, shape (k,).
+        hazard: what they met in the step, above 0, shape (k,).
     """
-    if not isinstance(after, Taped) or not isinstance(after.made_by, _Accrual) or happened.shape != after.shape:
-        return None
-    was, now = happened.read(plain(before)), happened.read(after.plain)
-    return _Left.apply(after.token, after.made_by, happened.where, was, now, resistance)
+    assert isinstance(after, Taped)
+    return _Left.apply(after.token, after.made_by, happened.where, left, hazard)
+
+
+def accrued(after: Tensor, happened: Cohort) -> bool:
+    """Say whether a cumulative hazard is that of `exposed`, over the agents of a cohort."""
+    return isinstance(after, Taped) and isinstance(after.made_by, _Accrual) and happened.shape == after.shape
 
 
 class _Accrual:
@@ -72,22 +72,15 @@ class _Accrual:
         self.inputs = {path: (x.shape, x.dtype) for path, x in inputs.items()}
         self.step = Met.of(step.detach(), (), inputs.keys())
         self.risk = Bits.of(at_risk)
-        self._of = -1
-        self._events: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._events: InPass[list[tuple[Tensor, Tensor, Tensor]]] = InPass(list)
 
     def add(self, where: Tensor, today: Tensor, earlier: Tensor) -> None:
         """Take adjoints of events in this step: with respect to its own hazard, and to what came before."""
-        self._fresh().append((where, today, earlier))
-
-    def _fresh(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """The events of this pass backwards; one that was broken off may have left others."""
-        if self._of != backward_pass():
-            self._of, self._events = backward_pass(), []
-        return self._events
+        self._events.value.append((where, today, earlier))
 
     def back(self) -> list[Tensor | None]:
         """Take the adjoint of the version it made back to the one before; gives those of its inputs."""
-        flat, events = self.version.settle(), self._fresh()
+        flat, events = self.version.settle(), self._events.taken()
         for where, today, _ in events:
             flat.index_add_(0, where, today.to(flat.dtype))
         found = Found({path: shape for path, (shape, _) in self.inputs.items()}, self.device)
@@ -96,7 +89,6 @@ class _Accrual:
             self._row(lead, row, flat[k * n : (k + 1) * n], found)
         for where, today, earlier in events:
             flat.index_add_(0, where, (earlier - today).to(flat.dtype))
-        self._events = []
         self.version.done(flat)
         for path, version in self.versions.items():
             version.leave_all(found[path])
@@ -137,21 +129,14 @@ class _Accrue(torch.autograd.Function):
 
 class _Left(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, token: Tensor, accrual: _Accrual, where: Tensor, before: Tensor, after: Tensor, resistance: Tensor
-    ) -> Tensor:
-        hazard = after - before
-        # Who met no hazard in this step has had the event forced on them, and its time isn't the hazard's.
-        met = (after > resistance) & (before <= resistance)
-        hazard = torch.where(hazard > 0, hazard, 1.0)
-        left = (after - resistance) / hazard
+    def forward(ctx: Any, token: Tensor, accrual: _Accrual, where: Tensor, left: Tensor, hazard: Tensor) -> Tensor:
         ctx.accrual, ctx.where = accrual, where
-        ctx.save_for_backward(hazard.float(), left.float(), met)
+        ctx.save_for_backward(hazard.float(), left.float())
         return left
 
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> Any:
-        hazard, left, met = ctx.saved_tensors
-        each = torch.where(met, adjoint / hazard, 0.0)
+        hazard, left = ctx.saved_tensors
+        each = adjoint / hazard
         ctx.accrual.add(ctx.where, each * (1.0 - left), each)
-        return adjoint.new_zeros(1, dtype=torch.float32), None, None, None, None, None
+        return adjoint.new_zeros(1, dtype=torch.float32), None, None, None, None

@@ -194,8 +194,7 @@ class Cohort:
             value = at(Sparse(self, value).dense(), cohort.shape, cohort.where)
         new = torch.as_tensor(value, dtype=x.dtype, device=x.device)
         if x.shape == cohort.shape and on_tape(x, new):
-            where = cohort.where
-            return written(x, where, new, lambda old, v: changed(old, where, lambda flat: put(flat, where, v)))
+            return written(x, cohort.where, new, cohort._afresh)
         if differentiated(new) or differentiated(x):
             flat = x.expand(cohort.shape).reshape(-1)
             return flat.index_put((cohort.where,), new).reshape(cohort.shape)
@@ -203,7 +202,7 @@ class Cohort:
             x = copy(x, cohort.shape)
             put(x.view(-1), cohort.where, new)
             return x
-        return changed(x, cohort.where, lambda flat: put(flat, cohort.where, new))
+        return cohort._afresh(x, new)
 
     def mask(self) -> Tensor:
         """Say of every agent whether it is a member: Boolean of the cohort's shape."""
@@ -220,6 +219,9 @@ class Cohort:
         if x.shape != self.shape or not x.is_contiguous() or differentiated(x) or differentiated(new):
             return self.write(x, value)
         return self._in_place(x, new)
+
+    def _afresh(self, x: Tensor, new: Tensor) -> Tensor:
+        return changed(x, self.where, lambda flat: put(flat, self.where, new))
 
     def _in_place(self, x: Tensor, new: Tensor) -> Tensor:
         changed_in_place(x, self.where, lambda flat: put(flat, self.where, new))

@@ -86,46 +86,36 @@ class Exposure(dist.TorchDistribution):
     @property
     def after(self) -> Tensor:
         """The cumulative hazard at the end of the step, shape (…, N); computed once."""
-        if "after" not in self._memo and self._on_tape:
-            self._memo["after"] = exposed(self.before, self.hazard, self.at_risk, self.dt)
         if "after" not in self._memo:
-            hazard = self.hazard
-            if isinstance(hazard, Field) and (hazard.differentiated or differentiated(self.before)):
-                hazard = hazard.dense()
-            self._memo["after"] = accumulate(self.before, hazard, self.at_risk, self.dt)
+            self._memo["after"] = self._accrue()
         return self._memo["after"]
 
     @property
-    def _on_tape(self) -> bool:
+    def _differentiated(self) -> bool:
         hazard = self.hazard
-        tangent = (
-            hazard.differentiated if isinstance(hazard, Field) else isinstance(hazard, Tensor) and hazard.requires_grad
-        )
-        return on_tape() and (tangent or self.before.requires_grad)
+        if isinstance(hazard, Tensor) and differentiated(hazard):
+            return True
+        return (isinstance(hazard, Field) and hazard.differentiated) or differentiated(self.before)
+
+    def _accrue(self, level: Tensor | None = None, crossed: Tensor | None = None) -> Tensor:
+        """The cumulative hazard at the end of the step, on the tape where there is one and it carries a derivative."""
+        hazard = self.hazard
+        if not self._differentiated:
+            return accumulate(self.before, hazard, self.at_risk, self.dt, level, crossed)
+        if on_tape():
+            return exposed(self.before, hazard, self.at_risk, self.dt, level, crossed)
+        return accumulate(self.before, dense(hazard), self.at_risk, self.dt)
 
     def meet(self, resistance: Tensor) -> Tensor:
         """Say to whom the event happens in this step, where `resistance` lies in (before, after]; shape (…, N).
 
         Where the hazard is a field, the cumulative hazard is computed in the same pass.
         """
-        hazard = self.hazard
-        if "after" not in self._memo and self._on_tape:
-            event = empty(broadcast(self.batch_shape, resistance.shape), torch.bool, self.before.device)
-            on_groups = isinstance(hazard, Field)
-            after = exposed(self.before, hazard, self.at_risk, self.dt, resistance, event if on_groups else None)
-            self._memo["after"] = after
-            if on_groups:
-                return event
-            return (after.plain > resistance) & (plain(self.before) <= resistance) & self.at_risk
-        if (
-            "after" in self._memo
-            or not isinstance(hazard, Field)
-            or hazard.differentiated
-            or differentiated(self.before)
-        ):
-            return (self.after > resistance) & (self.before <= resistance) & self.at_risk
+        one_pass = isinstance(self.hazard, Field) and (on_tape() or not self._differentiated)
+        if "after" in self._memo or not one_pass:
+            return (plain(self.after) > resistance) & (plain(self.before) <= resistance) & self.at_risk
         event = empty(broadcast(self.batch_shape, resistance.shape), torch.bool, self.before.device)
-        self._memo["after"] = accumulate(self.before, hazard, self.at_risk, self.dt, resistance, event)
+        self._memo["after"] = self._accrue(resistance, event)
         return event
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Exposure:

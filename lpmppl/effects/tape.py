@@ -13,14 +13,26 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from lpmppl._compat import backward_pass
 
-__all__ = ["Taped", "Version", "added", "note_left", "noted_left", "on_tape", "plain", "taped", "taping", "written"]
+__all__ = [
+    "InPass",
+    "Taped",
+    "Version",
+    "added",
+    "note_left",
+    "noted_left",
+    "on_tape",
+    "plain",
+    "taped",
+    "taping",
+    "written",
+]
 
 _left: dict[int, tuple[weakref.ref[Tensor], Any]] | None = None
 
@@ -58,29 +70,56 @@ def noted_left(event: Tensor) -> Any:
     return kept[1] if kept is not None and kept[0]() is event else None
 
 
+T = TypeVar("T")
+
+
+class InPass(Generic[T]):
+    """What belongs to one pass backwards: a pass that was broken off, or an earlier one, may have left something.
+
+    Args:
+        make: gives what there is at the beginning of each.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._of, self._value = make, -1, make()
+
+    @property
+    def value(self) -> T:
+        if self._of != backward_pass():
+            self.value = self._make()
+        return self._value
+
+    @value.setter
+    def value(self, value: T) -> None:
+        self._of, self._value = backward_pass(), value
+
+    def taken(self) -> T:
+        """Give what there is, and begin anew."""
+        value, self.value = self.value, self._make()
+        return value
+
+
 class _Adjoint:
     """The adjoint of a tensor in one pass backwards, zero at its start."""
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size, self.dtype, self.device = size, dtype, device
-        self._of = -1
-        self._buffer: Tensor | None = None
+        self._buffer: InPass[Tensor | None] = InPass(lambda: None)
 
-    def flat(self, first: Sequence[Tensor]) -> Tensor:
+    def flat(self, whole: Sequence[Tensor]) -> Tensor:
         """All of it, with whole adjoints added; they are the caller's own."""
-        now = backward_pass()
-        if self._buffer is None or self._of != now:
-            # A pass that was broken off, or an earlier one, has left what isn't this one's.
-            own = first[0].reshape(-1).to(self.dtype) if first else None
-            if own is None:
-                own = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-            self._buffer, self._of, first = own, now, first[1:]
-        for more in first:
-            self._buffer.add_(more.reshape(-1))
-        return self._buffer
+        flat = self._buffer.value
+        if flat is None and whole:
+            flat, whole = whole[0].reshape(-1).to(self.dtype), whole[1:]
+        elif flat is None:
+            flat = torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        for more in whole:
+            flat.add_(more.reshape(-1))
+        self._buffer.value = flat
+        return flat
 
     def drop(self) -> None:
-        self._buffer = None
+        self._buffer.value = None
 
 
 class Version:
@@ -94,9 +133,8 @@ class Version:
     def __init__(self, adjoint: _Adjoint, before: Version | None) -> None:
         self.adjoint, self.before = adjoint, before
         self.followed = False
-        self._of = -1
-        self._few: list[tuple[Tensor, Tensor]] = []
-        self._many: list[Tensor] = []
+        self._few: InPass[list[tuple[Tensor, Tensor]]] = InPass(list)
+        self._whole: InPass[list[Tensor]] = InPass(list)
 
     @classmethod
     def after(cls, before: Version | None, like: Tensor) -> Version:
@@ -110,27 +148,19 @@ class Version:
         size, dtype = like.shape.numel(), torch.float32 if like.dtype == torch.float32 else torch.float64
         return cls(_Adjoint(size, dtype, like.device), before)
 
-    def _fresh(self) -> None:
-        if self._of != backward_pass():
-            self._of, self._few, self._many = backward_pass(), [], []
-
     def leave(self, where: Tensor, adjoint: Tensor) -> None:
         """Leave an adjoint, shape (k,), at flat positions, which may repeat."""
-        self._fresh()
-        self._few.append((where, adjoint))
+        self._few.value.append((where, adjoint))
 
     def leave_all(self, adjoint: Tensor) -> None:
         """Leave an adjoint of the whole tensor, which is nobody else's."""
-        self._fresh()
-        self._many.append(adjoint)
+        self._whole.value.append(adjoint)
 
     def settle(self) -> Tensor:
         """The whole adjoint of this version, flat, once all who read it or went on from it have been here."""
-        self._fresh()
-        flat = self.adjoint.flat(self._many)
-        for where, adjoint in self._few:
+        flat = self.adjoint.flat(self._whole.taken())
+        for where, adjoint in self._few.taken():
             flat.index_add_(0, where, adjoint.to(flat.dtype))
-        self._few, self._many = [], []
         return flat
 
     def done(self, flat: Tensor) -> None:
@@ -230,7 +260,7 @@ def written(x: Tensor, where: Tensor, value: Tensor, write: Callable[[Tensor, Te
     token, before = taped(x)
     version = Version.after(before, x)
     numbers = write(plain(x), value.detach())
-    return Taped.of(numbers, version, _Write.apply(token, value.expand(where.shape), version, where))
+    return Taped.of(numbers, version, _Change.apply(token, value.expand(where.shape), version, where, True))
 
 
 def added(total: Tensor, onto: Tensor | None, place: Tensor, value: Tensor) -> Taped:
@@ -244,7 +274,8 @@ def added(total: Tensor, onto: Tensor | None, place: Tensor, value: Tensor) -> T
     """
     token, before = taped(onto)
     version = Version.after(before, total)
-    return Taped.of(total, version, _Add.apply(token, value, version, place))
+    few = place.int() if total.numel() < 2**31 else place
+    return Taped.of(total, version, _Change.apply(token, value, version, few, False))
 
 
 def _nothing(like: Tensor) -> Tensor:
@@ -262,34 +293,25 @@ class _First(torch.autograd.Function):
         return ctx.version.settle().clone().reshape(ctx.shape).to(ctx.dtype), None
 
 
-class _Write(torch.autograd.Function):
+class _Change(torch.autograd.Function):
+    """Values at flat positions of a version: in the place of what stood there, or added to it."""
+
     @staticmethod
-    def forward(ctx: Any, token: Tensor | None, value: Tensor, version: Version, where: Tensor) -> Tensor:
-        ctx.version, ctx.where, ctx.dtype, ctx.first = version, where, value.dtype, token is None
+    def forward(
+        ctx: Any, token: Tensor | None, value: Tensor, version: Version, where: Tensor, replaces: bool
+    ) -> Tensor:
+        ctx.version, ctx.where, ctx.replaces = version, where, replaces
+        ctx.dtype, ctx.first = value.dtype, token is None
         return _nothing(value)
 
     @staticmethod
     def backward(ctx: Any, token: Tensor) -> Any:
         flat = ctx.version.settle()
         found = flat.index_select(0, ctx.where).to(ctx.dtype)
-        flat.index_fill_(0, ctx.where, 0.0)
+        if ctx.replaces:
+            flat.index_fill_(0, ctx.where, 0.0)
         ctx.version.done(flat)
-        return None if ctx.first else token, found, None, None
-
-
-class _Add(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, token: Tensor | None, value: Tensor, version: Version, place: Tensor) -> Tensor:
-        few = place.int() if version.adjoint.size < 2**31 else place
-        ctx.version, ctx.place, ctx.dtype, ctx.first = version, few, value.dtype, token is None
-        return _nothing(value)
-
-    @staticmethod
-    def backward(ctx: Any, token: Tensor) -> Any:
-        flat = ctx.version.settle()
-        found = flat.index_select(0, ctx.place).to(ctx.dtype)
-        ctx.version.done(flat)
-        return None if ctx.first else token, found, None, None
+        return None if ctx.first else token, found, None, None, None
 
 
 class _Read(torch.autograd.Function):

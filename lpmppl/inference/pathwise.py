@@ -12,7 +12,7 @@ from lpmppl.effects.internals.segments import at_work
 from lpmppl.errors import LpmError
 from lpmppl.inference.flipping import Question
 
-__all__ = ["Along", "along_paths"]
+__all__ = ["Along", "along_paths", "carried"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
         with question.playing(chance, paths) as record:
             question.days_from(theta, question.model.initial(theta), 0, question.days)
         base = question.series(record)
-        asked = _asked(question, paths, base)
+        asked = carried(question, paths, base)
         value = np.zeros((len(asked), len(wrt)))
         for m, one in enumerate(asked):
             if one.requires_grad:
@@ -63,8 +63,16 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
     return Along(value, question.read(base), paths.unseen, paths.plateau)
 
 
-def _asked(question: Question, paths: Pathwise, base: np.ndarray) -> list[torch.Tensor]:
-    """What is asked for, M numbers that carry their derivatives."""
+def carried(question: Question, paths: Pathwise, base: np.ndarray) -> list[torch.Tensor]:
+    """M numbers whose derivatives are those of what is asked for; their values are not.
+
+    Args:
+        question: what is asked.
+        paths: the handler of the run.
+        base: the tally's series in it, shape (T, …, G).
+    Raises:
+        LpmError: where the tally carries no derivative: it counts what has no time.
+    """
     crossing, direct = paths.crossing.get(question.of, {}), paths.direct.get(question.of, {})
     if not crossing and not any(x.requires_grad for x in direct.values()) and base.any():
         raise LpmError(

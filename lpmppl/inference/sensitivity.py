@@ -159,9 +159,10 @@ def sensitivity(
         asked = replace(question, names=flippable)
         if along:
             value, typical = _of_paths(question, along, draws, flippable)
+        elif by_chance == "score":
+            value, typical = scored(asked, chances(draws))
         else:
-            by_score = by_chance == "score"
-            value, typical = scored(asked, chances(draws)) if by_score else _flipped(asked, draws, flips)
+            value, typical = _flipped(asked, draws, flips)
         each[:, :, [names.index(n) for n in flippable]] = value
     if not np.isfinite(each).all():
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]

@@ -10,12 +10,12 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger, handler_stack
-from lpmppl.effects.adjoints import left_of
+from lpmppl.effects.adjoints import accrued, left_on_tape
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.internals.segments import BLOCK, bare, blocked, differentiated, differing, empty
 from lpmppl.effects.internals.streams import exponential, stream, uniform
-from lpmppl.effects.tape import on_tape
+from lpmppl.effects.tape import on_tape, plain
 from lpmppl.errors import InputError
 
 __all__ = ["ExogenousNoise", "base_of", "quantile"]
@@ -183,12 +183,13 @@ class ExogenousNoise(Messenger):
     def _left(self, site: str, ids: Tensor, fn: Left, infer: Message) -> Tensor:
         happened, episode = Cohort.of(fn.event, ids), fn.exposure.episode
         resistance = self._met(site.removesuffix(".left"), ids, episode, infer)
-        r = happened.read(resistance)
-        left = left_of(fn.after, fn.before, happened, r)
-        before, after = (happened.read(x.detach() if left is not None else x) for x in (fn.before, fn.after))
-        h = after - before
-        if left is None:
-            left = (after - r) / torch.where(h > 0, h, 1.0)
+        tape = accrued(fn.after, happened)
+        before, after = (happened.read(plain(x) if tape else x) for x in (fn.before, fn.after))
+        r, h = happened.read(resistance), after - before
+        met = torch.where(h > 0, h, 1.0)
+        left = (after - r) / met
+        if tape:
+            left = left_on_tape(fn.after, happened, left, met)
         # An event that data forced has no resistance in this step: its time within the step is drawn.
         forced = ~((after > r) & (before <= r))
         if bool(forced.any()):

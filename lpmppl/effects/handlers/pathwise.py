@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Field, Leaf
+from lpmppl.effects.fields import Field
 from lpmppl.effects.handlers.cuts import Cuts, reached
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.internals.segments import count
@@ -139,8 +139,7 @@ def _somewhere(hazard: Tensor | Field | float) -> bool:
     return any(
         _somewhere(leaf)
         if isinstance(leaf, Field)
-        else isinstance(leaf, Leaf)
-        and leaf.base.numel() <= _FEW
+        else leaf.base.numel() <= _FEW
         and bool((leaf.values > 0).all())
         and bool((torch.as_tensor(leaf.scale) > 0).all())
         for leaf in hazard.leaves
