@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.run import run as run
     from lpmppl.inference.search import search as search
     from lpmppl.inference.sensitivity import sensitivity as sensitivity
+    from lpmppl.inference.simulator import Simulator as Simulator
     from lpmppl.inference.weights import weigh as weigh
     from lpmppl.models import nyc as nyc
 
@@ -53,15 +54,16 @@ _VERBS = {
     "attribute_layers": "lpmppl.inference.attribution",
     "attribute_substeps": "lpmppl.inference.attribution",
     "disparity": "lpmppl.inference.disparities",
+    "Simulator": "lpmppl.inference.simulator",
     "Act": "lpmppl.inference.policies",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit", "contrast",
-    "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "report", "run",
-    "search", "sensitivity", "weigh",
+    "Act", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
+    "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "report",
+    "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from lpmppl.effects.internals.segments import alike, broadcast, copy, differentiated, empty, known, positions, put, take
 from lpmppl.effects.internals.successors import changed, changed_in_place
 from lpmppl.effects.plates import AgentPlate
+from lpmppl.effects.relaxed import Relaxed
 from lpmppl.effects.tape import Taped, noted_left, on_tape, written
 from lpmppl.errors import InputError
 
@@ -125,6 +126,11 @@ class Cohort:
         Raises:
             InputError: where the mask isn't Boolean, or not over the agents that the ids name.
         """
+        if isinstance(x, Relaxed):
+            raise InputError(
+                f"site '{x.site}': its events are gathered into a cohort, through which a relaxation has no "
+                "derivative; ask for estimator='differences', 'pathwise' or 'flips'"
+            )
         mask = above is None and below is None
         if (mask and x.dtype != torch.bool) or (ids is not None and x.shape[-1] != ids.shape[0]):
             agents = "the" if ids is None else f"the {ids.shape[0]}"

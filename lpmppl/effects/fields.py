@@ -113,6 +113,12 @@ class Leaf:
         share = None if self.share is None else self.share.detach()
         return replace(self, base=self.base.detach(), share=share, scale=_detached(self.scale))
 
+    def precise(self) -> Leaf:
+        """The leaf in float64."""
+        share = None if self.share is None else self.share.double()
+        scale = self.scale.double() if isinstance(self.scale, Tensor) else self.scale
+        return Leaf(self.base.double(), self.index, share, scale)
+
     @property
     def scales(self) -> list[Tensor | float]:
         """The numbers that everything in it is multiplied by."""
@@ -267,6 +273,13 @@ class Field(Lazy):
     def detach(self) -> Field:
         """The same field without a derivative."""
         return Field(tuple(x.detach() for x in self.leaves), tuple(f.detach() for f in self.factors), self.total)
+
+    def precise(self) -> Field:
+        """The field in float64, so that sums of derivatives over many agents lose nothing."""
+        factors = (
+            f.double() if isinstance(f, Tensor) else f if isinstance(f, Choice) else f.precise() for f in self.factors
+        )
+        return Field(tuple(leaf.precise() for leaf in self.leaves), tuple(factors))
 
     def scaled(self, factor: Tensor | float) -> Field:
         """The field times one number for all agents."""

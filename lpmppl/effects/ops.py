@@ -25,6 +25,7 @@ from lpmppl.effects.fields import Field, Network
 from lpmppl.effects.internals.ring import check_bound, quantise, width
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.walls import inner_wall, solver_wall
+from lpmppl.effects.relaxed import Relaxed, opened
 from lpmppl.effects.tape import Taped, note_left, on_tape, plain
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
@@ -36,7 +37,7 @@ Message = Tensor | Sparse | Cohort
 
 
 def _message(message: Message) -> Tensor | Sparse:
-    return message.carrying(1) if isinstance(message, Cohort) else message
+    return message.carrying(1) if isinstance(message, Cohort) else opened(message)
 
 
 @effectful(type="ring_sum")
@@ -224,6 +225,8 @@ def tally(
     """
     if "/" in name:
         raise InputError(f"tally '{name}': a name of a result can't have a slash in it")
+    if isinstance(value, Relaxed) and not value.fraction and quantum is None:
+        quantum = 1.0
     message = _message(value)
     x = message.value if isinstance(message, Sparse) else message
     exact = not x.is_floating_point()

@@ -18,7 +18,7 @@ from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.flipping import ROWS, Question, by_row, expanded
 from lpmppl.models.model import Model
 
-__all__ = ["Way", "chances", "differences", "either_side", "either_value", "slope", "spread"]
+__all__ = ["Way", "chances", "differences", "either_side", "either_value", "on_each_side", "slope", "spread"]
 
 _PRIOR_DRAWS = 2000
 _TRIAL, _TIPPED = 2, 2.0
@@ -42,19 +42,35 @@ def differences(question: Question, chance: int, ways: Sequence[Way]) -> tuple[n
         differences of shape (ways, M), and the mean of all sides, shape (M,).
     """
     sides = [side for above, below, _ in ways for side in (above, below)]
-    rows = max(2, ROWS // question.model.population.size)
-    batches = [sides[k : k + rows] for k in range(0, len(sides), rows)]
-    if not _takes_rows(question, batches):
-        batches = [[side] for side in sides]
-    found = np.concatenate([_together(question, chance, batch) for batch in batches]).astype(float)
+    (found,) = on_each_side([question], chance, sides)
+    found = found.astype(float)
     width = np.array([distance for _, _, distance in ways])
     return (found[::2] - found[1::2]) / width[:, None], found.mean(0)
 
 
-def _together(question: Question, chance: int, sides: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """What is asked for on every side, shape (sides, M)."""
-    series = question.series(_recorded(question, chance, sides, question.days))
-    return np.stack([question.read(row) for row in by_row(series, len(sides))])
+def on_each_side(asked: Sequence[Question], chance: int, sides: Sequence[Mapping[str, float]]) -> list[np.ndarray]:
+    """What is asked for on every side, with the same draw of everybody's chance.
+
+    Args:
+        asked: questions that differ in their tally and how it is read.
+        chance: which draw of the agents' chance.
+        sides: settings of parameters.
+    Returns:
+        for each question, shape (sides, M).
+    """
+    question = asked[0]
+    rows = max(2, ROWS // question.model.population.size)
+    batches = [sides[k : k + rows] for k in range(0, len(sides), rows)]
+    if len(sides) > 1 and not _takes_rows(question, batches):
+        batches = [[side] for side in sides]
+    parts = [_together(asked, chance, batch) for batch in batches]
+    return [np.concatenate(of) for of in zip(*parts, strict=True)]
+
+
+def _together(asked: Sequence[Question], chance: int, sides: Sequence[Mapping[str, float]]) -> list[np.ndarray]:
+    """What each question asks for on every side, shape (sides, M)."""
+    record = _recorded(asked[0], chance, sides, asked[0].days)
+    return [np.stack([q.read(row) for row in by_row(q.series(record), len(sides))]) for q in asked]
 
 
 def _recorded(question: Question, chance: int, sides: Sequence[Mapping[str, float]], days: int) -> Record:

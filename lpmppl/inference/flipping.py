@@ -87,6 +87,17 @@ class Question:
         """The tally on every day, shape (T, …, G), zero before it was counted."""
         return day_by_day(record.series[self.of], self.days)
 
+    def weights(self, shape: Sequence[int]) -> np.ndarray:
+        """What is asked for, as weights of a series of shape (T, …, G) in which it is linear: shape (M, T, G)."""
+        days, groups = shape[0], shape[-1]
+        weight = np.zeros((self.read(np.zeros(shape)).shape[-1], days, groups))
+        for day in range(days):
+            for g in range(groups):
+                one = np.zeros(shape)
+                one[day, ..., g] = 1.0
+                weight[:, day, g] = self.read(one)
+        return weight
+
 
 @dataclass
 class Learnt:
@@ -280,17 +291,18 @@ class Direct(Messenger):
             self.entries[int(float(time[2:]))] = msg["value"] * msg["args"][4]
             self.stock = msg["args"][5]
 
+    def asked(self, question: Question, base: np.ndarray) -> Tensor:
+        """The M things asked for, with their derivative: shape (M,)."""
+        weight, days = question.weights(base.shape), list(self.entries)
+        # What counts who is in a state stands until it is counted again.
+        each = np.add.reduceat(weight, days, 1) if self.stock else weight[:, days]
+        entries = torch.stack([self.entries[day].reshape(-1) for day in days]).cpu()
+        return (torch.from_numpy(each) * entries).sum((1, 2))
+
     def derivatives(self, question: Question, base: np.ndarray, wrt: Mapping[str, Tensor]) -> np.ndarray:
         """Derivatives of what is asked for, shape (M, P)."""
-        out = np.zeros((question.read(base).shape[-1], len(wrt)))
-        # What is asked for is linear in the series: it is read of one entry of the series at a time.
-        for day, following in itertools.pairwise([*self.entries, question.days]):
-            entry = self.entries[day]
-            for g in range(entry.shape[-1] if entry.requires_grad else 0):
-                one = np.zeros_like(base, dtype=float)
-                one[day : following if self.stock else day + 1, ..., g] = 1.0
-                out += question.read(one)[:, None] * slopes(entry[..., g].sum(), wrt).numpy()[None, :]
-        return out
+        asked = list(self.asked(question, base))
+        return np.stack([slopes(x, wrt).numpy() if x.requires_grad else np.zeros(len(wrt)) for x in asked])
 
 
 def _period(step: int, days: int) -> int:

@@ -63,8 +63,8 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
     return Along(value, question.read(base), paths.unseen, paths.plateau)
 
 
-def carried(question: Question, paths: Pathwise, base: np.ndarray) -> list[torch.Tensor]:
-    """M numbers whose derivatives are those of what is asked for; their values are not.
+def carried(question: Question, paths: Pathwise, base: np.ndarray) -> torch.Tensor:
+    """M numbers whose derivatives are those of what is asked for, shape (M,); their values are not.
 
     Args:
         question: what is asked.
@@ -79,24 +79,15 @@ def carried(question: Question, paths: Pathwise, base: np.ndarray) -> list[torch
             f"tally '{question.of}' counts what has no time of its own, such as a mask, and carries no derivative "
             "along agents' paths; ask for estimator='differences'"
         )
-    days, groups = base.shape[0], base.shape[-1]
-    weight = np.zeros((question.read(base).shape[-1], days, groups))
-    for day in range(days):
-        for g in range(groups):
-            one = np.zeros(base.shape)
-            one[day, ..., g] = 1.0
-            weight[:, day, g] = question.read(one)
-    by_event = np.einsum("te,mtg->meg", _by_end_of_day(days, paths.stock.get(question.of, False)), weight)
-    out = []
-    for w, e in zip(weight, by_event, strict=True):
-        total = torch.zeros((), dtype=torch.float64)
-        for day, x in crossing.items():
-            total = total + (x.reshape(-1) * torch.from_numpy(e[day]).to(x.device)).sum()
-        for day, x in direct.items():
-            if x.requires_grad:
-                total = total + (x.reshape(-1) * torch.from_numpy(w[day]).to(x.device)).sum()
-        out.append(total)
-    return out
+    weight = question.weights(base.shape)
+    ends = _by_end_of_day(base.shape[0], paths.stock.get(question.of, False))
+    by_event = np.einsum("te,mtg->meg", ends, weight)
+    total = torch.zeros(len(weight), dtype=torch.float64)
+    for each, weights in ((crossing, by_event), (direct, weight)):
+        if kept := {day: x for day, x in each.items() if x.requires_grad}:
+            entries = torch.stack([x.reshape(-1).double() for x in kept.values()]).cpu()
+            total = total + (torch.from_numpy(weights[:, list(kept)]) * entries).sum((1, 2))
+    return total
 
 
 def _by_end_of_day(days: int, stock: bool) -> np.ndarray:

@@ -19,13 +19,14 @@ from lpmppl.inference.differences import chances, differences, either_value
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.pathwise import Along, along_paths
 from lpmppl.inference.readings import Reading, reading_of
+from lpmppl.inference.relaxing import RELAXATIONS, relaxed
 from lpmppl.inference.run import alone, checked, drawn, whole
 from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
 
 __all__ = ["ESTIMATORS", "numbers_of", "sensitivity"]
 
-ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score")
+ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score", *RELAXATIONS)
 
 _FEW, _PER_AGENT = 5, 10
 """Differences are the better of the two up to so many parameters, and up to one for so many agents.
@@ -50,6 +51,7 @@ def sensitivity(
     estimator: str = "auto",
     draws: int = 8,
     flips: int = 64,
+    tau: float = 1.0,
     step: float = 0.25,
     by: str | Sequence[str] = (),
     daily: bool = False,
@@ -82,10 +84,12 @@ def sensitivity(
         wrt: parameters by name, or "all".
         days: how many days.
         seed: the seed of the agents' chance.
-        estimator: "auto", "differences", "pathwise", "flips", or "score" for score functions, for comparison
-            (`lpmppl.effects.handlers.score_function`).
+        estimator: "auto", "differences", "pathwise", "flips"; or, for comparison, "score" for score functions, and
+            "straight-through", "gumbel-softmax" and "mean-field", which are biased (`lpmppl.effects.handlers.
+            relaxations`).
         draws: how many times their chance is drawn, 2 or more; the standard errors are from their spread.
         flips: how many worlds with a flip each draw has.
+        tau: the temperature of "gumbel-softmax".
         step: how far differences go to either side, in standard deviations of the parameter's prior, on the scale on
             which it is unbounded.
         by: strata of the tally to keep.
@@ -161,6 +165,8 @@ def sensitivity(
             value, typical = _of_paths(question, along, draws, flippable)
         elif by_chance == "score":
             value, typical = scored(asked, chances(draws))
+        elif by_chance in RELAXATIONS:
+            value, typical = relaxed(asked, chances(draws), by_chance, tau)
         else:
             value, typical = _flipped(asked, draws, flips)
         each[:, :, [names.index(n) for n in flippable]] = value

@@ -6,6 +6,7 @@ from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
+from lpmppl.effects.handlers.relaxations import GumbelSoftmax, MeanField, StraightThrough
 from lpmppl.effects.handlers.score_function import ScoreFunction
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
@@ -17,7 +18,9 @@ __all__ = [
     "DiscreteTime",
     "ExogenousNoise",
     "Flips",
+    "GumbelSoftmax",
     "Invariant",
+    "MeanField",
     "Pathwise",
     "Record",
     "ScoreFunction",
@@ -25,6 +28,7 @@ __all__ = [
     "Silenced",
     "Sources",
     "Stakes",
+    "StraightThrough",
     "Tabulated",
     "Utility",
     "Verified",

@@ -1,0 +1,205 @@
+"""A society as a function that autograd can go through: parameters in, tallies out, with the right Jacobian."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
+
+from lpmppl._compat import Messenger
+from lpmppl.effects.handlers.pathwise import Pathwise
+from lpmppl.effects.handlers.record import Record
+from lpmppl.errors import InputError, nearest
+from lpmppl.inference.differences import either_value, on_each_side
+from lpmppl.inference.flipping import Direct, Question
+from lpmppl.inference.pathwise import carried
+from lpmppl.inference.readings import reading_of
+from lpmppl.inference.relaxing import RELAXATIONS, relaxation
+from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.models.model import Model
+
+__all__ = ["Simulator"]
+
+ESTIMATORS = ("differences", "pathwise", *RELAXATIONS)
+
+
+class Simulator:
+    r"""A model as a differentiable function of its parameters, :math:`x(\theta)` of §5.1 of the LPM paper.
+
+    A guide's parameters φ give θ in reverse mode; the simulation gives its Jacobian :math:`J = \partial x / \partial
+    \theta` without a graph over its days, by differences among the same chance or in forward mode, and
+
+    .. math:: \nabla_\varphi\, \ell(x(\theta_\varphi)) = \Big(\frac{\partial \theta}{\partial \varphi}\Big)^{\!\top}
+        J^{\top}\, \nabla_x \ell
+
+    So the memory of a gradient doesn't grow with days, and a Pyro guide is fitted through it like through any function.
+
+    Args:
+        model: the society.
+        of: a tally, or several.
+        days: how many days.
+        seed: the seed of the agents' chance.
+        estimator: "differences", right for any model; "pathwise", for models that are `timed`, in reverse mode; or the
+            biased "straight-through", "gumbel-softmax" and "mean-field".
+        reverse: for the latter three, derive by a graph over the whole simulation instead of forward mode.
+        by: strata of the tallies to keep.
+        daily: whether to keep days, or sum over them (the last day of what counts who is in a state).
+        set: values of parameters that are not given; the others are at their defaults.
+        interventions: `(name, value, day)`: what is done in every run.
+        step: how far differences go to either side, in standard deviations of the parameter's prior.
+        tau: the temperature of "gumbel-softmax".
+    Raises:
+        InputError: for a tally, stratum, estimator or number that can't be used.
+
+    >>> import lpmppl as lpm, torch
+    >>> simulator = lpm.Simulator(lpm.nyc.sir(lpm.nyc.population(1_000)), "infections", days=10, daily=False)
+    >>> beta = torch.tensor(0.4, requires_grad=True)
+    >>> simulator({"beta": beta, "initial_infected": 0.05}).sum().backward()
+    >>> bool(beta.grad > 0)
+    True
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        of: str | Sequence[str],
+        days: int = 90,
+        seed: int = 0,
+        *,
+        estimator: str = "differences",
+        reverse: bool = False,
+        by: str | Sequence[str] = (),
+        daily: bool = True,
+        set: Mapping[str, float] | None = None,
+        interventions: Sequence[tuple[str, float | str, int]] = (),
+        step: float = 0.25,
+        tau: float = 1.0,
+    ) -> None:
+        if estimator not in ESTIMATORS:
+            raise InputError(nearest("estimator", estimator, ESTIMATORS))
+        if estimator == "pathwise" and not model.timed:
+            raise InputError(
+                f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along "
+                "paths would miss what acts in whole steps; take estimator='differences'"
+            )
+        if not 0.0 < step < float("inf"):
+            raise InputError(f"step={step} was given; give a step above 0")
+        if estimator in RELAXATIONS:
+            relaxation(estimator, tau=tau)
+        self.fixed, acts = checked(model, days, seed, set or {}, interventions, None, "")
+        tallies = [of] if isinstance(of, str) else list(of)
+        if not tallies:
+            raise InputError("of names no tally; give one or more")
+        (centre,) = drawn(model, self.fixed, None, int(seed))
+        self.model, self.estimator, self.reverse, self.step, self.tau = model, estimator, reverse, step, tau
+        strata = [by] if isinstance(by, str) else list(by)
+        self.readings = [reading_of(model, tally, centre, int(days), strata, daily) for tally in tallies]
+        question = Question(model, centre, (), "", _nothing, int(days), int(seed), acts)
+        self._each = [replace(question, of=str(r.tally.name), read=r) for r in self.readings]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What each tally's part of the result unfolds to: days, where they are kept, then strata."""
+        return {str(r.tally.name): r.shape for r in self.readings}
+
+    def __call__(self, theta: Mapping[str, Tensor | float], draw: int = 0) -> Tensor:
+        """Simulate.
+
+        Args:
+            theta: parameters by name, numbers or tensors of one element; derivatives are of those that require them.
+            draw: which draw of everybody's chance.
+        Returns:
+            the tallies, one after the other, each unfolding to `shapes`: float64 of shape (M,).
+        Raises:
+            InputError: for a parameter that there isn't, isn't one number, or can't be what was given.
+            LpmError: where a tally has no derivative by this estimator.
+        """
+        alone("a simulator")
+        draw = whole("draw", draw, 0)
+        for name, value in theta.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise InputError(f"parameter {name} of shape {tuple(value.shape)} was given; give one number")
+        values = {n: x.detach().item() if isinstance(x, Tensor) else x for n, x in theta.items()}
+        fixed, _ = checked(self.model, self.days, 0, {**self.fixed, **values}, (), None, "")
+        (at,) = drawn(self.model, fixed, None, 0)
+        asked = [replace(q, theta=at) for q in self._each]
+        free = {n: x for n, x in theta.items() if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()}
+        if free and self.estimator == "pathwise":
+            return self._along_paths(asked, free, draw)
+        if self.estimator not in RELAXATIONS:
+            return _Known.apply(*self._differences(asked, list(free), draw), *free.values())
+        if self.reverse or not free:
+            return self._relaxed(asked, free, draw)
+        x, columns = None, []
+        for name in free:
+            with forward_ad.dual_level():
+                one = torch.tensor(at[name], dtype=torch.float64)
+                found = self._relaxed(asked, {name: forward_ad.make_dual(one, torch.ones_like(one))}, draw)
+                x, tangent = forward_ad.unpack_dual(found)
+                columns.append(torch.zeros_like(x) if tangent is None else tangent.clone())
+        return _Known.apply(x, torch.stack(columns, -1), *free.values())
+
+    @property
+    def days(self) -> int:
+        return self._each[0].days
+
+    def _differences(self, asked: Sequence[Question], free: Sequence[str], draw: int) -> tuple[Tensor, Tensor]:
+        """What comes out, shape (M,), and its derivatives, shape (M, P)."""
+        ways = [either_value(self.model, asked[0].theta, n, self.step) for n in free]
+        sides = [{}, *(side for above, below, _ in ways for side in (above, below))]
+        x, *others = np.concatenate(on_each_side(asked, draw, sides), -1).astype(float)
+        apart = np.array(others).reshape(len(ways), 2, len(x))
+        width = np.array([distance for _, _, distance in ways]).reshape(-1, 1)
+        return torch.from_numpy(x), torch.from_numpy(((apart[:, 0] - apart[:, 1]) / width).T)
+
+    def _along_paths(self, asked: Sequence[Question], free: Mapping[str, Tensor], draw: int) -> Tensor:
+        """What comes out, with a graph of its events."""
+        paths = Pathwise(None, [q.of for q in asked])
+        record = self._run(asked[0], free, draw, paths)
+        series = [q.series(record) for q in asked]
+        moved = torch.cat([carried(q, paths, base) for q, base in zip(asked, series, strict=True)])
+        return _numbers(asked, series) + (moved - moved.detach())
+
+    def _relaxed(self, asked: Sequence[Question], free: Mapping[str, Tensor], draw: int) -> Tensor:
+        """What comes out, with the derivative of events as fractions, in the mode of those of the parameters."""
+        tallies = [Direct(q.of) for q in asked]
+        relaxing = relaxation(self.estimator, draw, asked[0].seed, self.tau)
+        record = self._run(asked[0], free, draw, *tallies, relaxing)
+        return torch.cat([t.asked(q, q.series(record)) for t, q in zip(tallies, asked, strict=True)])
+
+    def _run(self, question: Question, free: Mapping[str, Tensor], draw: int, *inside: Messenger) -> Record:
+        theta = {**question.values(), **{n: x.reshape(()) for n, x in free.items()}}
+        with question.playing(draw, *inside) as record:
+            question.days_from(theta, self.model.initial(theta), 0, question.days)
+        return record
+
+
+class _Known(torch.autograd.Function):
+    """Numbers whose derivatives are known."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, jacobian: Tensor, *theta: Tensor) -> Tensor:
+        ctx.save_for_backward(jacobian, *theta)
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, adjoint: Tensor) -> Any:
+        jacobian, *theta = ctx.saved_tensors
+        found = adjoint @ jacobian
+        return None, None, *(g.reshape(x.shape).to(x) for g, x in zip(found, theta, strict=True))
+
+
+def _nothing(series: np.ndarray) -> np.ndarray:
+    return np.zeros(0)
+
+
+def _numbers(asked: Sequence[Question], series: Sequence[np.ndarray]) -> Tensor:
+    parts = [q.read(base).astype(float) for q, base in zip(asked, series, strict=True)]
+    return torch.from_numpy(np.concatenate(parts))

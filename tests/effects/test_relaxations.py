@@ -1,0 +1,224 @@
+"""Relaxations: what a mask with a derivative does under logic, and what each estimator is, and isn't, right for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, GumbelSoftmax, MeanField, Record, StraightThrough
+from lpmppl.effects.ops import aggregate, happens, simulate, tally
+from lpmppl.effects.relaxed import Relaxed, opened
+from lpmppl.errors import InputError
+from lpmppl.models.networks import Groups
+from lpmppl.models.population import Population
+from tests.laws.conftest import sir_in_households
+
+PEOPLE = Population.of({"household": torch.arange(12).numpy() // 3})
+
+
+def relaxed(answers, slope, **more):
+    """Answers whose fractions have these derivatives with respect to a number that is 0."""
+    x = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    hard = torch.tensor(answers)
+    return x, Relaxed.of(hard, hard.double() + torch.tensor(slope, dtype=torch.float64) * x, "event", **more)
+
+
+def slope_of(value, x):
+    """The derivative of each of several values."""
+    return [float(torch.autograd.grad(v, x, retain_graph=True, allow_unused=True)[0] or 0.0) for v in opened(value)]
+
+
+def test_logic_derives_as_fractions_do():
+    x, a = relaxed([True, False, True, False], [1.0, 2.0, 3.0, 4.0])
+    b = torch.tensor([True, True, False, False])
+    assert (a & b).plain.tolist() == [True, False, False, False]
+    assert slope_of(a & b, x) == slope_of(b & a, x) == [1.0, 2.0, 0.0, 0.0]
+    assert slope_of(a | b, x) == [0.0, 0.0, 3.0, 4.0]
+    assert slope_of(~a, x) == [-1.0, -2.0, -3.0, -4.0]
+    assert (~a).plain.tolist() == [False, True, False, True]
+
+
+def test_those_at_risk_without_those_it_happens_to_are_the_difference():
+    """By independence someone who was infected would keep the derivative of having been susceptible for ever."""
+    x, at_risk = relaxed([True, True, False], [1.0, 1.0, 1.0])
+    hard = torch.tensor([True, False, False])
+    event = Relaxed.of(hard, hard.double() + 0.25 * x, "event", part_of=at_risk)
+    for rest in (at_risk & ~event, ~event & at_risk):
+        assert rest.plain.tolist() == [False, True, False]
+        assert slope_of(rest, x) == [0.75, 0.75, 0.75]
+    other = Relaxed.of(hard, hard.double() + 0.25 * x, "event")
+    assert slope_of(at_risk & ~other, x) == [-0.25, 0.75, 1.0]
+
+
+def test_choices_and_products_carry_it():
+    x, a = relaxed([True, False], [1.0, 2.0])
+    weight = torch.tensor([0.5, 0.25])
+    assert slope_of(a * weight, x) == [0.5, 0.5]
+    assert slope_of(torch.where(a, weight, 1.0), x) == [-0.5, -1.5]
+    assert torch.where(a, weight, 1.0).tolist() == [0.5, 1.0]
+    assert torch.where(a, weight, torch.inf).tolist() == [0.5, torch.inf]
+    assert slope_of(a.float(), x) == [1.0, 2.0]
+    assert float(a.sum().detach()) == 1.0
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda a: a.any(), lambda a: a.nonzero(), lambda a: bool(a[0]), lambda a: a == a, lambda a: Cohort.of(a)],
+    ids=["any", "nonzero", "bool", "eq", "cohort"],
+)
+def test_what_would_lose_the_derivative_is_refused_by_site(look):
+    _, a = relaxed([True, False], [1.0, 2.0])
+    with pytest.raises(InputError, match=r"site 'event'.*differences"):
+        look(a)
+
+
+@pytest.mark.parametrize("handler", [StraightThrough, GumbelSoftmax], ids=["straight-through", "gumbel-softmax"])
+def test_the_run_is_the_run_without_it(handler):
+    """Only the derivative is relaxed: what comes out is bit for bit what chance decides."""
+    model = sir_in_households()
+
+    def run(beta, *inside):
+        theta = {**model.defaults(), "initial_infected": torch.tensor(0.1), "beta": beta}
+        with ExitStack() as stack:
+            for h in (DiscreteTime(), ExogenousNoise(1), *inside):
+                stack.enter_context(h)
+            return simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(15.0))
+
+    plain, soft = run(torch.tensor(0.4)), run(torch.tensor(0.4, requires_grad=True), handler())
+    assert 0 < int(plain["susceptible"].sum()) < 0.9 * model.population.size
+    for key in ("susceptible", "infectious"):
+        assert isinstance(soft[key], Relaxed)
+        assert torch.equal(soft[key].plain, plain[key])
+        assert torch.equal(soft[key].chance.detach(), plain[key].double())
+    assert torch.equal(soft["exposure"], plain["exposure"])
+
+
+def one_site(handler, hazard, at_risk=None):
+    """How many of twelve meet a hazard in one step, with the handler."""
+    at_risk = torch.ones(12, dtype=torch.bool) if at_risk is None else at_risk
+    with DiscreteTime(), ExogenousNoise(3), handler, PEOPLE.plate():
+        event, _ = happens("event", Exposure(torch.zeros(12, dtype=torch.float64), hazard, at_risk))
+    return event
+
+
+def test_straight_through_derives_an_event_as_its_probability():
+    h = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    event = one_site(StraightThrough(), h)
+    assert 0 < int(event.plain.sum()) < 12
+    (slope,) = torch.autograd.grad(event.sum(), h)
+    assert float(slope) == pytest.approx(12 * float(torch.exp(-h.detach())), rel=1e-6)
+
+
+def test_gumbel_softmax_goes_from_nothing_to_half_the_logits_slope():
+    """At a great temperature σ's slope is 1/4 everywhere, over τ; at a small one, zero but for who is on the edge."""
+    h = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    slopes = {}
+    for tau in (1e-3, 1.0, 1e3):
+        (slopes[tau],) = torch.autograd.grad(one_site(GumbelSoftmax(tau), h).sum(), h)
+    p = -torch.expm1(-h.detach())
+    logit_slope = torch.exp(-h.detach()) / (p * (1 - p))
+    assert float(slopes[1e3]) == pytest.approx(float(12 * logit_slope / 4 / 1e3), rel=1e-3)
+    assert float(slopes[1e-3]) < 1e-2 * float(slopes[1.0])
+
+
+def test_mean_field_is_the_expectation_in_one_step():
+    h = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    event = one_site(MeanField(), h)
+    assert float(event.sum().detach()) == pytest.approx(12 * 0.5034147, rel=1e-6)
+    with MeanField(), DiscreteTime(), PEOPLE.plate():
+        exposure = Exposure(torch.zeros(12, dtype=torch.float64), 1e-5, torch.ones(12, dtype=torch.bool))
+        _, left = happens("event", exposure)
+    assert float(left[0]) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_mean_field_agrees_with_many_agents_who_all_meet():
+    """Among 20,000 who all meet, an epidemic is its mean-field equation to some percent."""
+    from lpmppl.models.sir import SIR
+
+    people = Population.of({"household": torch.arange(20_000).numpy()})
+    model = SIR(people, [people.everyone()])
+    ask = {"days": 30, "set": {"beta": 0.3, "initial_infected": 0.1}, "audit": False}
+    chance = lpm.sensitivity(model, "infections", ["beta", "gamma"], draws=6, **ask)
+    for estimator, off in (("mean-field", 0.12), ("straight-through", 0.12)):
+        found = lpm.sensitivity(model, "infections", ["beta", "gamma"], draws=2, estimator=estimator, **ask)
+        assert set(found["estimator"].values) == {estimator}
+        for name in ("beta", "gamma"):
+            one, other = found["value"].sel(parameter=name), chance["value"].sel(parameter=name)
+            error = float(chance["se"].sel(parameter=name) + found["se"].sel(parameter=name))
+            assert abs(float(one - other)) < off * abs(float(other)) + 3 * error
+
+
+def test_straight_through_is_far_off_in_households():
+    """Where groups are small its bias is no matter of chance: it's labelled biased, and this is how much."""
+    from lpmppl.models.sir import SIR
+
+    people = Population.of({"household": torch.arange(6_000).numpy() // 3})
+    model = SIR(people, [people.network("household"), people.everyone()])
+    ask = {"days": 50, "set": {"beta": 0.15, "initial_infected": 0.02}, "audit": False}
+    right = lpm.sensitivity(model, "infections", "beta", draws=6, **ask).isel(parameter=0)
+    wrong = lpm.sensitivity(model, "infections", "beta", draws=3, estimator="straight-through", **ask).isel(parameter=0)
+    assert float(wrong["value"] / right["value"]) > 1.5
+    assert float(wrong["value"] - right["value"]) > 3 * float(wrong["se"] + right["se"])
+
+
+def test_forward_and_reverse_mode_agree():
+    model = sir_in_households()
+    for estimator in ("straight-through", "gumbel-softmax", "mean-field"):
+        slopes = []
+        for reverse in (False, True):
+            simulator = lpm.Simulator(
+                model, "infections", 15, estimator=estimator, reverse=reverse, set={"initial_infected": 0.05}
+            )
+            beta = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+            simulator({"beta": beta}).sum().backward()
+            slopes.append(float(beta.grad))
+        assert slopes[0] == pytest.approx(slopes[1], rel=1e-6)
+        assert slopes[0] > 0
+
+
+def test_a_categorical_that_depends_on_a_parameter_is_refused_by_name():
+    weight = torch.tensor([0.2, 0.3, 0.5], requires_grad=True)
+    for handler in (StraightThrough(), MeanField()):
+        with (
+            pytest.raises(InputError, match=r"site 'outcome': .* has no derivative for Categorical"),
+            DiscreteTime(),
+            ExogenousNoise(1),
+            handler,
+            PEOPLE.plate(),
+        ):
+            pyro.sample("outcome", dist.Categorical(weight))
+        with DiscreteTime(), ExogenousNoise(1), handler, PEOPLE.plate():
+            assert pyro.sample("outcome", dist.Categorical(weight.detach())).shape == (12,)
+
+
+def test_the_models_that_gather_cohorts_are_refused_by_name():
+    model = lpm.nyc.seirm(lpm.nyc.population(1_000))
+    with pytest.raises(InputError, match="gathered into a cohort"):
+        lpm.sensitivity(model, "infections", "beta", 5, estimator="straight-through", set={"initial_infected": 0.1})
+
+
+def test_fractions_in_coarse_units_are_refused():
+    whole = Groups("counted", torch.zeros(12, dtype=torch.int64), 1, quantum=1.0)
+    with pytest.raises(InputError, match=r"network 'counted' .* too coarse"), DiscreteTime(), MeanField():
+        aggregate(torch.ones(12) * 0.5, whole)
+
+
+def test_a_tally_of_fractions_is_their_sum():
+    with DiscreteTime(), MeanField(), Record() as record:
+        with PEOPLE.plate():
+            event = pyro.sample("event", dist.Bernoulli(torch.tensor(0.25))).bool()
+        tally("events", event)
+    assert float(record.series["events"].values[0, 0]) == pytest.approx(3.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(tau):
+    with pytest.raises(InputError, match=r"tau=.* above 0"):
+        GumbelSoftmax(tau)
