@@ -51,7 +51,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4, help="draws of each estimator")
     parser.add_argument("--flips", type=int, default=96)
     parser.add_argument("--truth", type=int, default=32, help="draws of the differences that are taken for the truth")
-    parser.add_argument("--estimators", nargs="+", default=["differences", "flips", "score"])
+    parser.add_argument(
+        "--estimators",
+        nargs="+",
+        default=["differences", "flips", "score", "straight-through", "gumbel-softmax", "mean-field"],
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

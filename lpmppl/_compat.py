@@ -6,7 +6,7 @@ longer needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,7 @@ __all__ = [
     "simulate_point",
     "storage_uses",
     "touched",
+    "under_handlers",
 ]
 
 Message = dict[str, Any]
@@ -153,6 +154,17 @@ def keys_intervened(interruption: Interruption[torch.Tensor]) -> tuple[str, ...]
 def handler_stack() -> tuple[Messenger, ...]:
     """Give the active handlers, outermost first."""
     return tuple(_PYRO_STACK)
+
+
+@contextmanager
+def under_handlers(stack: Sequence[Messenger]) -> Iterator[None]:
+    """Have these handlers active and no others, as they were at another time, outermost first."""
+    now = list(_PYRO_STACK)
+    _PYRO_STACK[:] = stack
+    try:
+        yield
+    finally:
+        _PYRO_STACK[:] = now
 
 
 def broadcast_to_plates(msg: Message) -> None:

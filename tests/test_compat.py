@@ -88,3 +88,15 @@ def test_every_pass_backwards_has_a_number_of_its_own():
         torch.autograd.grad(y, x, retain_graph=True)
     assert _compat.backward_pass() == -1
     assert -1 not in seen and len(set(seen)) == 2
+
+
+def test_handlers_of_another_time_can_be_active_again():
+    outer, inner = _compat.Messenger(), _compat.Messenger()
+    with outer:
+        then = _compat.handler_stack()
+    with inner:
+        now = _compat.handler_stack()
+        with pytest.raises(ZeroDivisionError), _compat.under_handlers(then):
+            assert _compat.handler_stack() == then
+            raise ZeroDivisionError
+        assert _compat.handler_stack() == now

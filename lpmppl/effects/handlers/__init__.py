@@ -1,6 +1,7 @@
 """The meanings of a society's program, one handler a file."""
 
 from lpmppl.effects.handlers.behaviour import Tabulated, Utility
+from lpmppl.effects.handlers.checkpointed import Checkpointed
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.noise import ExogenousNoise
@@ -14,6 +15,7 @@ from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.handlers.verify import Invariant, Verified, bounded, conserved, never_falls
 
 __all__ = [
+    "Checkpointed",
     "Cuts",
     "DiscreteTime",
     "ExogenousNoise",

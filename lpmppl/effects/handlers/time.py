@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from chirho.dynamical.handlers.interruption import StaticEvent, ZeroEvent
@@ -38,6 +38,8 @@ __all__ = ["DiscreteTime"]
 
 _CLOCK = ("t", "dt")
 
+Steps: TypeAlias = Callable[[State, int, int], State]
+
 
 @effectful(type="snapshot")
 def _snapshot() -> dict[str, Tensor]:
@@ -48,6 +50,12 @@ def _snapshot() -> dict[str, Tensor]:
 @effectful(type="restore")
 def _restore(saved: Mapping[str, Tensor]) -> None:
     """Give handlers back what they remembered."""
+
+
+@effectful(type="steps")
+def _steps_of(steps: Steps, state: State, first: int, last: int) -> State:
+    """Take the steps from number `first` to before number `last`."""
+    return steps(state, first, last)
 
 
 class _Step(Messenger):
@@ -249,13 +257,17 @@ class DiscreteTime(Solver[Tensor]):
     def _path(self, dynamics: Dynamics, state: State, start: Any, end: Any) -> State:
         """Apply the dynamics step by step."""
         device = next((x.device for x in state.values()), None)
-        for n in range(self._steps(start, "start"), self._steps(end, "end")):
-            t = n * self.dt
-            clock = {"t": torch.tensor([t], device=device), "dt": torch.tensor([self.dt], device=device)}
-            with _Step(t, n):
-                new = dynamics({**state, **clock})
-            state = {k: v for k, v in new.items() if k not in _CLOCK}
-        return state
+
+        def steps(state: State, first: int, last: int) -> State:
+            for n in range(first, last):
+                t = n * self.dt
+                clock = {"t": torch.tensor([t], device=device), "dt": torch.tensor([self.dt], device=device)}
+                with _Step(t, n):
+                    new = dynamics({**state, **clock})
+                state = {k: v for k, v in new.items() if k not in _CLOCK}
+            return state
+
+        return _steps_of(steps, state, self._steps(start, "start"), self._steps(end, "end"))
 
     def _save(self, state: State, now: int, applied: list[tuple[int, int]], splits: Mapping[str, list[str]]) -> None:
         assert self.checkpoint is not None
