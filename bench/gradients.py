@@ -88,7 +88,7 @@ def main() -> None:
                     float(found["se"] / found["value"]), float(truth["se"] / truth["value"])
                 )
                 spread = float(found["se"]) * math.sqrt(args.draws) / abs(float(truth["value"]))
-                cells += [f"{ratio:.2f} ± {error:.2f}", f"{spread:.2f}", f"{seconds:.1f}"]
+                cells += [f"{ratio:.3g} ± {error:.2g}", f"{spread:.2g}", f"{seconds:.1f}"]
             rows.append(cells)
             print(cells, flush=True)
     head = ["network", "R", "attack", "truth, infections per unit"]

@@ -31,7 +31,16 @@ def sensitivity(
     agents: options.People = 8_400_000,
     days: options.Days = 90,
     draws: Annotated[int, typer.Option(help="How many times everybody's chance is drawn.")] = 4,
-    estimator: Annotated[str, typer.Option(help="auto, differences, pathwise, flips or score.")] = "auto",
+    precision: Annotated[
+        float | None, typer.Option(help="Draw on until every standard error is this share of the largest derivative.")
+    ] = None,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="auto, differences, pathwise, flips or score; or straight-through, gumbel-softmax or mean-field, "
+            "which are biased."
+        ),
+    ] = "auto",
     audit: Annotated[
         bool, typer.Option(help="Hold the largest derivatives against differences of other draws.")
     ] = True,
@@ -68,7 +77,8 @@ def sensitivity(
     """
     names = wrt or ["all"]
     asked = asked_of(context)
-    question = {"of": of, "wrt": "all" if names == ["all"] else names, "draws": draws, "estimator": estimator}
+    wanted = "all" if names == ["all"] else names
+    question = {"of": of, "wrt": wanted, "draws": draws, "precision": precision, "estimator": estimator}
     folder = RunFolder.claim(out, {**opening(asked), "sensitivity": question}) if out else None
     with whole_or_nothing(folder, "a sensitivity"):
         outcome = compute(asked, {**question, "audit": audit}, folder)
@@ -102,7 +112,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None)
         "days": asked.days,
         "seed": asked.seed,
         "of": question["of"],
-        "draws": question["draws"],
+        "draws": found.attrs["draws"],
         "seconds": round(seconds, 3),
         "population_seconds": round(prepared, 3),
         "totals": totals(tree),

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
-from lpmppl.effects.handlers.cuts import Cuts
-from lpmppl.effects.handlers.held import Held
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.audit import AUDITED, Audit
-from lpmppl.inference.differences import chances, differences, either_value
-from lpmppl.inference.flipping import Answer, Question, flipped, learn
-from lpmppl.inference.pathwise import Along, along_paths
+from lpmppl.inference.estimation import ESTIMATORS, Estimation
+from lpmppl.inference.flipping import Question
 from lpmppl.inference.readings import Reading, reading_of
-from lpmppl.inference.relaxing import RELAXATIONS, relaxed
 from lpmppl.inference.run import alone, checked, drawn, whole
-from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
 
-__all__ = ["ESTIMATORS", "numbers_of", "sensitivity"]
-
-ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score", *RELAXATIONS)
-
-_FEW, _PER_AGENT = 5, 10
-"""Differences are the better of the two up to so many parameters, and up to one for so many agents.
-
-The spread of differences falls with the number of agents, that of flips doesn't: docs/gradients.md.
-"""
-
-_WORK = 5_000_000
-"""Agents times parameters from which a pass backwards is worth its program, if it is right."""
-
-_PLATEAU = 0.02
-"""The share of time at risk without hazard up to which a derivative along paths is taken for right."""
+__all__ = ["numbers_of", "sensitivity"]
 
 
 def sensitivity(
@@ -51,6 +30,7 @@ def sensitivity(
     estimator: str = "auto",
     draws: int = 8,
     flips: int = 64,
+    precision: float | None = None,
     tau: float = 1.0,
     step: float = 0.25,
     by: str | Sequence[str] = (),
@@ -89,6 +69,8 @@ def sensitivity(
             relaxations`).
         draws: how many times their chance is drawn, 2 or more; the standard errors are from their spread.
         flips: how many worlds with a flip each draw has.
+        precision: draw on until the standard error of every derivative is at most this share of the largest, each by a
+            standard deviation of its parameter's prior; a warning says where a thousand draws aren't enough.
         tau: the temperature of "gumbel-softmax".
         step: how far differences go to either side, in standard deviations of the parameter's prior, on the scale on
             which it is unbounded.
@@ -125,118 +107,36 @@ def sensitivity(
         raise InputError(f"step={step} and level={level} were given; give a step above 0 and a level between 0 and 1")
     if estimator not in ESTIMATORS:
         raise InputError(nearest("estimator", estimator, ESTIMATORS))
+    if precision is not None and not 0.0 < precision < 1.0:
+        raise InputError(f"precision={precision} was given; give a share above 0 and below 1")
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
     reading = reading_of(model, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
     question = Question(model, centre, names, of, reading, days, seed, acts)
-    many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
-    by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
-    along: list[Along] = []
-    if estimator == "pathwise" and not model.timed:
-        raise InputError(
-            f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along paths "
-            "would miss what acts in whole steps; ask for 'auto' or 'differences'"
-        )
-    large = model.timed and len(names) * model.population.size >= _WORK
-    if estimator == "pathwise" or (estimator == "auto" and large):
-        along = _along_paths(question, draws, insist=estimator == "pathwise")
-        by_chance = "pathwise" if along else by_chance
-    cuts = along[0].unseen if along else _cuts(question) if by_chance else {}
-    if estimator != "auto" and cuts:
-        name, where = next(iter(cuts.items()))
-        raise InputError(
-            f"parameter {name} enters a decision at {where}, which estimator='{estimator}' doesn't see; leave it out "
-            "of wrt, or ask for 'auto' or 'differences'"
-        )
-    if along:
-        _warn_of_plateau(along[0])
-    flippable = [n for n in names if n not in cuts] if by_chance else []
-    others = [n for n in names if n not in flippable]
-    ways = [either_value(model, centre, n, step) for n in others]
-    each = np.zeros((draws, math.prod(reading.shape), len(names)))
-    typical = np.zeros(each.shape[:2])
-    if others:
-        for d, chance in enumerate(chances(draws)):
-            found, typical[d] = differences(question, chance, ways)
-            each[d][:, [names.index(n) for n in others]] = found.T
-    if flippable:
-        asked = replace(question, names=flippable)
-        if along:
-            value, typical = _of_paths(question, along, draws, flippable)
-        elif by_chance == "score":
-            value, typical = scored(asked, chances(draws))
-        elif by_chance in RELAXATIONS:
-            value, typical = relaxed(asked, chances(draws), by_chance, tau)
-        else:
-            value, typical = _flipped(asked, draws, flips)
-        each[:, :, [names.index(n) for n in flippable]] = value
+    estimation = Estimation(question, estimator, step, flips, tau)
+    estimation.extend(draws)
+    if precision is not None:
+        estimation.sharpen(precision)
+    each, typical = estimation.each, estimation.typical
     if not np.isfinite(each).all():
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
     result = _dataset(reading, names, each, typical, centre, level)
-    result["estimator"] = ("parameter", [by_chance if n in flippable else "differences" for n in names])
-    if along:
-        sites = along[0].plateau
-        result = result.assign_coords(site=list(sites)).assign(plateau=("site", list(sites.values())))
+    result["estimator"] = ("parameter", [estimation.estimator_of(n) for n in names])
+    if plateau := estimation.plateau:
+        result = result.assign_coords(site=list(plateau)).assign(plateau=("site", list(plateau.values())))
     result.attrs |= {
         "of": of,
         "days": days,
         "seed": seed,
-        "draws": draws,
-        "flips": flips if by_chance == "flips" else 0,
+        "draws": len(each),
+        "flips": flips if estimation.by_chance == "flips" else 0,
         "step": step,
         "without_effect": [n for k, n in enumerate(names) if not each[:, :, k].any()],
-        "cuts": [f"{n} at {where}" for n, where in cuts.items()],
+        "cuts": [f"{n} at {where}" for n, where in estimation.cuts.items()],
     }
     checks = Audit(question, each, step / 2, draws, reading.shape)
     return checks.of(result, audit and model.population.size <= AUDITED)
-
-
-def _flipped(question: Question, draws: int, flips: int) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives (D, M, P) and values (D, M) of all draws, each of which learns from those before it."""
-    answers: list[Answer] = []
-    for chance in chances(draws):
-        answers.append(flipped(question, chance, learn(question, answers, flips)))
-    return np.array([a.value for a in answers]), np.array([a.base for a in answers])
-
-
-def _along_paths(question: Question, draws: int, insist: bool) -> list[Along]:
-    """The first draw along paths; nothing where it isn't right and nobody insists."""
-    try:
-        first = along_paths(question, next(iter(chances(draws))))
-    except LpmError:
-        if insist:
-            raise
-        return []
-    return [first] if insist or max(first.plateau.values(), default=0.0) <= _PLATEAU else []
-
-
-def _warn_of_plateau(along: Along) -> None:
-    for site, share in along.plateau.items():
-        if share > _PLATEAU:
-            warnings.warn(
-                f"for {share:.0%} of their time at risk agents meet no hazard at site '{site}' any more: derivatives "
-                "along paths miss those who escape for good; take estimator='auto'",
-                stacklevel=3,
-            )
-
-
-def _of_paths(
-    question: Question, along: list[Along], draws: int, names: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives (D, M, P) and values (D, M) of all draws, the first of which is there."""
-    along = along + [along_paths(question, chance, look=False) for chance in list(chances(draws))[1:]]
-    kept = [list(question.names).index(n) for n in names]
-    return np.array([a.value[:, kept] for a in along]), np.array([a.base for a in along])
-
-
-def _cuts(question: Question) -> dict[str, str]:
-    """The parameters that enter a decision, with where in the program."""
-    theta = question.values(differentiated=True)
-    cuts = Cuts({name: theta[name] for name in question.names})
-    with question.playing(0, Held()), cuts:
-        question.days_from(theta, question.model.initial(theta), 0, question.days)
-    return {name: cuts.of[name] for name in question.names if name in cuts.of}
 
 
 def _dataset(

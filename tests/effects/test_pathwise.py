@@ -17,7 +17,7 @@ from lpmppl.effects.hazards import accumulate
 from lpmppl.effects.ops import simulate
 from lpmppl.effects.tape import Taped, Version, taping
 from lpmppl.errors import InputError, LpmError
-from lpmppl.inference import sensitivity as module
+from lpmppl.inference import estimation as module
 from lpmppl.inference.flipping import Question
 from lpmppl.inference.pathwise import along_paths
 from lpmppl.inference.readings import reading_of

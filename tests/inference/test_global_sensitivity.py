@@ -91,7 +91,7 @@ def test_the_ranking_is_that_of_sobol_indices(make, of, wrt, days):
     question = Question(model, theta, names, of, read, days, 0)
     from lpmppl.inference.differences import _together
 
-    levels = np.concatenate([_together(question, 0, points[k : k + 64])[:, 0] for k in range(0, len(points), 64)])
+    levels = np.concatenate([_together([question], 0, points[k : k + 64])[0][:, 0] for k in range(0, len(points), 64)])
     total = sobol.analyze(problem, levels, calc_second_order=False, seed=0)
     apart = 0
     for i, one in enumerate(names):

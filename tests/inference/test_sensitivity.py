@@ -13,13 +13,13 @@ import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import happens, tally
 from lpmppl.errors import InputError
-from lpmppl.inference import differences
+from lpmppl.inference import differences, estimation
 from lpmppl.inference.audit import Audit
-from lpmppl.inference.differences import _together
+from lpmppl.inference.differences import _together, slope
 from lpmppl.inference.flipping import Question
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
-from tests.laws.conftest import MODELS
+from tests.laws.conftest import MODELS, sir_in_households
 
 AGENTS, RATE = 20_000, 0.05
 
@@ -189,9 +189,9 @@ def test_a_row_of_parameters_is_the_run_of_these_parameters(name):
     sides = [{"beta": theta["beta"] * 1.3}, {"initial_infected": 0.05}, {}]
     read = lambda series: series.reshape(-1).astype(float)  # noqa: E731
     question = Question(model, theta, list(theta), "infections", read, 15, 0)
-    together = _together(question, 0, sides)
+    (together,) = _together([question], 0, sides)
     for row, side in enumerate(sides):
-        assert (together[row] == _together(question, 0, [side])[0]).all()
+        assert (together[row] == _together([question], 0, [side])[0][0]).all()
     assert (together[0] != together[2]).any() and (together[1] != together[2]).any()
 
 
@@ -200,3 +200,48 @@ def test_the_global_random_state_stays_as_it_was():
     before = torch.get_rng_state()
     lpm.sensitivity(Decay(), "left", "rate", 2, draws=2)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_draws_go_on_until_a_wanted_standard_error():
+    """Those of the wanted share are on top of the first ones, which stay as they were."""
+    model = sir_in_households()
+    ask = {"wrt": ["beta", "gamma"], "days": 20, "audit": False, "set": {"initial_infected": 0.05}}
+    few = lpm.sensitivity(model, "infections", draws=4, **ask)
+    sharp = lpm.sensitivity(model, "infections", draws=4, precision=0.05, **ask)
+    same = lpm.sensitivity(model, "infections", draws=sharp.attrs["draws"], **ask)
+    assert sharp.attrs["draws"] > few.attrs["draws"] == 4
+    assert sharp["value"].equals(same["value"])
+    by_deviation = np.array([slope(model, {n: p.default for n, p in model.parameters.items()}, n) for n in ask["wrt"]])
+    effect, error = sharp["value"] * by_deviation, sharp["se"] * np.abs(by_deviation)
+    assert float(error.max()) <= 0.05 * float(abs(effect).max())
+
+
+@pytest.mark.parametrize(("estimator", "precision"), [("flips", 0.03), ("score", 0.25)])
+def test_flips_and_scores_draw_on_too(estimator, precision):
+    model = sir_in_households()
+    ask = {"days": 6, "audit": False, "set": {"initial_infected": 0.05, "beta": 0.4}, "estimator": estimator}
+    wide = lpm.sensitivity(model, "infections", "beta", draws=4, flips=4, precision=precision, **ask)
+    assert float(wide["se"][0]) <= precision * abs(float(wide["value"][0]))
+    assert wide.attrs["draws"] > 4
+
+
+def test_a_precision_out_of_reach_is_said(monkeypatch):
+    monkeypatch.setattr(estimation, "_MOST", 8)
+    with pytest.warns(UserWarning, match=r"after 8 draws the standard error is .* of the largest derivative"):
+        found = lpm.sensitivity(
+            sir_in_households(),
+            "infections",
+            "beta",
+            6,
+            draws=2,
+            precision=1e-4,
+            audit=False,
+            set={"initial_infected": 0.05},
+        )
+    assert found.attrs["draws"] == 8
+
+
+@pytest.mark.parametrize("precision", [0.0, 1.0, -0.1, float("nan")])
+def test_a_precision_that_is_no_share_is_refused(precision):
+    with pytest.raises(InputError, match="precision="):
+        lpm.sensitivity(sir_in_households(), "infections", "beta", 6, precision=precision)

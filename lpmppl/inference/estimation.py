@@ -1,0 +1,184 @@
+"""Which estimator a derivative is taken by, and its draws."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from lpmppl.effects.handlers.cuts import Cuts
+from lpmppl.effects.handlers.held import Held
+from lpmppl.errors import InputError, LpmError
+from lpmppl.inference.differences import differences, either_value, slope
+from lpmppl.inference.flipping import Answer, Question, flipped, learn
+from lpmppl.inference.pathwise import Along, along_paths
+from lpmppl.inference.relaxing import RELAXATIONS, relaxed
+from lpmppl.inference.scoring import scored
+
+__all__ = ["ESTIMATORS", "Estimation"]
+
+ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score", *RELAXATIONS)
+
+_FEW, _PER_AGENT = 5, 10
+"""Differences are the better of the two up to so many parameters, and up to one for so many agents.
+
+The spread of differences falls with the number of agents, that of flips doesn't: docs/gradients.md.
+"""
+
+_WORK = 5_000_000
+"""Agents times parameters from which a pass backwards is worth its program, if it is right."""
+
+_PLATEAU = 0.02
+"""The share of time at risk without hazard up to which a derivative along paths is taken for right."""
+
+_MOST, _AT_ONCE = 1024, 8
+"""The most draws in all, and by how many times their number may grow at once: their spread is known from few."""
+
+
+class Estimation:
+    """Derivatives of a question, draw by draw.
+
+    Args:
+        question: what is asked.
+        estimator: what was asked for, one of `ESTIMATORS`.
+        step: how far differences go to either side.
+        flips: how many flips each draw has.
+        tau: the temperature of the Gumbel-softmax.
+    Attributes:
+        by_chance: the estimator of the parameters that enter by a chance; empty where all have differences.
+        cuts: the parameters that it doesn't see, with where they enter.
+        each: derivatives, shape (D, M, P).
+        typical: what was asked for, shape (D, M).
+    Raises:
+        InputError: where an estimator was asked for that isn't right for the model, or doesn't see a parameter.
+    """
+
+    def __init__(self, question: Question, estimator: str, step: float, flips: int, tau: float) -> None:
+        self.question, self.flips, self.tau = question, flips, tau
+        model, names = question.model, question.names
+        self._along: list[Along] = []
+        self._answers: list[Answer] = []
+        self.each = np.zeros((0, 0, 0))
+        self.typical = np.zeros((0, 0))
+        many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
+        self.by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
+        if estimator == "pathwise" and not model.timed:
+            raise InputError(
+                f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along "
+                "paths would miss what acts in whole steps; ask for 'auto' or 'differences'"
+            )
+        large = model.timed and len(names) * model.population.size >= _WORK
+        if estimator == "pathwise" or (estimator == "auto" and large):
+            self._look_along(insist=estimator == "pathwise")
+        self.cuts = self._along[0].unseen if self._along else _cuts(question) if self.by_chance else {}
+        if estimator != "auto" and self.cuts:
+            name, where = next(iter(self.cuts.items()))
+            raise InputError(
+                f"parameter {name} enters a decision at {where}, which estimator='{estimator}' doesn't see; leave it "
+                "out of wrt, or ask for 'auto' or 'differences'"
+            )
+        self._warn_of_plateau()
+        self._seen = [n for n in names if n not in self.cuts] if self.by_chance else []
+        self._others = [n for n in names if n not in self._seen]
+        self._ways = [either_value(model, question.theta, n, step) for n in self._others]
+
+    def estimator_of(self, name: str) -> str:
+        """The estimator that a parameter's derivative is taken by."""
+        return self.by_chance if name in self._seen else "differences"
+
+    @property
+    def plateau(self) -> Mapping[str, float]:
+        """Along paths, by hazard site, the share of time at risk without hazard."""
+        return self._along[0].plateau if self._along else {}
+
+    def extend(self, more: int) -> None:
+        """Take more draws, two or more."""
+        names, first = list(self.question.names), len(self.each)
+        chances = range(first, first + more)
+        found = [differences(self.question, c, self._ways) for c in chances] if self._others else []
+        value, typical = self._of_seen(chances) if self._seen else (None, np.array([base for _, base in found]))
+        each = np.zeros((more, typical.shape[1], len(names)))
+        for d, (apart, _) in enumerate(found):
+            each[d][:, [names.index(n) for n in self._others]] = apart.T
+        if value is not None:
+            each[:, :, [names.index(n) for n in self._seen]] = value
+        self.each = np.concatenate([self.each, each]) if first else each
+        self.typical = np.concatenate([self.typical, typical]) if first else typical
+
+    def sharpen(self, precision: float) -> None:
+        """Draw on until the standard error of every derivative is at most a share of the largest."""
+        while (factor := (self._error / precision) ** 2) > 1:
+            draws = len(self.each)
+            wanted = math.ceil(draws * min(factor, _AT_ONCE))
+            if wanted > _MOST and draws >= _MOST // 2:
+                warnings.warn(
+                    f"after {draws} draws the standard error is {self._error:.2g} of the largest derivative, and "
+                    f"precision={precision:g} would take some {draws * factor:,.0f}; ask for less, or for more agents",
+                    stacklevel=3,
+                )
+                return
+            self.extend(max(2, min(wanted, _MOST) - draws))
+
+    @property
+    def _error(self) -> float:
+        """The largest standard error over the largest derivative, each by a deviation of its parameter's prior."""
+        whole = self.each.sum(1) * self._scale
+        largest = np.abs(whole.mean(0)).max()
+        error = whole.std(0, ddof=1).max() / math.sqrt(len(whole))
+        return float(error / largest) if largest else 0.0
+
+    @cached_property
+    def _scale(self) -> np.ndarray:
+        return np.array([slope(self.question.model, self.question.theta, n) for n in self.question.names])
+
+    def _of_seen(self, chances: range) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives (D, M, P') with respect to the parameters that it sees, and values (D, M)."""
+        asked = replace(self.question, names=self._seen)
+        if self.by_chance == "pathwise":
+            done = len(self._along)
+            self._along += [along_paths(self.question, c, look=False) for c in chances if c >= done]
+            kept = [list(self.question.names).index(n) for n in self._seen]
+            along = self._along[chances.start : chances.stop]
+            return np.array([a.value[:, kept] for a in along]), np.array([a.base for a in along])
+        if self.by_chance == "score":
+            return scored(asked, chances)
+        if self.by_chance in RELAXATIONS:
+            return relaxed(asked, chances, self.by_chance, self.tau)
+        for chance in chances:
+            self._answers.append(flipped(asked, chance, learn(asked, self._answers, self.flips)))
+        mine = self._answers[chances.start :]
+        return np.array([a.value for a in mine]), np.array([a.base for a in mine])
+
+    def _look_along(self, insist: bool) -> None:
+        """Take the first draw along paths, and go on so where that is right, or somebody insists."""
+        try:
+            first = along_paths(self.question, 0)
+        except LpmError:
+            if insist:
+                raise
+            return
+        if not insist and max(first.plateau.values(), default=0.0) > _PLATEAU:
+            return
+        self._along, self.by_chance = [first], "pathwise"
+
+    def _warn_of_plateau(self) -> None:
+        for site, share in self.plateau.items():
+            if share > _PLATEAU:
+                warnings.warn(
+                    f"for {share:.0%} of their time at risk agents meet no hazard at site '{site}' any more: "
+                    "derivatives along paths miss those who escape for good; take estimator='auto'",
+                    stacklevel=4,
+                )
+
+
+def _cuts(question: Question) -> dict[str, str]:
+    """The parameters that enter a decision, with where in the program."""
+    theta = question.values(differentiated=True)
+    cuts = Cuts({name: theta[name] for name in question.names})
+    with question.playing(0, Held()), cuts:
+        question.days_from(theta, question.model.initial(theta), 0, question.days)
+    return {name: cuts.of[name] for name in question.names if name in cuts.of}
