@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from lpmppl.cli import options
 from lpmppl.cli.folder import RunFolder, whole_or_nothing
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
-from lpmppl.cli.simulate import asked_of, keep, made, opening, people_of
+from lpmppl.cli.simulate import asked_of, keep, made, opening, people_for, people_of
 from lpmppl.cli.summary import closing
 
 if TYPE_CHECKING:
@@ -93,18 +94,21 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None)
     import xarray as xr
 
     from lpmppl.cli.waiting import waiting
+    from lpmppl.inference.audit import AUDITED
     from lpmppl.inference.run import run
     from lpmppl.inference.sensitivity import sensitivity as ask
     from lpmppl.report.tables import totals
 
     people, prepared = people_of(asked, folder)
     model = made(asked, people)
+    if question["audit"] and people.size > AUDITED and not asked.saved:
+        question = {**question, "audit": made(asked, people_for(replace(asked, agents=AUDITED)))}
     given: dict[str, Any] = {"set": dict(asked.set), "interventions": list(asked.intervene)}
     began = time.perf_counter()
     with waiting("Running either side of every parameter"):
         found = ask(model, days=asked.days, seed=asked.seed, **question, **given)
         tree = run(model, days=asked.days, seed=asked.seed, **given)
-    seconds = time.perf_counter() - began
+    seconds, audit = time.perf_counter() - began, found.attrs.get("audit_seconds", 0.0)
     outcome = {
         "population": asked.name,
         "model": asked.model,
@@ -113,7 +117,9 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None)
         "seed": asked.seed,
         "of": question["of"],
         "draws": found.attrs["draws"],
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds - audit, 3),
+        "audit_seconds": round(audit, 3),
+        "audited_agents": found.attrs.get("audited_agents", int(people.size) if audit else 0),
         "population_seconds": round(prepared, 3),
         "totals": totals(tree),
         "sensitivities": {str(n): measures(found.sel(parameter=n)) for n in found["parameter"].values},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Audit:
             found[name].attrs["units"] = result["value"].attrs["units"]
         if not wanted:
             return found.assign_attrs(audited=[])
+        began = time.perf_counter()
         model, centre, names, mine = self.question.model, self.question.theta, self.question.names, self.each
         slopes = np.array([slope(model, centre, n) for n in names])
         size = np.abs(mine.mean(0).sum(0) * slopes)
@@ -122,7 +124,7 @@ class Audit:
         }
         found = found.assign({n: (("direction", *kept), x.reshape(unfolded)) for n, x in measures.items()})
         self._warn(found, chosen)
-        return found.assign_attrs(audited=chosen)
+        return found.assign_attrs(audited=chosen, audit_seconds=time.perf_counter() - began)
 
     def _warn(self, found: xr.Dataset, chosen: Sequence[str]) -> None:
         """Say where the two are apart, in what they come to over days and strata."""

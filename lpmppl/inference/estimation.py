@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.pathwise import Along, along_paths
 from lpmppl.inference.relaxing import RELAXATIONS, relaxed
 from lpmppl.inference.scoring import scored
+from lpmppl.models.model import Model
 
 __all__ = ["ESTIMATORS", "Estimation"]
 
@@ -85,6 +87,15 @@ class Estimation:
         self._seen = [n for n in names if n not in self.cuts] if self.by_chance else []
         self._others = [n for n in names if n not in self._seen]
         self._ways = [either_value(model, question.theta, n, step) for n in self._others]
+
+    def elsewhere(self, model: Model, draws: int) -> Estimation:
+        """So many draws of the same derivatives, by the same estimators, in another society."""
+        other = copy(self)
+        other.question = replace(self.question, model=model)
+        other._along, other._answers = [], []
+        other.each, other.typical = np.zeros((0, 0, 0)), np.zeros((0, 0))
+        other.extend(draws)
+        return other
 
     def estimator_of(self, name: str) -> str:
         """The estimator that a parameter's derivative is taken by."""

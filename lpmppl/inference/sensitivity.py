@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -38,7 +39,7 @@ def sensitivity(
     set: Mapping[str, float] | None = None,
     interventions: Sequence[tuple[str, float | str, int]] = (),
     level: float = 0.9,
-    audit: bool = True,
+    audit: bool | Model = True,
 ) -> xr.Dataset:
     r"""The derivative of a tally's expectation with respect to parameters, with its standard error and its audit.
 
@@ -80,18 +81,22 @@ def sensitivity(
         interventions: `(name, value, day)`: what is done in every run.
         level: the probability that `low` to `high` holds the derivative, by Student's t over draws.
         audit: hold the five largest derivatives, and those in three random directions, against differences of other
-            draws over half the step; warns where they are apart by more than a tenth and three standard errors.
+            draws over half the step; warns where they are apart by more than a tenth and three standard errors. Above
+            200,000 agents that is done where a smaller society of the same model is given here.
     Returns:
         over `parameter`, with day and strata where they are kept: `value` and its standard error `se`, in units of the
         tally per unit of the parameter, `low` and `high`; `elasticity` and `elasticity_se`, the change in percent per
         percent of the parameter, NaN where there is nothing to compare with; `at`, the parameter's value; `estimator`;
         `difference` and `difference_se`, NaN where not audited. Over `direction`, likewise `along`, `along_se`,
         `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the
-        tally in no run, `cuts` where parameters enter what the estimator doesn't see. Along paths, `plateau` is
-        the share of time at risk without hazard, over hazard `site`.
+        tally in no run, `cuts` where parameters enter what the estimator doesn't see, `audit_seconds` is how long the
+        audit took. Along paths, `plateau` is the share of time at risk without hazard, over hazard `site`. Where the
+        audit is of a smaller society, of `audited_agents`, `audited_value` and `audited_se` are the derivatives there,
+        and they and all of the audit are times how many more agents there are here.
     Raises:
         InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
-            numbers; where an estimator is asked for with a parameter that it doesn't see.
+            numbers; for a smaller society that hasn't the same; where an estimator is asked for with a parameter that
+            it doesn't see.
         LpmError: where a derivative isn't finite, or the tally has none along paths.
 
     >>> import lpmppl as lpm
@@ -112,6 +117,8 @@ def sensitivity(
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
     reading = reading_of(model, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
+    if isinstance(audit, Model):
+        _check_smaller(audit, model, reading)
     question = Question(model, centre, names, of, reading, days, seed, acts)
     estimation = Estimation(question, estimator, step, flips, tau)
     estimation.extend(draws)
@@ -135,8 +142,35 @@ def sensitivity(
         "without_effect": [n for k, n in enumerate(names) if not each[:, :, k].any()],
         "cuts": [f"{n} at {where}" for n, where in estimation.cuts.items()],
     }
-    checks = Audit(question, each, step / 2, draws, reading.shape)
-    return checks.of(result, audit and model.population.size <= AUDITED)
+    if not isinstance(audit, Model):
+        checks = Audit(question, each, step / 2, draws, reading.shape)
+        return checks.of(result, bool(audit) and model.population.size <= AUDITED)
+    began = time.perf_counter()
+    smaller, size = estimation.elsewhere(audit, draws), model.population.size / audit.population.size
+    there = _dataset(reading, names, smaller.each, smaller.typical, centre, level)
+    there = Audit(smaller.question, smaller.each, step / 2, draws, reading.shape).of(there, True)
+    kept = {n: there[n] * size for n in there if "difference" in str(n) or "along" in str(n)}
+    here = {"audited_value": there["value"] * size, "audited_se": there["se"] * size}
+    return result.assign(kept | here).assign_attrs(
+        audited=there.attrs["audited"],
+        audited_agents=audit.population.size,
+        audit_seconds=time.perf_counter() - began,
+    )
+
+
+def _check_smaller(smaller: Model, model: Model, reading: Reading) -> None:
+    """Refuse a society to audit in that is too large, or hasn't the parameters and tallies of the model."""
+    if smaller.population.size > AUDITED:
+        raise InputError(
+            f"audit= was given a society of {smaller.population.size:,} agents; give one of {AUDITED:,} or fewer"
+        )
+    strata = {n: list(labels) for n, labels in smaller.by.dims.items()} if smaller.by is not None else {}
+    mine = {n: [str(x) for x in reading.tally[n].values] for n in reading.strata}
+    if set(smaller.parameters) != set(model.parameters) or strata != mine:
+        raise InputError(
+            f"audit= was given the model {smaller.name} with other parameters or strata than {model.name}; give a "
+            "smaller society of the same model"
+        )
 
 
 def _dataset(

@@ -64,3 +64,20 @@ def test_an_interrupted_sensitivity_is_not_taken_up_as_something_else(here: Run,
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps({"status": "running", "sensitivity": {"of": "deaths"}}))
     assert "a sensitivity can't be taken up again" in here("simulate", "--resume", "run").refused()
+
+
+def test_a_city_too_large_for_an_audit_is_audited_in_a_smaller_one(here: Run) -> None:
+    few = ("sensitivity", "nyc", "--agents", "200500", "--days", "4", "--set", "initial_infected=0.03", "--draws", "2")
+    found = here(*few, "--model", "sir", "--of", "infections", "--wrt", "beta", "--json").json
+    beta = found["sensitivities"]["beta"]
+    assert found["audited_agents"] == 200_000 and found["audit_seconds"] > 0
+    assert beta["difference"] == pytest.approx(beta["value"], rel=0.2)
+
+
+def test_draws_to_a_wanted_standard_error(here: Run) -> None:
+    asked = ("--model", "sir", "--of", "infections", "--wrt", "beta", "--no-audit", "--json")
+    found = here(*SMALL, *asked, "--precision", "0.05").json
+    beta = found["sensitivities"]["beta"]
+    assert found["draws"] > 2 and beta["se"] <= 0.05 * beta["value"] and found["audited_agents"] == 0
+    refused = here(*SMALL, *asked, "--precision", "2")
+    assert refused.code == 2 and refused.err.strip().count("\n") == 0 and "precision" in refused.err

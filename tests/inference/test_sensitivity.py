@@ -29,8 +29,8 @@ class Decay(Model):
 
     name = "decay"
 
-    def __init__(self):
-        self.population = Population.of({"half": np.arange(AGENTS) % 2})
+    def __init__(self, agents=AGENTS):
+        self.population = Population.of({"half": np.arange(agents) % 2})
         self.by = self.population.strata(half="half")
         self.parameters = {
             "rate": Parameter(dist.LogNormal(math.log(RATE), 0.3), RATE, "rate", "per day", "chosen"),
@@ -41,7 +41,8 @@ class Decay(Model):
         self.tallies = {"left": "people who leave", "staying": "people who stay"}
 
     def initial(self, theta, start=0.0):
-        return {"hazard": torch.zeros(AGENTS, dtype=torch.float64), "here": torch.ones(AGENTS, dtype=torch.bool)}
+        n = self.population.size
+        return {"hazard": torch.zeros(n, dtype=torch.float64), "here": torch.ones(n, dtype=torch.bool)}
 
     def day(self, theta):
         def step(s):
@@ -245,3 +246,34 @@ def test_a_precision_out_of_reach_is_said(monkeypatch):
 def test_a_precision_that_is_no_share_is_refused(precision):
     with pytest.raises(InputError, match="precision="):
         lpm.sensitivity(sir_in_households(), "infections", "beta", 6, precision=precision)
+
+
+def test_a_large_society_is_audited_in_a_smaller_one(monkeypatch):
+    from lpmppl.inference import sensitivity as module
+
+    monkeypatch.setattr(module, "AUDITED", 5_000)
+    small, large = Decay(4_000), Decay()
+    ask = {"of": "left", "wrt": ["rate", "idle"], "days": 10, "draws": 8}
+    alone = lpm.sensitivity(large, **ask)
+    found = lpm.sensitivity(large, audit=small, **ask)
+    assert alone.attrs["audited"] == [] and "audit_seconds" not in alone.attrs
+    assert found["value"].equals(alone["value"])
+    assert found.attrs["audited"] == ["rate"] and found.attrs["audited_agents"] == 4_000
+    assert found.attrs["audit_seconds"] > 0
+    rate = found.sel(parameter="rate")
+    exact = AGENTS * 10 * math.exp(-RATE * 10)
+    for name, error in (("difference", "difference_se"), ("audited_value", "audited_se")):
+        assert abs(float(rate[name]) - exact) < 0.02 * exact + 4 * float(rate[error])
+    assert float(rate["audited_se"]) > float(rate["se"])  # fewer agents, more scatter
+
+
+def test_a_smaller_society_that_is_another_or_not_small_is_refused(monkeypatch):
+    other = Decay()
+    other.by = None
+    with pytest.raises(InputError, match="other parameters or strata"):
+        lpm.sensitivity(Decay(), "left", "rate", 2, audit=other)
+    from lpmppl.inference import sensitivity as module
+
+    monkeypatch.setattr(module, "AUDITED", 5_000)
+    with pytest.raises(InputError, match="society of 20,000 agents"):
+        lpm.sensitivity(Decay(), "left", "rate", 2, audit=Decay())
