@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
     from lpmppl.inference.policies import Act as Act
     from lpmppl.inference.policies import Trigger as Trigger
+    from lpmppl.inference.refine import refine as refine
     from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
     from lpmppl.inference.search import search as search
@@ -45,6 +46,7 @@ _VERBS = {
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
     "search": "lpmppl.inference.search",
+    "refine": "lpmppl.inference.refine",
     "sensitivity": "lpmppl.inference.sensitivity",
     "audit": "lpmppl.inference.audit",
     "global_sensitivity": "lpmppl.inference.global_sensitivity",
@@ -62,8 +64,8 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
-    "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "report",
-    "run", "search", "sensitivity", "weigh",
+    "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "refine",
+    "report", "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

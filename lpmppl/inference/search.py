@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
 from lpmppl.inference.run import checked, drawn, whole
 from lpmppl.models.model import Model
 
-__all__ = ["search"]
+__all__ = ["Objective", "Trial", "search"]
 
 Objective = str | Callable[[xr.Dataset], xr.DataArray]
 
@@ -79,20 +80,16 @@ def search(
     for name in [cost] * (budget is not None) + ([objective] if isinstance(objective, str) else []):
         if name not in model.tallies:
             raise InputError(nearest("tally", name, model.tallies))
-    always = [Act(str(n), v, int(d)) for n, v, d in acts]
+    trial = Trial(model, fixed, acts, int(days), int(seed), objective, cost, parameters, at_once)
     scores: dict[str, list[float]] = {policy.name: [] for policy in chosen}
     spent: dict[str, list[float]] = {policy.name: [] for policy in chosen}
     left = list(chosen)
     while True:
         begin = len(scores[left[0].name])
-        chances = range(begin, max(first, 2 * begin))
-        thetas = [_theta(model, fixed, seed, k if parameters else None) for k in chances]
-        others = [policy for policy in left if policy.name != FACTUAL]
-        for low in range(0, max(len(others), 1), at_once):
-            batch = others[low : low + at_once]
-            _score(
-                model, batch, always, thetas, chances, int(days), int(seed), objective, cost, scores, spent, low == 0
-            )
+        values, dollars = trial(left, range(begin, max(first, 2 * begin)))
+        for policy, value, paid in zip(left, values, dollars, strict=True):
+            scores[policy.name] += value.tolist()
+            spent[policy.name] += paid.tolist()
         affordable = [policy for policy in left if budget is None or np.mean(spent[policy.name]) <= budget]
         if not affordable:
             raise InputError(f"no plan costs {budget:g} or less; give a greater budget, or cheaper plans")
@@ -103,35 +100,67 @@ def search(
             return _ranked(chosen, left[0].name, scores, spent, budget)
 
 
-def _theta(model: Model, fixed: Mapping[str, float], seed: int, draw: int | None) -> dict[str, float]:
-    """The parameters of one draw."""
-    return drawn(model, fixed, None, seed)[0] if draw is None else drawn(model, fixed, draw + 1, seed)[draw]
+@dataclass(frozen=True)
+class Trial:
+    """What plans come to and cost, among the same people with the same chance.
 
+    Args:
+        model: the society.
+        fixed: values of parameters, by name.
+        acts: what is done whatever the plan.
+        days: how many days.
+        seed: the seed of all chance.
+        objective: the tally that is summed over days, or a function of `contrasts.amounts`.
+        cost: the tally of what is spent, over doing nothing; none where the model has no such.
+        parameters: whether each draw also has parameters of its own.
+        at_once: how many worlds beside doing nothing are simulated together.
+    """
 
-def _score(
-    model: Model,
-    batch: Sequence[Policy],
-    always: Sequence[Act],
-    thetas: Sequence[Mapping[str, float]],
-    chances: Sequence[int],
-    days: int,
-    seed: int,
-    objective: Objective,
-    cost: str,
-    scores: dict[str, list[float]],
-    spent: dict[str, list[float]],
-    factual: bool,
-) -> None:
-    """Simulate some plans in some draws, and note what each came to in each."""
-    tree = worlds_of(model, batch, always, thetas, chances, list(chances), days, seed, {})
-    found = amounts(tree)
-    value = found[objective] if isinstance(objective, str) else objective(found)
-    if not isinstance(value, xr.DataArray) or {*value.dims} != {"chain", "draw", WORLD}:
-        raise InputError("the objective must give one number for each chain, draw and policy; sum over anything else")
-    dollars = found[cost] - found[cost].sel({WORLD: FACTUAL}, drop=True) if cost in found else xr.zeros_like(value)
-    for policy in [*batch, *([Policy(FACTUAL, ())] if factual else [])]:
-        for kept, x in ((scores, value), (spent, dollars)):
-            kept[policy.name] += x.isel(chain=0).sel({WORLD: policy.name}).to_numpy().astype(float).tolist()
+    model: Model
+    fixed: Mapping[str, float]
+    acts: Sequence[Sequence[Any]]
+    days: int
+    seed: int
+    objective: Objective
+    cost: str
+    parameters: bool = False
+    at_once: int = 8
+
+    def __call__(self, plans: Sequence[Policy], chances: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The objective and the cost of every plan in every draw, both of shape (plans, draws)."""
+        others = [policy for policy in plans if policy.name != FACTUAL]
+        found = [
+            self._batch(others[k : k + self.at_once], chances) for k in range(0, max(len(others), 1), self.at_once)
+        ]
+        both = {name: rows for batch in found for name, rows in batch.items()}
+        values, spent = zip(*(both[policy.name] for policy in plans), strict=True)
+        return np.array(values), np.array(spent)
+
+    def _batch(self, batch: Sequence[Policy], chances: Sequence[int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        always = [Act(str(n), v, int(d)) for n, v, d in self.acts]
+        thetas = [self._theta(k if self.parameters else None) for k in chances]
+        tree = worlds_of(self.model, batch, always, thetas, chances, list(chances), self.days, self.seed, {})
+        found = amounts(tree)
+        value = found[self.objective] if isinstance(self.objective, str) else self.objective(found)
+        if not isinstance(value, xr.DataArray) or {*value.dims} != {"chain", "draw", WORLD}:
+            raise InputError(
+                "the objective must give one number for each chain, draw and policy; sum over anything else"
+            )
+        paid = found[self.cost] - found[self.cost].sel({WORLD: FACTUAL}, drop=True) if self.cost in found else None
+        paid = xr.zeros_like(value) if paid is None else paid
+        return {
+            name: (
+                value.isel(chain=0).sel({WORLD: name}).to_numpy().astype(float),
+                paid.isel(chain=0).sel({WORLD: name}).to_numpy().astype(float),
+            )
+            for name in (FACTUAL, *(policy.name for policy in batch))
+        }
+
+    def _theta(self, draw: int | None) -> dict[str, float]:
+        """The parameters of one draw."""
+        if draw is None:
+            return drawn(self.model, self.fixed, None, self.seed)[0]
+        return drawn(self.model, self.fixed, draw + 1, self.seed)[draw]
 
 
 def _ranked(
