@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -57,15 +57,29 @@ class Relaxed(torch.Tensor):
         if func in _PROPERTIES or name in _AS_IT_IS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
-        known = None if name == "__bool__" else _MEANINGS.get(name.strip("_"))
-        mine = next(x for x in args if isinstance(x, Relaxed)) if any(isinstance(x, Relaxed) for x in args) else None
-        if known is None or mine is None:
-            site = "" if mine is None else f"site '{mine.site}': "
-            raise InputError(
-                f"{site}what the model does with the event, {name}, has no derivative by a relaxation; ask for "
-                "estimator='differences', or write it with logic, torch.where and products"
-            )
-        return known(mine, func, args, dict(kwargs or {}))
+        known = None if name in ("__bool__", "__get__") else _MEANINGS.get(name.strip("_"))
+        in_place = name.endswith("_") and not name.endswith("__")
+        if in_place and (isinstance(args[0], Relaxed) or known is not _arithmetic):
+            known = None
+        if known is not None and "out" not in (kwargs or {}):
+            mine = next((x for x in args if isinstance(x, Relaxed)), None)
+            found = NotImplemented if mine is None else known(mine, func, args, dict(kwargs or {}))
+            if found is not NotImplemented:
+                return found
+        site = next(_sites((args, kwargs or {})), "")
+        raise InputError(
+            f"site '{site}': what the model does with the event, {name}, has no derivative by a relaxation; ask for "
+            "estimator='differences', or write it with logic, torch.where and products"
+        )
+
+
+def _sites(x: Any) -> Iterator[str]:
+    """The sites of whatever relaxed masks there are in arguments."""
+    if isinstance(x, Relaxed):
+        yield x.site
+    elif isinstance(x, list | tuple | dict):
+        for y in x.values() if isinstance(x, dict) else x:
+            yield from _sites(y)
 
 
 def opened(x: Any) -> Any:
@@ -107,25 +121,35 @@ def _neither(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], _: 
     return out
 
 
-def _where(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], _: dict[str, Any]) -> Any:
-    mask, yes, no = args
+def _where(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if len(args) != 3 or kwargs:
+        return NotImplemented
+    mask, yes, no = (args[1], args[0], args[2]) if func is Tensor.where else args
+    answers = (mask.plain if isinstance(mask, Relaxed) else mask), _plain(yes), _plain(no)
+    if all(isinstance(x, bool) or (isinstance(x, Tensor) and x.dtype == torch.bool) for x in answers[1:]):
+        m = _fractions(mask)
+        return mine.like(torch.where(*answers), m * _fractions(yes) + (1 - m) * _fractions(no))
     if not isinstance(mask, Relaxed):
-        if any(isinstance(x, Tensor) and x.dtype != torch.bool and not isinstance(x, Relaxed) for x in (yes, no)):
-            return torch.where(mask, opened(yes), opened(no))
-        return mine.like(torch.where(mask, _plain(yes), _plain(no)), torch.where(mask, _fractions(yes), _fractions(no)))
+        return torch.where(mask, opened(yes), opened(no))
     a, b = (torch.as_tensor(opened(x)) for x in (yes, no))
     if mask.fraction:
-        return mask.chance * a + (1 - mask.chance) * b
+        share = mask.chance.detach()
+        return torch.where(share > 0, mask.chance * a, 0.0) + torch.where(share < 1, (1 - mask.chance) * b, 0.0)
     # Zero in value: the answer itself is that of the mask.
+    a, b = (x.double() if x.dtype == torch.bool else x for x in (a, b))
     moved = (mask.chance - mask.chance.detach()) * torch.nan_to_num(a.detach() - b.detach(), 0.0, 0.0, 0.0)
     return torch.where(mask.plain, a, b) + moved
 
 
 def _arithmetic(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return func(*(opened(x) for x in args), **kwargs)
+    if kwargs.get("dtype", torch.float64).is_floating_point:
+        return func(*(opened(x) for x in args), **kwargs)
+    return NotImplemented
 
 
-def _shaped(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Relaxed:
+def _shaped(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if args[0] is not mine or any(_sites((args[1:], kwargs))):
+        return NotImplemented
     return mine.like(func(mine.plain, *args[1:], **kwargs), func(mine.chance, *args[1:], **kwargs))
 
 
@@ -134,8 +158,20 @@ def _as_mask(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], _: 
 
 
 def _as_numbers(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    kind = next((x for x in (*args[1:], *kwargs.values()) if isinstance(x, torch.dtype)), torch.float32)
-    return mine if kind == torch.bool else mine.chance.to(kind if kind.is_floating_point else torch.float64)
+    given = (*args[1:], *kwargs.values())
+    kinds = [x if isinstance(x, torch.dtype) else x.dtype for x in given if isinstance(x, torch.dtype | Tensor)]
+    if func in (Tensor.float, Tensor.double):
+        kinds = [torch.float32 if func is Tensor.float else torch.float64]
+    if not kinds:
+        places = [x for x in given if isinstance(x, str | torch.device)]
+        if func is not Tensor.to or not places:
+            return NotImplemented
+        return mine.like(mine.plain.to(places[0]), mine.chance.to(places[0]))
+    return _as_mask(mine, func, args, kwargs) if kinds[0] == torch.bool else _floats(mine, kinds[0])
+
+
+def _floats(mine: Relaxed, kind: torch.dtype) -> Any:
+    return mine.chance.to(kind) if kind.is_floating_point else NotImplemented
 
 
 def _detached(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], _: dict[str, Any]) -> Tensor:
@@ -149,7 +185,8 @@ _AS_IT_IS = frozenset(
     )
 )
 _PROPERTIES = frozenset(
-    getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "layout", "ndim", "_version", "is_sparse")
+    getattr(Tensor, name).__get__
+    for name in ("shape", "dtype", "device", "layout", "ndim", "_version", "is_sparse", "requires_grad", "is_cuda")
 )
 _MEANINGS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("and", "rand", "bitwise_and", "logical_and"), _both),

@@ -11,17 +11,18 @@ from functools import cached_property
 
 import numpy as np
 
+from lpmppl._compat import Messenger
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.held import Held
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.differences import differences, either_value, slope
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.pathwise import Along, along_paths
-from lpmppl.inference.relaxing import RELAXATIONS, relaxed
+from lpmppl.inference.relaxing import RELAXATIONS, relaxation, relaxed
 from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
 
-__all__ = ["ESTIMATORS", "Estimation"]
+__all__ = ["ESTIMATORS", "Estimation", "check_seen", "cuts_of", "warn_of_plateau"]
 
 ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score", *RELAXATIONS)
 
@@ -37,8 +38,8 @@ _WORK = 5_000_000
 _PLATEAU = 0.02
 """The share of time at risk without hazard up to which a derivative along paths is taken for right."""
 
-_MOST, _AT_ONCE = 1024, 8
-"""The most draws in all, and by how many times their number may grow at once: their spread is known from few."""
+_FLOOR, _MOST, _AT_ONCE = 8, 1024, 8
+"""The fewest and the most draws to a precision, and by how many times they may grow at once: few know their spread."""
 
 
 class Estimation:
@@ -76,14 +77,11 @@ class Estimation:
         large = model.timed and len(names) * model.population.size >= _WORK
         if estimator == "pathwise" or (estimator == "auto" and large):
             self._look_along(insist=estimator == "pathwise")
-        self.cuts = self._along[0].unseen if self._along else _cuts(question) if self.by_chance else {}
-        if estimator != "auto" and self.cuts:
-            name, where = next(iter(self.cuts.items()))
-            raise InputError(
-                f"parameter {name} enters a decision at {where}, which estimator='{estimator}' doesn't see; leave it "
-                "out of wrt, or ask for 'auto' or 'differences'"
-            )
-        self._warn_of_plateau()
+        inside = relaxation(self.by_chance, tau=tau) if self.by_chance in RELAXATIONS else Held()
+        self.cuts = self._along[0].unseen if self._along else cuts_of(question, inside) if self.by_chance else {}
+        if estimator != "auto":
+            check_seen(self.cuts, estimator, "leave it out of wrt, or ask for 'auto' or 'differences'")
+        warn_of_plateau(self.plateau)
         self._seen = [n for n in names if n not in self.cuts] if self.by_chance else []
         self._others = [n for n in names if n not in self._seen]
         self._ways = [either_value(model, question.theta, n, step) for n in self._others]
@@ -121,7 +119,9 @@ class Estimation:
         self.typical = np.concatenate([self.typical, typical]) if first else typical
 
     def sharpen(self, precision: float) -> None:
-        """Draw on until the standard error of every derivative is at most a share of the largest."""
+        """Draw on until the standard error of every derivative, in all, is at most a share of the largest."""
+        if len(self.each) < _FLOOR:
+            self.extend(max(2, _FLOOR - len(self.each)))
         while (factor := (self._error / precision) ** 2) > 1:
             draws = len(self.each)
             wanted = math.ceil(draws * min(factor, _AT_ONCE))
@@ -176,20 +176,36 @@ class Estimation:
             return
         self._along, self.by_chance = [first], "pathwise"
 
-    def _warn_of_plateau(self) -> None:
-        for site, share in self.plateau.items():
-            if share > _PLATEAU:
-                warnings.warn(
-                    f"for {share:.0%} of their time at risk agents meet no hazard at site '{site}' any more: "
-                    "derivatives along paths miss those who escape for good; take estimator='auto'",
-                    stacklevel=4,
-                )
 
+def cuts_of(question: Question, inside: Messenger) -> dict[str, str]:
+    """The parameters that enter a decision of the program, with where in it.
 
-def _cuts(question: Question) -> dict[str, str]:
-    """The parameters that enter a decision, with where in the program."""
+    Args:
+        question: what is asked.
+        inside: what the estimator makes of chance.
+    """
     theta = question.values(differentiated=True)
     cuts = Cuts({name: theta[name] for name in question.names})
-    with question.playing(0, Held()), cuts:
+    with question.playing(0, inside), cuts:
         question.days_from(theta, question.model.initial(theta), 0, question.days)
     return {name: cuts.of[name] for name in question.names if name in cuts.of}
+
+
+def check_seen(cuts: Mapping[str, str], estimator: str, remedy: str) -> None:
+    """Refuse an estimator that doesn't see where a parameter enters."""
+    if cuts:
+        name, where = next(iter(cuts.items()))
+        raise InputError(
+            f"parameter {name} enters a decision at {where}, which estimator='{estimator}' doesn't see; {remedy}"
+        )
+
+
+def warn_of_plateau(plateau: Mapping[str, float], stacklevel: int = 3) -> None:
+    """Warn where derivatives along paths are biased."""
+    for site, share in plateau.items():
+        if share > _PLATEAU:
+            warnings.warn(
+                f"for {share:.0%} of their time at risk agents meet no hazard at site '{site}' any more: derivatives "
+                "along paths miss those who escape for good; take estimator='differences'",
+                stacklevel=stacklevel + 1,
+            )

@@ -70,8 +70,9 @@ def sensitivity(
             relaxations`).
         draws: how many times their chance is drawn, 2 or more; the standard errors are from their spread.
         flips: how many worlds with a flip each draw has.
-        precision: draw on until the standard error of every derivative is at most this share of the largest, each by a
-            standard deviation of its parameter's prior; a warning says where a thousand draws aren't enough.
+        precision: draw on, to 8 draws or more, until the standard error of every derivative is at most this share of
+            the largest, in what they come to over days and strata, each by a standard deviation of its parameter's
+            prior; a warning says where a thousand draws aren't enough.
         tau: the temperature of "gumbel-softmax".
         step: how far differences go to either side, in standard deviations of the parameter's prior, on the scale on
             which it is unbounded.
@@ -112,7 +113,7 @@ def sensitivity(
         raise InputError(f"step={step} and level={level} were given; give a step above 0 and a level between 0 and 1")
     if estimator not in ESTIMATORS:
         raise InputError(nearest("estimator", estimator, ESTIMATORS))
-    if precision is not None and not 0.0 < precision < 1.0:
+    if precision is not None and not (isinstance(precision, int | float) and 0.0 < precision < 1.0):
         raise InputError(f"precision={precision} was given; give a share above 0 and below 1")
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from lpmppl._compat import Messenger
+from lpmppl._compat import Messenger, inside_transform
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
-from lpmppl.errors import InputError, nearest
+from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.differences import either_value, on_each_side
+from lpmppl.inference.estimation import check_seen, cuts_of, warn_of_plateau
 from lpmppl.inference.flipping import Direct, Question
 from lpmppl.inference.pathwise import carried
 from lpmppl.inference.readings import reading_of
@@ -82,25 +84,24 @@ class Simulator:
         tau: float = 1.0,
     ) -> None:
         if estimator not in ESTIMATORS:
-            raise InputError(nearest("estimator", estimator, ESTIMATORS))
-        if estimator == "pathwise" and not model.timed:
+            raise InputError(nearest("estimator", str(estimator), ESTIMATORS))
+        if isinstance(model, Model) and estimator == "pathwise" and not model.timed:
             raise InputError(
                 f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along "
                 "paths would miss what acts in whole steps; take estimator='differences'"
             )
-        if not 0.0 < step < float("inf"):
-            raise InputError(f"step={step} was given; give a step above 0")
-        if estimator in RELAXATIONS:
-            relaxation(estimator, tau=tau)
+        for what, number in (("step", step), ("tau", tau)):
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0.0 < number < math.inf:
+                raise InputError(f"{what}={number!r} was given; give a number above 0")
         self.fixed, acts = checked(model, days, seed, set or {}, interventions, None, "")
-        tallies = [of] if isinstance(of, str) else list(of)
+        tallies, strata = _names("of", of), _names("by", by)
         if not tallies:
             raise InputError("of names no tally; give one or more")
         (centre,) = drawn(model, self.fixed, None, int(seed))
         self.model, self.estimator, self.reverse, self.step, self.tau = model, estimator, reverse, step, tau
-        strata = [by] if isinstance(by, str) else list(by)
         self.readings = [reading_of(model, tally, centre, int(days), strata, daily) for tally in tallies]
         question = Question(model, centre, (), "", _nothing, int(days), int(seed), acts)
+        self._looked: dict[frozenset[str], bool] = {}
         self._each = [replace(question, of=str(r.tally.name), read=r) for r in self.readings]
 
     @property
@@ -122,14 +123,19 @@ class Simulator:
         """
         alone("a simulator")
         draw = whole("draw", draw, 0)
+        if not isinstance(theta, Mapping):
+            raise InputError(f"parameters are given by name, such as {{'beta': 0.4}}, but {theta!r} was given")
         for name, value in theta.items():
-            if isinstance(value, Tensor) and value.numel() != 1:
-                raise InputError(f"parameter {name} of shape {tuple(value.shape)} was given; give one number")
+            if isinstance(value, Tensor):
+                _check_tensor(name, value)
         values = {n: x.detach().item() if isinstance(x, Tensor) else x for n, x in theta.items()}
         fixed, _ = checked(self.model, self.days, 0, {**self.fixed, **values}, (), None, "")
         (at,) = drawn(self.model, fixed, None, 0)
         asked = [replace(q, theta=at) for q in self._each]
         free = {n: x for n, x in theta.items() if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()}
+        if free and self.estimator != "differences" and frozenset(free) not in self._looked:
+            self._look(replace(asked[0], names=list(free)))
+            self._looked[frozenset(free)] = True
         if free and self.estimator == "pathwise":
             return self._along_paths(asked, free, draw)
         if self.estimator not in RELAXATIONS:
@@ -143,11 +149,31 @@ class Simulator:
                 found = self._relaxed(asked, {name: forward_ad.make_dual(one, torch.ones_like(one))}, draw)
                 x, tangent = forward_ad.unpack_dual(found)
                 columns.append(torch.zeros_like(x) if tangent is None else tangent.clone())
-        return _Known.apply(x, torch.stack(columns, -1), *free.values())
+        jacobian = torch.stack(columns, -1)
+        for k, name in enumerate(free):
+            if not bool(torch.isfinite(jacobian[:, k]).all()):
+                raise LpmError(
+                    f"the derivative with respect to {name} isn't finite at {at[name]:g}; take another value"
+                )
+        return _Known.apply(x, jacobian, *free.values())
 
     @property
     def days(self) -> int:
         return self._each[0].days
+
+    def _look(self, question: Question) -> None:
+        """Refuse parameters that the estimator doesn't see, and say where it is biased."""
+        remedy = "give it as a number without a derivative, or take estimator='differences'"
+        if self.estimator in RELAXATIONS:
+            cuts = cuts_of(question, relaxation(self.estimator, tau=self.tau))
+            check_seen(cuts, self.estimator, remedy)
+            return
+        theta = question.values(differentiated=True)
+        paths = Pathwise({n: theta[n] for n in question.names}, [])
+        with question.playing(0, paths):
+            question.days_from(theta, self.model.initial(theta), 0, question.days)
+        check_seen({n: paths.unseen[n] for n in question.names if n in paths.unseen}, self.estimator, remedy)
+        warn_of_plateau(paths.plateau, stacklevel=3)
 
     def _differences(self, asked: Sequence[Question], free: Sequence[str], draw: int) -> tuple[Tensor, Tensor]:
         """What comes out, shape (M,), and its derivatives, shape (M, P)."""
@@ -194,6 +220,25 @@ class _Known(torch.autograd.Function):
         jacobian, *theta = ctx.saved_tensors
         found = adjoint @ jacobian
         return None, None, *(g.reshape(x.shape).to(x) for g, x in zip(found, theta, strict=True))
+
+
+def _names(what: str, given: object) -> list[str]:
+    """A list of names, each once."""
+    names: list[Any] = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for name in names:
+        if not isinstance(name, str) or names.count(name) > 1:
+            raise InputError(f"{what}={given!r} was given; give names, each once")
+    return names
+
+
+def _check_tensor(name: str, x: Tensor) -> None:
+    """Refuse what isn't one number, or comes in forward mode."""
+    if inside_transform(x) or forward_ad.unpack_dual(x).tangent is not None:
+        raise InputError(
+            f"parameter {name} was given in forward mode or a transform; a simulator has reverse mode only"
+        )
+    if x.numel() != 1 or x.is_meta:
+        raise InputError(f"parameter {name} of shape {tuple(x.shape)} was given; give one number")
 
 
 def _nothing(series: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from lpmppl.effects.relaxed import Relaxed, opened
 from lpmppl.errors import InputError
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
 from tests.laws.conftest import sir_in_households
 
 PEOPLE = Population.of({"household": torch.arange(12).numpy() // 3})
@@ -140,8 +141,6 @@ def test_mean_field_is_the_expectation_in_one_step():
 
 def test_mean_field_agrees_with_many_agents_who_all_meet():
     """Among 20,000 who all meet, an epidemic is its mean-field equation to some percent."""
-    from lpmppl.models.sir import SIR
-
     people = Population.of({"household": torch.arange(20_000).numpy()})
     model = SIR(people, [people.everyone()])
     ask = {"days": 30, "set": {"beta": 0.3, "initial_infected": 0.1}, "audit": False}
@@ -157,8 +156,6 @@ def test_mean_field_agrees_with_many_agents_who_all_meet():
 
 def test_straight_through_is_far_off_in_households():
     """Where groups are small its bias is no matter of chance: it's labelled biased, and this is how much."""
-    from lpmppl.models.sir import SIR
-
     people = Population.of({"household": torch.arange(6_000).numpy() // 3})
     model = SIR(people, [people.network("household"), people.everyone()])
     ask = {"days": 50, "set": {"beta": 0.15, "initial_infected": 0.02}, "audit": False}
@@ -222,3 +219,82 @@ def test_a_tally_of_fractions_is_their_sum():
 def test_a_temperature_that_is_none_is_refused(tau):
     with pytest.raises(InputError, match=r"tau=.* above 0"):
         GumbelSoftmax(tau)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a, p: p.logical_or_(a),
+        lambda a, p: a.logical_not_(),
+        lambda a, p: a.mul_(torch.ones(2)),
+        lambda a, p: torch.logical_and(a, p, out=p),
+        lambda a, p: torch.ones(2)[a],
+        lambda a, p: torch.stack([a, p]),
+        lambda a, p: a.to(torch.int64),
+    ],
+    ids=["or_", "not_", "mul_", "out", "index", "stack", "whole numbers"],
+)
+def test_changes_in_place_and_other_shapes_are_refused_by_site(change):
+    _, a = relaxed([True, False], [1.0, 2.0])
+    with pytest.raises(InputError, match="site 'event'"):
+        change(a, torch.tensor([True, True]))
+
+
+def test_choices_between_masks_are_masks():
+    x, a = relaxed([True, False, True, False], [1.0, 2.0, 3.0, 4.0])
+    p = torch.tensor([True, True, False, False])
+    for found in (torch.where(a, p, ~p), p.where(a, ~p)):
+        assert isinstance(found, Relaxed)
+        assert found.plain.tolist() == [True, False, False, True]
+        assert slope_of(found, x) == [1.0, 2.0, -3.0, -4.0]
+    assert slope_of(torch.where(a, True, False), x) == slope_of(a, x)
+    assert torch.where(p, a, False).plain.tolist() == [True, False, False, False]
+
+
+class Written(SIR):
+    """SIR as others write it: a code for each stage, or an event that ends a parameter's way by a comparison."""
+
+    def __init__(self, how):
+        people = Population.of({"household": torch.arange(600).numpy() // 4})
+        super().__init__(people, [people.network("household"), people.everyone()])
+        self.how = how
+
+    def day(self, theta):
+        if self.how == "rounded":
+            return super().day({**theta, "gamma": (theta["gamma"] * 16).floor() / 16})
+        closes = dist.Bernoulli((theta["gamma"] * 0.1).reshape(1))
+        day = super().day(theta)
+
+        def step(s):
+            if self.how == "environment":
+                pyro.sample("closing", closes)
+            s = day(s)
+            if self.how == "codes":
+                code = torch.where(s["infectious"], 1, torch.where(s["susceptible"], 0, 2))
+                s = {**s, "infectious": code == 1}
+            return s
+
+        return step
+
+
+@pytest.mark.parametrize("estimator", ["straight-through", "mean-field"])
+@pytest.mark.parametrize("how", ["codes", "rounded", "environment"])
+def test_a_derivative_that_would_be_lost_on_the_way_is_refused(how, estimator):
+    """A code that is compared, a rounding, a chance of the environment: none has a derivative by fractions."""
+    model, at = Written(how), {"initial_infected": 0.1}
+    said = "site 'closing'" if how == "environment" else r"parameter (beta|gamma) enters a decision at .*\.py:\d+"
+    with pytest.raises(InputError, match=said):
+        lpm.sensitivity(model, "infections", ["beta", "gamma"], 6, draws=2, estimator=estimator, set=at, audit=False)
+    simulator = lpm.Simulator(model, "infections", 6, estimator=estimator, set=at)
+    free = {n: torch.tensor(0.3, requires_grad=True) for n in ("beta", "gamma")}
+    with pytest.raises(InputError, match=said):
+        simulator(free)
+
+
+def test_a_hazard_without_bound_has_a_derivative_by_mean_field():
+    h = torch.tensor(1e4, dtype=torch.float64, requires_grad=True)
+    with MeanField(), DiscreteTime(), PEOPLE.plate():
+        exposure = Exposure(torch.zeros(12, dtype=torch.float64), h, torch.ones(12, dtype=torch.bool))
+        event, left = happens("event", exposure)
+    (slope,) = torch.autograd.grad(event.sum() + left.sum(), h)
+    assert float(slope) == pytest.approx(12e-8, rel=1e-3)

@@ -108,6 +108,9 @@ def test_no_derivative_is_worked_out_where_nobody_asks():
         ({"estimator": "difference"}, "did you mean"),
         ({"estimator": "pathwise"}, "isn't one whose events act by their times"),
         ({"step": 0.0}, "step=0.0"),
+        ({"step": "a"}, "step='a'"),
+        ({"of": 3}, "of=3"),
+        ({"of": ["infections", "infections"]}, "each once"),
         ({"by": "boro"}, "stratum"),
         ({"days": 0}, "days=0"),
         ({"estimator": "gumbel-softmax", "tau": 0.0}, "tau=0.0"),
@@ -122,6 +125,7 @@ def test_what_it_cant_be_made_of_is_refused(change, message):
     ("theta", "message"),
     [
         ({"bta": 0.4}, "did you mean"),
+        (["beta"], "given by name"),
         ({"beta": torch.ones(2)}, r"parameter beta of shape \(2,\)"),
         ({"beta": torch.tensor(-1.0)}, "parameter beta=-1.0 can't be"),
         ({"beta": torch.tensor(float("nan"))}, "beta"),
@@ -131,3 +135,21 @@ def test_parameters_that_cant_be_are_refused(theta, message):
     simulator = lpm.Simulator(sir_in_households(), "infections", 5, set=AT)
     with pytest.raises(InputError, match=message):
         simulator(theta)
+
+
+def test_what_paths_dont_see_is_refused_and_their_bias_said():
+    model, at = seirm_in_layers(), {"initial_infected": 0.1}
+    simulator = lpm.Simulator(model, "deaths", 12, estimator="pathwise", set=at)
+    with pytest.raises(InputError, match="parameter fatality enters a decision at site 'fatal'"):
+        simulator({"beta": free(0.4), "fatality": free(0.01)})
+    stopped = lpm.Simulator(
+        model, "infections", 12, estimator="pathwise", set=at, interventions=[("transmission", 0.0, 5)]
+    )
+    with pytest.warns(UserWarning, match="of their time at risk agents meet no hazard at site 'infection'"):
+        stopped({"beta": free(0.4)})
+
+
+def test_forward_mode_from_outside_is_refused():
+    simulator = lpm.Simulator(sir_in_households(), "infections", 3, set=AT)
+    with pytest.raises(InputError, match="parameter beta was given in forward mode"):
+        torch.func.jvp(lambda b: simulator({"beta": b}), (torch.tensor(0.3),), (torch.tensor(1.0),))

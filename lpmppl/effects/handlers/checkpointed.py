@@ -29,8 +29,9 @@ class Checkpointed(Messenger):
     states, and in a pass backwards the graph of k days at a time; each day is simulated twice. The memory is least
     where both are alike, for k near :math:`\sqrt{T}` (Griewank & Walther, ACM Trans. Math. Softw. 26, 2000, 19).
     Values and derivatives are those without it, bit for bit. Nobody counts a day twice: tallies of days that are
-    simulated again reach no handler. It goes inside `DiscreteTime`, and is of no use along paths, whose tape keeps what
-    happens only.
+    simulated again reach no handler. What the model reads besides the state, such as parameters, must be the same on
+    the way back, and no other thread may simulate meanwhile. It goes inside `DiscreteTime`, and is of no use along
+    paths, whose tape keeps what happens only.
 
     Args:
         every: days, or rather steps, from one checkpoint to the next; about the root of their number by default.

@@ -54,21 +54,21 @@ class Relaxing(Messenger):
         if isinstance(fn, Left):
             msg["value"] = dense(msg["value"]).detach()
             return
-        if msg["is_observed"] or infer.get("agents") is None or not isinstance(fn, TorchDistributionMixin):
+        alone = infer.get("agents") is None
+        if msg["is_observed"] or not isinstance(fn, TorchDistributionMixin) or (alone and "step" not in infer):
             return
         site, law = str(infer.get("site", msg["name"])), base_of(fn)
+        if alone:
+            _check_law(site, law, type(self).__name__)
+            return
         if isinstance(law, Exposure):
             chance, at_risk = infer["relaxed"]
         elif isinstance(law, dist.Bernoulli) and differentiated(law.probs):
             chance, at_risk = law.probs.double().expand(msg["value"].shape), None
         elif isinstance(law, dist.Bernoulli) or not getattr(law.support, "is_discrete", False):
             return
-        elif any(differentiated(x) for x in _parts(law)):
-            raise InputError(
-                f"site '{site}': {type(self).__name__} has no derivative for {type(law).__name__}; ask for "
-                "estimator='flips' or 'differences'"
-            )
         else:
+            _check_law(site, law, type(self).__name__)
             return
         msg["value"] = _moved(site, msg["value"], self._soft(site, msg["value"], chance, infer), at_risk)
 
@@ -140,8 +140,9 @@ class MeanField(Relaxing):
         if isinstance(law, Left):
             h = _hazard(law.exposure)
             # The mean of a truncated exponential; its series where the hazard is all but nothing.
-            near = torch.where(h > 1e-3, h, 1.0)
-            msg["value"] = torch.where(h > 1e-3, 1 - 1 / near + 1 / torch.expm1(near), 0.5 + h / 12)
+            large = h.detach() > 1e-3
+            near = torch.where(large, h, 1.0)
+            msg["value"] = torch.where(large, 1 - 1 / near + 1 / torch.expm1(near.clamp(max=50.0)), 0.5 + h / 12)
         elif isinstance(law, Exposure):
             msg["fn"] = _held(law)
             msg["value"] = _fraction(msg, _chance(law), law.at_risk)
@@ -204,5 +205,11 @@ def _held(exposure: Exposure) -> Exposure:
     return held
 
 
-def _parts(law: Any) -> list[Tensor]:
-    return [x for x in (getattr(law, name, None) for name in law.arg_constraints) if isinstance(x, Tensor)]
+def _check_law(site: str, law: Any, estimator: str) -> None:
+    """Refuse a discrete law that depends on what derivatives are taken of, where its value carries none."""
+    parts = (getattr(law, name, None) for name in law.arg_constraints)
+    if getattr(law.support, "is_discrete", False) and any(isinstance(x, Tensor) and differentiated(x) for x in parts):
+        raise InputError(
+            f"site '{site}': {estimator} has no derivative for {type(law).__name__}, but for agents' yes or no; "
+            "ask for estimator='flips' or 'differences'"
+        )
