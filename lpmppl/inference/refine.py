@@ -13,7 +13,7 @@ from scipy import stats
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.policies import WORLD, Policy, policies
-from lpmppl.inference.run import checked, whole
+from lpmppl.inference.run import checked, setting, whole
 from lpmppl.inference.search import Objective, Trial, search
 from lpmppl.models.model import Model
 
@@ -120,7 +120,7 @@ def refine(
         if name in candidates:
             amounts[k] = [a.value for a in candidates[name].acts]
     slopes = {"slope": slope, "slope_se": error, "audit_slope": audit, "audit_slope_se": audit_error}
-    found = found.assign_coords(act=[f"{a.name}@{a.day}" for a in policy.acts])
+    found = found.assign_coords(act=[f"{a.name}@{str(a).partition('@')[2]}" for a in policy.acts])
     found = found.assign(
         {"amount": ((WORLD, "act"), amounts)} | {n: ("act", x / (high - low)) for n, x in slopes.items()}
     )
@@ -223,6 +223,8 @@ def _ranges(model: Model, policy: Policy, within: Mapping[str, tuple[float, floa
             raise InputError(f"within= gives {within[act.name]!r} for {act.name}; give a least and a greatest") from e
         if not (-math.inf < least < most < math.inf and least <= float(act.value) <= most):  # type: ignore[arg-type]
             raise InputError(f"{act} lies outside {least:g} to {most:g}, or that is no range; give another")
+        for end in (least, most):
+            setting(model, act.name, end)
         low.append(least)
         high.append(most)
     return np.array(low), np.array(high)

@@ -101,7 +101,7 @@ class Simulator:
         self.model, self.estimator, self.reverse, self.step, self.tau = model, estimator, reverse, step, tau
         self.readings = [reading_of(model, tally, centre, int(days), strata, daily) for tally in tallies]
         question = Question(model, centre, (), "", _nothing, int(days), int(seed), acts)
-        self._looked: dict[frozenset[str], bool] = {}
+        self._looked: list[frozenset[str]] = []
         self._each = [replace(question, of=str(r.tally.name), read=r) for r in self.readings]
 
     @property
@@ -135,7 +135,7 @@ class Simulator:
         free = {n: x for n, x in theta.items() if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()}
         if free and self.estimator != "differences" and frozenset(free) not in self._looked:
             self._look(replace(asked[0], names=list(free)))
-            self._looked[frozenset(free)] = True
+            self._looked.append(frozenset(free))
         if free and self.estimator == "pathwise":
             return self._along_paths(asked, free, draw)
         if self.estimator not in RELAXATIONS:

@@ -100,6 +100,13 @@ def test_where_nothing_moves_it_stays():
     assert found["slope"].dims == ("act",) and list(found["act"].values) == ["one@5"]
 
 
+def test_each_act_has_a_name_of_its_own():
+    model = lpm.nyc.seirm(lpm.nyc.population(1_000))
+    plan = [Act("transmission", 0.5, 3, {"borough": b}) for b in ("Bronx", "Queens")]
+    found = lpm.refine(model, plan, "infections", {"transmission": (0.2, 1.0)}, days=6, draws=2, rounds=1)
+    assert list(found["act"].values) == ["transmission@3 (Bronx)", "transmission@3 (Queens)"]
+
+
 def test_its_slope_is_that_of_the_expectation():
     """Failure rate 1e-4: within four of its standard errors, of a formula."""
     trial = Trial(Bowl(), {}, [], 5, 0, "harm", "spent")
@@ -121,6 +128,7 @@ def test_its_slope_is_that_of_the_expectation():
         ({"within": {"transmission": (1.0, 0.2)}}, "lies outside"),
         ({"within": {"transmission": (0.6, 1.0)}}, "lies outside 0.6 to 1"),
         ({"within": {"transmission": 1.0}}, "a least and a greatest"),
+        ({"within": {"transmission": (-1.0, 1.0)}}, "transmission=-1 can't be"),
         ({"draws": 1}, "draws=1"),
         ({"rounds": 0}, "rounds=0"),
         ({"step": 0.6}, "step=0.6"),

@@ -80,8 +80,9 @@ class Relaxing(Messenger):
 class StraightThrough(Relaxing):
     r"""Derive every event as if it were its probability: :math:`\partial y := \partial p` (Bengio et al., 2013).
 
-    It is right to first order in large well-mixed groups and biased wherever those are small or an agent meets few
-    others: in households by tens of times, and on sparse graphs; the bias doesn't shrink with the number of agents.
+    It is right to some ten percent in large well-mixed groups and biased wherever those are small or an agent meets few
+    others: several times too great with households, a hundred times on sparse graphs (docs/gradients.md). The bias
+    doesn't shrink with the number of agents.
     """
 
 
@@ -92,9 +93,9 @@ class GumbelSoftmax(Relaxing):
 
     .. math:: \partial y := \partial\, \sigma\big((\operatorname{logit} p - \operatorname{logit} u) / \tau\big)
 
-    It is biased on every topology: beyond all bounds where hazards are small against τ, whose softened events all
-    answer, and towards zero, with a spread without bound, as τ falls. No τ is safe from one transmission rate or
-    topology to another.
+    It is biased on every topology: beyond all bounds where chances are small, since a softened event of chance p has a
+    slope of up to 1/p, and towards zero, with a spread without bound, as τ falls. No τ is safe from one transmission
+    rate or topology to another.
 
     Args:
         tau: the temperature, above 0.
