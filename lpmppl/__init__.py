@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.counterfactual import counterfactual as counterfactual
     from lpmppl.inference.disparities import disparity as disparity
     from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
+    from lpmppl.inference.likelihood import likelihood as likelihood
     from lpmppl.inference.policies import Act as Act
     from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.refine import refine as refine
@@ -51,6 +52,7 @@ _VERBS = {
     "audit": "lpmppl.inference.audit",
     "global_sensitivity": "lpmppl.inference.global_sensitivity",
     "weigh": "lpmppl.inference.weights",
+    "likelihood": "lpmppl.inference.likelihood",
     "attribute": "lpmppl.inference.attribution",
     "attribute_groups": "lpmppl.inference.attribution",
     "attribute_layers": "lpmppl.inference.attribution",
@@ -64,8 +66,8 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
-    "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "nyc", "refine",
-    "report", "run", "search", "sensitivity", "weigh",
+    "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc",
+    "refine", "report", "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

@@ -91,6 +91,12 @@ class Exposure(dist.TorchDistribution):
         return self._memo["after"]
 
     @property
+    def met(self) -> Tensor:
+        """The hazard of the step alone, whoever is at risk, with its derivative: float64 of shape (…, N)."""
+        hazard = self.hazard.precise().dense() if isinstance(self.hazard, Field) else self.hazard
+        return (torch.as_tensor(hazard).double() * self.dt).expand(self.batch_shape)
+
+    @property
     def _differentiated(self) -> bool:
         hazard = self.hazard
         if isinstance(hazard, Tensor) and differentiated(hazard):

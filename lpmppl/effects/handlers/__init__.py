@@ -4,6 +4,7 @@ from lpmppl.effects.handlers.behaviour import Tabulated, Utility
 from lpmppl.effects.handlers.checkpointed import Checkpointed
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
+from lpmppl.effects.handlers.guided import Guided
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
@@ -20,6 +21,7 @@ __all__ = [
     "DiscreteTime",
     "ExogenousNoise",
     "Flips",
+    "Guided",
     "GumbelSoftmax",
     "Invariant",
     "MeanField",

@@ -139,7 +139,7 @@ class MeanField(Relaxing):
         if infer.get("agents") is None or msg["done"] or msg["value"] is not None:
             return
         if isinstance(law, Left):
-            h = _hazard(law.exposure)
+            h = law.exposure.met
             # The mean of a truncated exponential; its series where the hazard is all but nothing.
             large = h.detach() > 1e-3
             near = torch.where(large, h, 1.0)
@@ -177,16 +177,10 @@ def _moved(site: str, value: Tensor, soft: Tensor, at_risk: Tensor | None) -> Re
     return Relaxed.of(value.detach(), value.detach().double() + (soft - soft.detach()), site, part_of=at_risk)
 
 
-def _hazard(exposure: Exposure) -> Tensor:
-    """The step's hazard, float64 of shape (…, N), with its derivative."""
-    hazard = exposure.hazard.precise().dense() if isinstance(exposure.hazard, Field) else exposure.hazard
-    return (torch.as_tensor(hazard).double() * exposure.dt).expand(exposure.batch_shape)
-
-
 def _chance(exposure: Exposure) -> Tensor:
     """The probability of an event, by how far its agent is at risk: float64 of shape (…, N)."""
     at_risk = opened(exposure.at_risk)
-    return -torch.expm1(-_hazard(exposure)) * at_risk.double()
+    return -torch.expm1(-exposure.met) * at_risk.double()
 
 
 def _held(exposure: Exposure) -> Exposure:

@@ -42,7 +42,7 @@ class ScoreFunction(Held):
     def _met(self, msg: Message) -> None:
         fn = msg["fn"]
         if isinstance(fn, Left):
-            h, event = _hazard(fn.exposure), dense(fn.event)
+            h, event = _met(fn.exposure), dense(fn.event)
             safe = torch.where(event & (h > 0), h, 1.0)
             # The time's density, given that the event came.
             density = torch.log(safe) - safe * (1 - dense(msg["value"]).double()) - torch.log(-torch.expm1(-safe))
@@ -50,7 +50,7 @@ class ScoreFunction(Held):
         elif is_chance(msg):
             base = base_of(fn)
             if isinstance(base, Exposure):
-                h = _hazard(base)
+                h = _met(base)
                 safe = torch.where(msg["value"] & (h > 0), h, 1.0)
                 log = torch.where(msg["value"], torch.log(-torch.expm1(-safe)), -h)
                 self._add(msg, torch.where(base.at_risk, log, 0.0))
@@ -63,7 +63,6 @@ class ScoreFunction(Held):
             self._logs[step] = self._logs[step] + log.sum()
 
 
-def _hazard(exposure: Exposure) -> Tensor:
-    """The step's hazard, float64 of shape (…, N); 1 where nothing can happen, lest a derivative be infinite."""
-    h = torch.as_tensor(dense(exposure.hazard) * exposure.dt).double().expand(exposure.batch_shape)
-    return torch.where(exposure.at_risk, h, 1.0)
+def _met(exposure: Exposure) -> Tensor:
+    """The step's hazard; 1 where nothing can happen, lest a derivative be infinite."""
+    return torch.where(exposure.at_risk, exposure.met, 1.0)

@@ -1,0 +1,220 @@
+"""Guided runs: exact numbers and exact choices, whose weights average to the probability of what was seen."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Guided, Record
+from lpmppl.effects.internals.counts import chosen, log_probability
+from lpmppl.effects.ops import aggregate, happens, simulate, tally
+from lpmppl.errors import InputError, LpmError
+from lpmppl.models.model import Model, Parameter
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
+from tests.laws.conftest import MODELS
+from tests.oracles import RATE, chi_square, far
+
+P = torch.tensor([0.02, 0.3, 0.3, 0.55, 0.9, 0.0, 1.0], dtype=torch.float64)
+
+
+def every(p, count):
+    """The probability of every way in which so many events happen."""
+    law = {}
+    for outcome in itertools.product((0, 1), repeat=len(p)):
+        chance = math.prod(float(x) if y else 1 - float(x) for x, y in zip(p, outcome, strict=True))
+        if sum(outcome) == count and chance > 0:
+            law[outcome] = chance
+    return law
+
+
+@pytest.mark.parametrize("count", range(9))
+def test_the_probability_of_a_count_is_the_sum_over_all_ways(count):
+    exact = sum(every(P, count).values()) if count < 8 else 0.0
+    assert float(log_probability(P, count).exp()) == pytest.approx(exact, rel=1e-12, abs=1e-300)
+
+
+def test_far_tails_and_many_agents_are_exact_too():
+    p = torch.rand(700, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) ** 4
+    law = np.array([1.0])
+    for x in p.tolist():
+        law = np.convolve(law, [1 - x, x])
+    for count in (60, 100, 150, 250):
+        assert float(log_probability(p, count)) == pytest.approx(math.log(law[count]), rel=1e-11)
+
+
+def test_its_derivative_is_that_of_differences():
+    p = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(log_probability(p * scale, 9), scale)
+    above, below = (float(log_probability(p * x, 9)) for x in (0.3 + 1e-5, 0.3 - 1e-5))
+    assert float(slope) == pytest.approx((above - below) / 2e-5, rel=1e-6)
+
+
+def test_who_it_happens_to_has_the_law_given_the_count():
+    """Failure rate RATE: a chi-square over all ways."""
+    law = every(P, 4)
+    total, draws = sum(law.values()), 1000
+    chance = torch.Generator().manual_seed(3)
+    uniforms = iter(lambda: torch.rand(len(P), dtype=torch.float64, generator=chance), None)
+    seen: dict[tuple[int, ...], int] = {}
+    for _ in range(draws):
+        way = tuple(chosen(P, 4, uniforms).int().tolist())
+        seen[way] = seen.get(way, 0) + 1
+    assert chi_square(seen, {way: x / total for way, x in law.items()}) > RATE
+
+
+class Spreading(Model):
+    """Infection in households and at large, without recovery or anything else by chance: all is in who was infected."""
+
+    name, by = "spreading", None
+
+    def __init__(self, agents=6, at_home=0.6):
+        self.population = Population.of({"household": np.arange(agents) // 2})
+        self.networks = [self.population.network("household"), self.population.everyone()]
+        self.at_home = at_home
+        self.parameters = {"beta": Parameter(torch.distributions.LogNormal(-1.0, 0.3), 0.4, "", "", "")}
+        self.environment, self.tallies = {}, {"infections": "infections"}
+
+    def initial(self, theta, start=0.0):
+        first = torch.arange(self.population.size) == 0
+        return {"infected": first, "hazard": torch.zeros(self.population.size, dtype=torch.float64)}
+
+    def day(self, theta):
+        def step(s):
+            home, town = (aggregate(s["infected"], n) for n in self.networks)
+            met = Exposure(s["hazard"], (home * self.at_home + town) * theta["beta"], ~s["infected"], dt=s["dt"])
+            with self.population.plate():
+                new, _ = happens("infection", met)
+            tally("infections", new)
+            return {**s, "hazard": met.after, "infected": s["infected"] | new}
+
+        return step
+
+
+def exact(model, beta, series):
+    """The probability of a series, by summing over everybody's state: the model's own hazards, by hand."""
+    n = model.population.size
+
+    def chances(infected):
+        town = sum(infected) / n
+        home = [(infected[i] + infected[i ^ 1]) / 2 for i in range(n)]
+        return [0.0 if infected[i] else -math.expm1(-beta * (home[i] * model.at_home + town)) for i in range(n)]
+
+    states = {tuple(int(i == 0) for i in range(n)): 1.0}
+    for count in series:
+        following: dict[tuple[int, ...], float] = {}
+        for state, mass in states.items():
+            for new, x in every(torch.tensor(chances(state)), count).items():
+                after = tuple(a | b for a, b in zip(state, new, strict=True))
+                following[after] = following.get(after, 0.0) + mass * x
+        states = following
+    return sum(states.values())
+
+
+def test_the_mean_weight_is_the_probability_of_what_was_seen():
+    """Failure rate RATE: the weights' mean, of 400 guided runs, against the sum over all that may have been."""
+    model, series = Spreading(), [1, 0, 2, 1]
+    truth = exact(model, 0.4, series)
+    found = lpm.likelihood(model, {"infection": series}, draws=400, set={"beta": 0.4})
+    weights = np.exp(found["log_weight"].values)
+    assert abs(weights.mean() - truth) < far() * weights.std(ddof=1) / math.sqrt(len(weights))
+    assert weights.std() > 0.05 * truth  # who was infected matters
+    assert found.attrs["log_likelihood"] == pytest.approx(math.log(truth), abs=5 * found.attrs["se"])
+    assert 1 < found.attrs["effective_draws"] < 400
+
+
+def test_days_after_what_was_seen_are_drawn_given_it():
+    """Resistances that have met a hazard would bring too few: failure rate RATE against the exact expectation."""
+    model, series = Spreading(at_home=0.0), [1, 0, 0]
+    draws, later = 800, []
+    for draw in range(draws):
+        guided = Guided({"infection": [*series, math.nan]}, 0, draw)
+        with torch.no_grad(), DiscreteTime(), ExogenousNoise(0, draw), guided:
+            theta = {"beta": torch.tensor(0.4)}
+            state = simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(4.0))
+        later.append(int(state["infected"].sum()) - 2)
+    p = -math.expm1(-0.4 * 2 / 6)
+    assert abs(np.mean(later) - 4 * p) < far() * math.sqrt(4 * p * (1 - p) / draws)
+
+
+def test_every_day_has_what_was_seen_and_chance_is_left_alone():
+    people = Population.of({"household": np.arange(900) // 3})
+    model = SIR(people, [people.everyone()])
+    seen = [3, 7, math.nan, 12, 0]
+    theta = {**model.defaults(), "initial_infected": torch.tensor(0.05)}
+    before = torch.random.get_rng_state()
+    series = []
+    for seed in (0, 0, 1):
+        guided = Guided({"infection": seen}, seed)
+        with torch.no_grad(), Record() as record, DiscreteTime(), ExogenousNoise(seed), guided:
+            simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(5.0))
+        series.append(record.series["infections"].values[:, 0])
+        assert math.isfinite(float(guided.log_weight))
+    assert [x for x, y in zip(series[0], seen, strict=True) if not math.isnan(y)] == [3, 7, 12, 0]
+    assert (series[0] == series[1]).all()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_weight_has_its_derivative_given_the_path():
+    """At home and at large alike, the weight of a day is a binomial's: its slope is a formula."""
+    model = Spreading(at_home=0.0)
+    beta = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    with DiscreteTime(), ExogenousNoise(0), Guided({"infection": [2]}) as guided:
+        theta = {"beta": beta}
+        simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(1.0))
+    (slope,) = torch.autograd.grad(guided.log_weight, beta)
+    p = -math.expm1(-0.4 / 6)
+    assert float(guided.log_weight.detach()) == pytest.approx(math.log(math.comb(5, 2) * p**2 * (1 - p) ** 3), rel=1e-5)
+    assert float(slope) == pytest.approx((2 / p - 3 / (1 - p)) * (1 - p) / 6, rel=1e-5)
+
+
+def test_what_cannot_have_been_has_no_likelihood():
+    found = lpm.likelihood(Spreading(), {"infection": [1, 9]}, draws=3)
+    assert found.attrs["log_likelihood"] == -math.inf and found.attrs["effective_draws"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"observed": {}}, "nothing was observed"),
+        ({"observed": {"infection": []}}, "nothing was observed"),
+        ({"observed": {"infections": [1]}}, "did you mean 'infection'"),
+        ({"observed": {"infection": [1.5]}}, "1.5 events of 'infection' in step 0"),
+        ({"observed": {"infection": [-1]}}, "-1 events"),
+        ({"observed": {"infection": ["many"]}}, "can't be read"),
+        ({"draws": 1}, "draws=1"),
+        ({"set": {"beat": 1.0}}, "did you mean 'beta'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        lpm.likelihood(**{"model": Spreading(), "observed": {"infection": [1]}, "draws": 2, **options})
+
+
+def test_several_worlds_at_once_are_refused():
+    model = Spreading()
+    theta = {"beta": torch.tensor([[0.4], [0.5]])}
+    with (
+        pytest.raises(LpmError, match=r"site 'infection' has shape \(2, 6\): Guided conditions one run"),
+        DiscreteTime(),
+        ExogenousNoise(0),
+        Guided({"infection": [1]}),
+    ):
+        simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_guided_to_what_it_did(name):
+    """What a run did can have been: guided to its own infections, a run has them, with a finite weight."""
+    model, at = MODELS[name](), {"initial_infected": 0.05}
+    run = lpm.run(model, 6, 1, set=at)["prior_predictive"]["infections"]
+    seen = run.sum([d for d in run.dims if d != "day"]).values
+    found = lpm.likelihood(model, {"infection": seen}, draws=2, seed=1, set=at)
+    assert np.isfinite(found["log_weight"]).all()
