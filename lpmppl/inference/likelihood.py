@@ -61,18 +61,17 @@ def likelihood(
     """
     alone("a likelihood")
     draws = whole("draws", draws, 2)
-    days = max((len(series) for series in observed.values()), default=0)
+    series = Guided(observed).observations
+    days = max(len(counts) for counts in series.values())
     fixed, acts = checked(model, max(1, days), seed, set or {}, interventions, None, "")
-    if not days:
-        raise InputError("nothing was observed; give series by hazard site, such as {'infection': [0, 2, 3]}")
     (values,) = drawn(model, fixed, None, int(seed))
     logs = []
     for draw in range(draws):
-        guided = Guided(observed, int(seed), draw)
+        guided = Guided(series, int(seed), draw)
         with torch.no_grad(), playing(model, int(seed), draw, acts, DiscreteTime(), inside=[guided]):
             theta = {n: torch.tensor(x, device=model.population.device) for n, x in values.items()}
             simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
-        for site in observed:
+        for site in series:
             if site not in guided.sites:
                 raise InputError(nearest("hazard site", site, guided.sites))
         logs.append(float(guided.log_weight))

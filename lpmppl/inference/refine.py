@@ -87,10 +87,14 @@ def refine(
     policy = _one(plan, at)
     fixed, acts = checked(model, days, seed, set or {}, interventions, 1, "")
     draws, rounds = whole("draws", draws, 2), whole("rounds", rounds, 1)
-    if not 0.0 < step <= 0.5:
-        raise InputError(f"step={step} was given; give a share of the ranges above 0 and at most 0.5")
-    if budget is not None and not budget >= 0:
-        raise InputError(f"budget={budget} was given; give 0 or more")
+    if not (isinstance(step, int | float) and 0.0 < step <= 0.5):
+        raise InputError(f"step={step!r} was given; give a share of the ranges above 0 and at most 0.5")
+    if budget is not None and not (isinstance(budget, int | float) and budget >= 0):
+        raise InputError(f"budget={budget!r} was given; give 0 or more")
+    if not isinstance(objective, str) and not callable(objective):
+        raise InputError(f"objective={objective!r} was given; give a tally, or a function of what there is of them")
+    if not isinstance(within, Mapping):
+        raise InputError(f"within={within!r} was given; give the least and the greatest amount by what the acts set")
     for name in [cost] * (budget is not None) + ([objective] if isinstance(objective, str) else []):
         if name not in model.tallies:
             raise InputError(nearest("tally", name, model.tallies))

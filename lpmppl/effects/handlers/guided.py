@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,8 +51,10 @@ class Guided(Messenger):
 
     def __init__(self, observations: Mapping[str, Sequence[float]], seed: int = 0, draw: int = 0) -> None:
         super().__init__()
+        if not isinstance(observations, Mapping) or not all(isinstance(site, str) for site in observations):
+            raise InputError(f"{observations!r} was given; give series by hazard site, such as {{'infection': [0, 2]}}")
         self.observations = {site: _counts(site, series) for site, series in observations.items()}
-        if not self.observations:
+        if not any(self.observations.values()):
             raise InputError("nothing was observed; give series by hazard site, such as {'infection': [0, 2, 3]}")
         self.seed, self.draw = seed, draw
         self.log_weight: Tensor = torch.zeros((), dtype=torch.float64)
@@ -90,9 +93,9 @@ class Guided(Messenger):
             attempt += 1
 
 
-def _counts(site: str, series: Sequence[float]) -> list[float]:
+def _counts(site: str, series: Any) -> list[float]:
     try:
-        counts = [float(x) for x in series]
+        counts = [float(x) for x in ([series] if isinstance(series, str) else series)]
     except (TypeError, ValueError) as e:
         raise InputError(f"what was observed of '{site}' can't be read: {series!r}; give a number for each step") from e
     for day, x in enumerate(counts):
