@@ -96,6 +96,16 @@ class Exposure(dist.TorchDistribution):
         hazard = self.hazard.precise().dense() if isinstance(self.hazard, Field) else self.hazard
         return (torch.as_tensor(hazard).double() * self.dt).expand(self.batch_shape)
 
+    def held(self, at_risk: Tensor) -> Exposure:
+        """The same exposure of the agents at risk given, without a derivative: nor has this one's `after` any then."""
+        hazard = self.hazard.detach() if isinstance(self.hazard, Field | Tensor) else self.hazard
+        dt = self.dt.detach() if isinstance(self.dt, Tensor) else self.dt
+        new = Exposure(self.before.detach(), hazard, at_risk, self.episode, dt, _shape=torch.Size(self.batch_shape))
+        new._memo = self._memo
+        with torch.no_grad():
+            _ = new.after
+        return new
+
     @property
     def _differentiated(self) -> bool:
         hazard = self.hazard

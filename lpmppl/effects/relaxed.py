@@ -167,11 +167,9 @@ def _as_numbers(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], 
         if func is not Tensor.to or not places:
             return NotImplemented
         return mine.like(mine.plain.to(places[0]), mine.chance.to(places[0]))
-    return _as_mask(mine, func, args, kwargs) if kinds[0] == torch.bool else _floats(mine, kinds[0])
-
-
-def _floats(mine: Relaxed, kind: torch.dtype) -> Any:
-    return mine.chance.to(kind) if kind.is_floating_point else NotImplemented
+    if kinds[0] == torch.bool:
+        return _as_mask(mine, func, args, kwargs)
+    return mine.chance.to(kinds[0]) if kinds[0].is_floating_point else NotImplemented
 
 
 def _detached(mine: Relaxed, func: Callable[..., Any], args: tuple[Any, ...], _: dict[str, Any]) -> Tensor:

@@ -18,7 +18,7 @@ from lpmppl.inference.differences import Way, chances, differences, either_side,
 from lpmppl.inference.flipping import Question
 from lpmppl.models.model import Model
 
-__all__ = ["AUDITED", "Audit", "audit"]
+__all__ = ["AUDITED", "Audit", "are_apart", "audit"]
 
 AUDITED = 200_000
 """The most agents with whom an estimate is audited."""
@@ -66,6 +66,20 @@ def audit(
     relative = (kept["se"] / kept["value"]) ** 2 + (kept["difference_se"] / kept["difference"]) ** 2
     kept["ratio_se"] = abs(kept["ratio"]) * relative**0.5
     return kept
+
+
+def are_apart(value: Any, against: Any, error: Any, draws: int) -> np.ndarray:
+    """Whether derivatives are further from those they are held against than a tenth and than chance explains.
+
+    Args:
+        value: derivatives, a number or an array.
+        against: what they are held against.
+        error: the standard error of the difference.
+        draws: how many draws that is from.
+    """
+    # What is as rare with so few draws as three standard errors are with many.
+    far = float(stats.t.ppf(stats.norm.cdf(_ERRORS), draws - 1))
+    return np.abs(value - against) > np.maximum(_OFF * np.abs(against), far * error)
 
 
 @dataclass(frozen=True)
@@ -133,13 +147,11 @@ class Audit:
             ("along a random direction", found.isel(direction=k), "along", "along_difference")
             for k in range(_DIRECTIONS)
         ]
-        # What is as rare with so few draws as three standard errors are with many.
-        far = float(stats.t.ppf(stats.norm.cdf(_ERRORS), self.draws - 1))
         for which, here, mine, other in pairs:
             value, against = float(here[mine].sum()), float(here[other].sum())
             errors = here["se" if mine == "value" else "along_se"], here[f"{other}_se"]
             error = math.sqrt(sum(float((e**2).sum()) for e in errors))
-            if abs(value - against) > max(_OFF * abs(against), far * error):
+            if are_apart(value, against, error, self.draws):
                 errors_apart = abs(value - against) / error if error else math.inf
                 warnings.warn(
                     f"the derivative {which} is {value:.4g}, but {against:.4g} by differences of other draws over half "

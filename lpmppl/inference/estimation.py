@@ -22,7 +22,7 @@ from lpmppl.inference.relaxing import RELAXATIONS, relaxation, relaxed
 from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
 
-__all__ = ["ESTIMATORS", "Estimation", "check_seen", "cuts_of", "warn_of_plateau"]
+__all__ = ["ESTIMATORS", "Estimation", "check_seen", "check_timed", "cuts_of", "warn_of_plateau"]
 
 ESTIMATORS = ("auto", "differences", "pathwise", "flips", "score", *RELAXATIONS)
 
@@ -69,11 +69,8 @@ class Estimation:
         self.typical = np.zeros((0, 0))
         many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
         self.by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
-        if estimator == "pathwise" and not model.timed:
-            raise InputError(
-                f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along "
-                "paths would miss what acts in whole steps; ask for 'auto' or 'differences'"
-            )
+        if estimator == "pathwise":
+            check_timed(model, "ask for 'auto' or 'differences'")
         large = model.timed and len(names) * model.population.size >= _WORK
         if estimator == "pathwise" or (estimator == "auto" and large):
             self._look_along(insist=estimator == "pathwise")
@@ -186,9 +183,18 @@ def cuts_of(question: Question, inside: Messenger) -> dict[str, str]:
     """
     theta = question.values(differentiated=True)
     cuts = Cuts({name: theta[name] for name in question.names})
-    with question.playing(0, inside), cuts:
-        question.days_from(theta, question.model.initial(theta), 0, question.days)
+    with cuts:
+        question.run(theta, 0, inside)
     return {name: cuts.of[name] for name in question.names if name in cuts.of}
+
+
+def check_timed(model: Model, remedy: str) -> None:
+    """Refuse derivatives along paths of a model whose events act in whole steps."""
+    if not model.timed:
+        raise InputError(
+            f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along paths "
+            f"would miss what acts in whole steps; {remedy}"
+        )
 
 
 def check_seen(cuts: Mapping[str, str], estimator: str, remedy: str) -> None:

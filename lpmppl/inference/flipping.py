@@ -83,6 +83,12 @@ class Question:
         """Simulate from day `first` to day `last`."""
         return simulate(self.model.day(theta), state, torch.tensor(float(first)), torch.tensor(float(last)))
 
+    def run(self, theta: Mapping[str, Tensor], chance: int, *inside: Messenger) -> Record:
+        """Play all days with these values of parameters, and give the record of them."""
+        with self.playing(chance, *inside) as record:
+            self.days_from(theta, self.model.initial(theta), 0, self.days)
+        return record
+
     def series(self, record: Record) -> np.ndarray:
         """The tally on every day, shape (T, …, G), zero before it was counted."""
         return day_by_day(record.series[self.of], self.days)
@@ -144,18 +150,15 @@ def flipped(question: Question, chance: int, learnt: Learnt) -> Answer:
         learnt: how many flips at each site, and where.
     """
     stakes = Stakes()
-    with torch.no_grad(), question.playing(chance, stakes) as record:
-        theta = question.values()
-        question.days_from(theta, question.model.initial(theta), 0, question.days)
-    base = question.series(record)
+    with torch.no_grad():
+        base = question.series(question.run(question.values(), chance, stakes))
     points, shares = _points(question, chance, stakes, learnt)
     theta = question.values(differentiated=True)
     wrt = {name: theta[name] for name in question.names}
     direct = Direct(question.of)
     scores = Scores(points, wrt, question.seed, chance)
-    with question.playing(chance, direct, scores):
-        question.days_from(theta, question.model.initial(theta), 0, question.days)
-        value = direct.derivatives(question, base, wrt)
+    question.run(theta, chance, direct, scores)
+    value = direct.derivatives(question, base, wrt)
     whole = question.read(base)
     parts: dict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for flip, series in _worlds(question, chance, scores.flips):

@@ -51,9 +51,7 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
     wrt = [theta[name] for name in question.names]
     paths = Pathwise({name: theta[name] for name in question.names if look}, [question.of])
     with at_work():
-        with question.playing(chance, paths) as record:
-            question.days_from(theta, question.model.initial(theta), 0, question.days)
-        base = question.series(record)
+        base = question.series(question.run(theta, chance, paths))
         asked = carried(question, paths, base)
         value = np.zeros((len(asked), len(wrt)))
         for m, one in enumerate(asked):

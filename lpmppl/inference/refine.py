@@ -12,9 +12,10 @@ import xarray as xr
 from scipy import stats
 
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.audit import are_apart
 from lpmppl.inference.policies import WORLD, Policy, policies
 from lpmppl.inference.run import checked, setting, whole
-from lpmppl.inference.search import Objective, Trial, search
+from lpmppl.inference.search import Objective, Trial, check_aim, search
 from lpmppl.models.model import Model
 
 __all__ = ["refine"]
@@ -22,8 +23,8 @@ __all__ = ["refine"]
 _LENGTHS = (0.4, 0.2, 0.1, 0.05)
 """How far along the slope plans are tried, in shares of the amounts' ranges."""
 
-_OFF, _ERRORS, _LEVEL = 0.1, 3.0, 0.9
-"""By what share and how many standard errors two slopes may be apart, and how sure that one isn't level must be."""
+_LEVEL = 0.9
+"""How sure it must be that a slope isn't level."""
 
 
 def refine(
@@ -89,15 +90,9 @@ def refine(
     draws, rounds = whole("draws", draws, 2), whole("rounds", rounds, 1)
     if not (isinstance(step, int | float) and 0.0 < step <= 0.5):
         raise InputError(f"step={step!r} was given; give a share of the ranges above 0 and at most 0.5")
-    if budget is not None and not (isinstance(budget, int | float) and budget >= 0):
-        raise InputError(f"budget={budget!r} was given; give 0 or more")
-    if not isinstance(objective, str) and not callable(objective):
-        raise InputError(f"objective={objective!r} was given; give a tally, or a function of what there is of them")
     if not isinstance(within, Mapping):
         raise InputError(f"within={within!r} was given; give the least and the greatest amount by what the acts set")
-    for name in [cost] * (budget is not None) + ([objective] if isinstance(objective, str) else []):
-        if name not in model.tallies:
-            raise InputError(nearest("tally", name, model.tallies))
+    check_aim(model, objective, budget, cost)
     low, high = _ranges(model, policy, within)
     trial = Trial(model, fixed, acts, int(days), int(seed), objective, cost)
     down = _Slopes(trial, policy, low, high, draws)
@@ -161,17 +156,16 @@ class _Slopes:
 
     def further(self, z: np.ndarray, slope: np.ndarray, price: np.ndarray, budget: float | None) -> np.ndarray | None:
         """The best plan down the slope, with the chance that the slope was found by; None where none is better."""
-        (_,), (paid,) = self.trial([replace(self.plan(z), name="here")], range(self.draws))
+        (here,), (paid,) = self.trial([replace(self.plan(z), name="here")], range(self.draws))
         room = None if budget is None else budget - paid.mean()
         unit = slope / np.linalg.norm(slope)
-        steps = [_projected(z - length * unit, z, price, room) for length in _LENGTHS]
-        tried = [z, *steps]
+        tried = [_projected(z - length * unit, z, price, room) for length in _LENGTHS]
         values, costs = self.trial(
             [replace(self.plan(x), name=f"trial {k}") for k, x in enumerate(tried)], range(self.draws)
         )
         affordable = np.ones(len(tried), bool) if budget is None else costs.mean(1) <= budget
-        start = values[0].mean() if affordable[0] else math.inf
-        best = min((k for k in range(1, len(tried)) if affordable[k]), key=lambda k: values[k].mean(), default=None)
+        start = here.mean() if room is None or room >= 0 else math.inf
+        best = min(np.flatnonzero(affordable), key=lambda k: values[k].mean(), default=None)
         if best is None or not values[best].mean() < start or np.array_equal(tried[best], z):
             return None
         return tried[best]
@@ -193,9 +187,7 @@ def _projected(z: np.ndarray, at: np.ndarray, price: np.ndarray, room: float | N
 
 def _unsure(slope: np.ndarray, error: np.ndarray, audit: np.ndarray, audit_error: np.ndarray, draws: int) -> str:
     """Why one can't go on along a slope; nothing where one can."""
-    apart, sure = np.abs(slope - audit), np.hypot(error, audit_error)
-    far = float(stats.t.ppf(stats.norm.cdf(_ERRORS), draws - 1))
-    if (apart > np.maximum(_OFF * np.abs(audit), far * sure)).any():
+    if are_apart(slope, audit, np.hypot(error, audit_error), draws).any():
         return "the slope isn't that of other draws over half the step"
     clear = float(stats.t.ppf((1 + _LEVEL) / 2, draws - 1))
     return "" if (np.abs(slope) > clear * error).any() else "no amount has a slope that is clear of zero"

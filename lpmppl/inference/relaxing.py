@@ -38,9 +38,9 @@ def relaxed(question: Question, chances: Iterable[int], name: str, tau: float = 
         theta = question.values(differentiated=True)
         wrt = {n: theta[n] for n in question.names}
         tally = Direct(question.of)
-        with torch.enable_grad(), question.playing(chance, tally, relaxation(name, chance, question.seed, tau)) as run:
-            question.days_from(theta, question.model.initial(theta), 0, question.days)
-        series = question.series(run)
+        with torch.enable_grad():
+            record = question.run(theta, chance, tally, relaxation(name, chance, question.seed, tau))
+        series = question.series(record)
         value.append(tally.derivatives(question, series, wrt))
         base.append(question.read(series))
     return np.array(value), np.array(base)

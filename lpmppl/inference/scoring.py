@@ -27,13 +27,11 @@ def scored(question: Question, chances: Iterable[int]) -> tuple[np.ndarray, np.n
         theta = question.values(differentiated=True)
         wrt = {name: theta[name] for name in question.names}
         tally, scores = Direct(question.of), ScoreFunction(wrt)
-        with question.playing(chance, tally, scores) as record:
-            question.days_from(theta, question.model.initial(theta), 0, question.days)
-            base = question.series(record)
-            direct.append(tally.derivatives(question, base, wrt))
-            steps = np.zeros((question.days + 1, len(wrt)))
-            for step, found in scores.slopes().items():
-                steps[step - BEFORE] = found.numpy()
+        base = question.series(question.run(theta, chance, tally, scores))
+        direct.append(tally.derivatives(question, base, wrt))
+        steps = np.zeros((question.days + 1, len(wrt)))
+        for step, found in scores.slopes().items():
+            steps[step - BEFORE] = found.numpy()
         slopes.append(steps)
         to_go.append(_to_go(question, base))
     left, each = np.array(to_go), np.array(slopes)

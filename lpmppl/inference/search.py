@@ -18,7 +18,7 @@ from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
 from lpmppl.inference.run import checked, drawn, whole
 from lpmppl.models.model import Model
 
-__all__ = ["Objective", "Trial", "search"]
+__all__ = ["Objective", "Trial", "check_aim", "search"]
 
 Objective = str | Callable[[xr.Dataset], xr.DataArray]
 
@@ -75,19 +75,17 @@ def search(
     first, at_once = whole("first", first, 2), whole("at_once", at_once, 1)
     if not 0.0 < keep < 1.0:
         raise InputError(f"keep={keep} was given; give a share between 0 and 1, such as 0.5")
-    if budget is not None and not budget >= 0:
-        raise InputError(f"budget={budget} was given; give 0 or more")
-    for name in [cost] * (budget is not None) + ([objective] if isinstance(objective, str) else []):
-        if name not in model.tallies:
-            raise InputError(nearest("tally", name, model.tallies))
+    check_aim(model, objective, budget, cost)
     trial = Trial(model, fixed, acts, int(days), int(seed), objective, cost, parameters, at_once)
     scores: dict[str, list[float]] = {policy.name: [] for policy in chosen}
     spent: dict[str, list[float]] = {policy.name: [] for policy in chosen}
     left = list(chosen)
     while True:
         begin = len(scores[left[0].name])
-        values, dollars = trial(left, range(begin, max(first, 2 * begin)))
-        for policy, value, paid in zip(left, values, dollars, strict=True):
+        # Doing nothing is simulated anyway, so that what is done is held against it in all draws.
+        met = left if chosen[0] in left else [chosen[0], *left]
+        values, dollars = trial(met, range(begin, max(first, 2 * begin)))
+        for policy, value, paid in zip(met, values, dollars, strict=True):
             scores[policy.name] += value.tolist()
             spent[policy.name] += paid.tolist()
         affordable = [policy for policy in left if budget is None or np.mean(spent[policy.name]) <= budget]
@@ -98,6 +96,17 @@ def search(
         left = affordable[: max(1, min(most, len(left) - 1))] if len(left) > 1 else affordable
         if len(left) == 1:
             return _ranked(chosen, left[0].name, scores, spent, budget)
+
+
+def check_aim(model: Model, objective: Objective, budget: float | None, cost: str) -> None:
+    """Refuse an objective or a budget that a model's plans can't be compared by."""
+    if budget is not None and not (isinstance(budget, int | float | np.number) and budget >= 0):
+        raise InputError(f"budget={budget!r} was given; give 0 or more")
+    if not isinstance(objective, str) and not callable(objective):
+        raise InputError(f"objective={objective!r} was given; give a tally, or a function of what there is of them")
+    for name in [cost] * (budget is not None) + ([objective] if isinstance(objective, str) else []):
+        if name not in model.tallies:
+            raise InputError(nearest("tally", name, model.tallies))
 
 
 @dataclass(frozen=True)

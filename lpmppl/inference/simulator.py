@@ -18,7 +18,7 @@ from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.differences import either_value, on_each_side
-from lpmppl.inference.estimation import check_seen, cuts_of, warn_of_plateau
+from lpmppl.inference.estimation import check_seen, check_timed, cuts_of, warn_of_plateau
 from lpmppl.inference.flipping import Direct, Question
 from lpmppl.inference.pathwise import carried
 from lpmppl.inference.readings import reading_of
@@ -85,29 +85,29 @@ class Simulator:
     ) -> None:
         if estimator not in ESTIMATORS:
             raise InputError(nearest("estimator", str(estimator), ESTIMATORS))
-        if isinstance(model, Model) and estimator == "pathwise" and not model.timed:
-            raise InputError(
-                f"the model {model.name} isn't one whose events act by their times (timed = True): derivatives along "
-                "paths would miss what acts in whole steps; take estimator='differences'"
-            )
         for what, number in (("step", step), ("tau", tau)):
             if isinstance(number, bool) or not isinstance(number, int | float) or not 0.0 < number < math.inf:
                 raise InputError(f"{what}={number!r} was given; give a number above 0")
         self.fixed, acts = checked(model, days, seed, set or {}, interventions, None, "")
+        if estimator == "pathwise":
+            check_timed(model, "take estimator='differences'")
         tallies, strata = _names("of", of), _names("by", by)
         if not tallies:
             raise InputError("of names no tally; give one or more")
         (centre,) = drawn(model, self.fixed, None, int(seed))
         self.model, self.estimator, self.reverse, self.step, self.tau = model, estimator, reverse, step, tau
-        self.readings = [reading_of(model, tally, centre, int(days), strata, daily) for tally in tallies]
-        question = Question(model, centre, (), "", _nothing, int(days), int(seed), acts)
+        self.days = int(days)
+        self.readings = {tally: reading_of(model, tally, centre, self.days, strata, daily) for tally in tallies}
+        self._each = [
+            Question(model, centre, (), tally, read, self.days, int(seed), acts)
+            for tally, read in self.readings.items()
+        ]
         self._looked: list[frozenset[str]] = []
-        self._each = [replace(question, of=str(r.tally.name), read=r) for r in self.readings]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What each tally's part of the result unfolds to: days, where they are kept, then strata."""
-        return {str(r.tally.name): r.shape for r in self.readings}
+        return {tally: read.shape for tally, read in self.readings.items()}
 
     def __call__(self, theta: Mapping[str, Tensor | float], draw: int = 0) -> Tensor:
         """Simulate.
@@ -157,10 +157,6 @@ class Simulator:
                 )
         return _Known.apply(x, jacobian, *free.values())
 
-    @property
-    def days(self) -> int:
-        return self._each[0].days
-
     def _look(self, question: Question) -> None:
         """Refuse parameters that the estimator doesn't see, and say where it is biased."""
         remedy = "give it as a number without a derivative, or take estimator='differences'"
@@ -170,8 +166,7 @@ class Simulator:
             return
         theta = question.values(differentiated=True)
         paths = Pathwise({n: theta[n] for n in question.names}, [])
-        with question.playing(0, paths):
-            question.days_from(theta, self.model.initial(theta), 0, question.days)
+        question.run(theta, 0, paths)
         check_seen({n: paths.unseen[n] for n in question.names if n in paths.unseen}, self.estimator, remedy)
         warn_of_plateau(paths.plateau, stacklevel=3)
 
@@ -201,9 +196,7 @@ class Simulator:
 
     def _run(self, question: Question, free: Mapping[str, Tensor], draw: int, *inside: Messenger) -> Record:
         theta = {**question.values(), **{n: x.reshape(()) for n, x in free.items()}}
-        with question.playing(draw, *inside) as record:
-            question.days_from(theta, self.model.initial(theta), 0, question.days)
-        return record
+        return question.run(theta, draw, *inside)
 
 
 class _Known(torch.autograd.Function):
@@ -239,10 +232,6 @@ def _check_tensor(name: str, x: Tensor) -> None:
         )
     if x.numel() != 1 or x.is_meta:
         raise InputError(f"parameter {name} of shape {tuple(x.shape)} was given; give one number")
-
-
-def _nothing(series: np.ndarray) -> np.ndarray:
-    return np.zeros(0)
 
 
 def _numbers(asked: Sequence[Question], series: Sequence[np.ndarray]) -> Tensor:

@@ -20,6 +20,7 @@ def test_the_best_is_found_and_the_others_get_fewer_draws():
     assert found.attrs["runner_up"] == "transmission=0.4@3"
     draws = found["draws"].to_series()
     assert draws["transmission=0.2@3"] == draws.max() > draws["transmission=1.5@3"] == 2
+    assert draws["as it was"] == draws.max()
     assert (np.diff(draws) <= 0).all() and float(found["behind"][0]) == 0
     assert (found["behind"][1:] > 0).all() and 0 <= found.attrs["regret"] < 1
     # What is said of each plan is what its worlds are.

@@ -12,9 +12,7 @@ from torch import Tensor
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Field
 from lpmppl.effects.handlers.noise import base_of
-from lpmppl.effects.hazards import accumulate
 
 __all__ = ["BEFORE", "Held", "is_chance", "place_of", "slopes"]
 
@@ -62,11 +60,9 @@ class Held(Messenger):
 
     def _pyro_sample(self, msg: Message) -> None:
         fn = msg["fn"]
-        if isinstance(fn, Exposure) and "after" not in fn._memo:
+        if isinstance(fn, Exposure):
             # The law of the event is that of the step's hazard alone; what came before is as it came out.
-            hazard = fn.hazard.detach() if isinstance(fn.hazard, Field | Tensor) else fn.hazard
-            with torch.no_grad():
-                fn._memo["after"] = accumulate(fn.before.detach(), hazard, fn.at_risk, fn.dt)
+            fn.held(fn.at_risk)
 
     def _pyro_post_sample(self, msg: Message) -> None:
         value = msg["value"]

@@ -13,9 +13,7 @@ from torch import Tensor
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Field
 from lpmppl.effects.handlers.noise import base_of
-from lpmppl.effects.hazards import accumulate
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.effects.relaxed import Relaxed, opened
@@ -184,20 +182,9 @@ def _chance(exposure: Exposure) -> Tensor:
 
 
 def _held(exposure: Exposure) -> Exposure:
-    """The exposure by which noise decides, without a derivative; what the model reads of its own is the same."""
-    if "after" in exposure._memo and not isinstance(exposure.at_risk, Relaxed):
-        return exposure
-    hazard = exposure.hazard.detach() if isinstance(exposure.hazard, Field | Tensor) else exposure.hazard
-    at_risk = exposure.at_risk.plain if isinstance(exposure.at_risk, Relaxed) else exposure.at_risk
-    dt = exposure.dt.detach() if isinstance(exposure.dt, Tensor) else exposure.dt
-    held = Exposure(
-        exposure.before.detach(), hazard, at_risk, exposure.episode, dt, _shape=torch.Size(exposure.batch_shape)
-    )
-    held._memo = exposure._memo
-    if "after" not in held._memo:
-        with torch.no_grad():
-            held._memo["after"] = accumulate(held.before, hazard, at_risk, dt)
-    return held
+    """The exposure by which noise decides."""
+    at_risk = exposure.at_risk
+    return exposure.held(at_risk.plain if isinstance(at_risk, Relaxed) else at_risk)
 
 
 def _check_law(site: str, law: Any, estimator: str) -> None:
