@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.attribution import attribute_layers as attribute_layers
     from lpmppl.inference.attribution import attribute_substeps as attribute_substeps
     from lpmppl.inference.audit import audit as audit
+    from lpmppl.inference.calibrate import calibrate as calibrate
     from lpmppl.inference.contrasts import contrast as contrast
     from lpmppl.inference.contrasts import cost_per as cost_per
     from lpmppl.inference.contrasts import fates as fates
@@ -43,6 +44,7 @@ _VERBS = {
     "run": "lpmppl.inference.run",
     "create": "lpmppl.inference.run",
     "counterfactual": "lpmppl.inference.counterfactual",
+    "calibrate": "lpmppl.inference.calibrate",
     "contrast": "lpmppl.inference.contrasts",
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
@@ -66,8 +68,8 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
-    "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc",
-    "refine", "report", "run", "search", "sensitivity", "weigh",
+    "calibrate", "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity",
+    "likelihood", "nyc", "refine", "report", "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

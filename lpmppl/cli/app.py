@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer import TyperException
 
+from lpmppl.cli.calibrate import calibrate
 from lpmppl.cli.counterfactual import counterfactual
 from lpmppl.cli.doctor import doctor
 from lpmppl.cli.interrupted import Interrupted, forget_interrupt
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("simulate")(simulate)
 app.command("counterfactual")(counterfactual)
 app.command("sensitivity")(sensitivity)
+app.command("calibrate")(calibrate)
 app.add_typer(population, name="population")
 app.command("report")(report)
 app.command("doctor")(doctor)
@@ -59,6 +61,8 @@ def about() -> None:
     [bold]lpmppl counterfactual nyc --agents 100000 --do stimulus=500@30[/]  what would a cheque have done?
 
     [bold]lpmppl sensitivity nyc --agents 20000 --of deaths[/]  on which parameters do deaths hang?
+
+    [bold]lpmppl calibrate nyc --agents 100000 --data data-by-day.csv[/]  which parameters agree with what was seen?
 
     Bad input ends with one line and exit code 2, Ctrl-C with 130.
     """

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
     from lpmppl.inference.policies import Policy
+    from lpmppl.models.model import Model
 
 __all__ = ["counterfactual"]
 
@@ -116,7 +117,7 @@ def compute(
     fitted = datatree.load(posterior) if posterior else None
     people, prepared = people_of(asked, folder, 1 + (2 ** len(chosen) - 1 if factorial else len(chosen)))
     tree = ask(
-        made(asked, people),
+        fitted_as(made(asked, people), fitted),
         chosen,
         days=asked.days,
         seed=asked.seed,
@@ -147,6 +148,15 @@ def compute(
     if folder:
         keep(tree, folder, outcome)
     return {**outcome, "peak_rss_mb": peak_rss_mb(), **({"out": str(folder.path)} if folder else {})}
+
+
+def fitted_as(model: Model, fitted: DataTree | None) -> Model:
+    """Give the model that a posterior is of: one of `lpmppl calibrate` has transmission that varies."""
+    from lpmppl.models.varying import Varying
+
+    if fitted is None or "knots" not in fitted.attrs:
+        return model
+    return Varying(model, knots=json.loads(fitted.attrs["knots"]), within="borough")
 
 
 def policy_effects(tree: DataTree) -> dict[str, dict[str, dict[str, float]]]:

@@ -19,6 +19,9 @@ __all__ = ["RunFolder", "whole_or_nothing"]
 _ONCE = {"policies": "a counterfactual", "sensitivity": "a sensitivity"}
 """What can't be taken up again, by what its record has and a simulation's hasn't."""
 
+_AGAIN = {"calibration": "of lpmppl calibrate", "": "of lpmppl simulate"}
+"""What can be taken up again, by what its record has, and of which command it is."""
+
 
 class RunFolder:
     """A folder with `run.json` from the start, `checkpoint.npz` meanwhile, `results.nc` and `report.html` at the end.
@@ -75,8 +78,8 @@ class RunFolder:
         return folder
 
     @classmethod
-    def reopen(cls, path: Path) -> RunFolder:
-        """Take up the folder of a run that was interrupted.
+    def reopen(cls, path: Path, kind: str = "") -> RunFolder:
+        """Take up the folder of a run that was interrupted, of a simulation or of another kind.
 
         Raises InputError where there is no such run, it is done, or another process is at it.
         """
@@ -93,6 +96,9 @@ class RunFolder:
             ) from None
         for key in _ONCE.keys() & folder.record.keys():
             raise InputError(f"--resume {path}: {_ONCE[key]} can't be taken up again: start it anew with --out")
+        made = next((k for k in _AGAIN if k in folder.record), "")
+        if made != kind:
+            raise InputError(f"--resume {path}: this is a run {_AGAIN[made]}; go on with that command")
         if status == "done":
             folder.checkpoint.unlink(missing_ok=True)
             raise InputError(f"--resume {path}: this run is done, {folder.remains()}")

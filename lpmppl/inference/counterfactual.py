@@ -157,6 +157,15 @@ def worlds_of(
     return with_effects(tree)
 
 
+def _held(model: Model, tree: xr.DataTree) -> dict[str, float]:
+    """The parameters that a calibration held, at the values that it held them at."""
+    try:
+        held = json.loads(str(tree.attrs.get("set", "{}")))
+    except json.JSONDecodeError:
+        return {}
+    return {n: float(x) for n, x in held.items() if n in model.parameters} if isinstance(held, dict) else {}
+
+
 def _posterior(
     model: Model, tree: xr.DataTree, fixed: Mapping[str, float], draws: int | None, seed: int
 ) -> list[dict[str, float]]:
@@ -165,6 +174,8 @@ def _posterior(
         kind = ", ".join(map(str, getattr(tree, "children", ()))) or type(tree).__name__
         raise InputError(f"a DataTree with a group 'posterior' is needed, but {kind} was given")
     found = tree["posterior"].to_dataset()
+    # What a calibration held is part of what it found.
+    fixed = {**_held(model, tree), **fixed}
     wanted = [name for name in model.parameters if name not in fixed]
     if missing := [name for name in wanted if name not in found]:
         raise InputError(

@@ -34,7 +34,19 @@ from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
-__all__ = ["Simulation", "alone", "checked", "create", "drawn", "playing", "run", "setting", "simulated", "whole"]
+__all__ = [
+    "Simulation",
+    "alone",
+    "checked",
+    "create",
+    "drawn",
+    "installed",
+    "playing",
+    "run",
+    "setting",
+    "simulated",
+    "whole",
+]
 
 Act = tuple[str, float | str, int]
 _ONE_AT_A_TIME = threading.RLock()
@@ -134,7 +146,7 @@ def simulated(
     """
     path = solver.get("checkpoint")
     people = _fingerprint(model.population) if path else 0
-    tag = json.dumps([_version("lpmppl"), model.name, people, seed, days, thetas[0], acts], sort_keys=True)
+    tag = json.dumps([installed("lpmppl"), model.name, people, seed, days, thetas[0], acts], sort_keys=True)
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))
@@ -158,8 +170,8 @@ def simulated(
         "seconds": time.perf_counter() - began,
         "device": str(model.population.device),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "lpmppl_version": _version("lpmppl"),
-        "versions": json.dumps({name: _version(name) for name in STACK}),
+        "lpmppl_version": installed("lpmppl"),
+        "versions": json.dumps({name: installed(name) for name in STACK}),
         "interventions": json.dumps(acts),
         **attrs,
     }
@@ -334,7 +346,8 @@ def drawn(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int
     return [{n: fixed.get(n, sampled[n][d]) for n in model.parameters} for d in range(draws)]
 
 
-def _version(name: str) -> str:
+def installed(name: str) -> str:
+    """The version of an installed package, in words where there is none."""
     try:
         return version(name)
     except PackageNotFoundError:

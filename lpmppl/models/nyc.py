@@ -12,8 +12,9 @@ from lpmppl.models.pandemic import Pandemic
 from lpmppl.models.population import Population, named
 from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
+from lpmppl.models.varying import Varying
 
-__all__ = ["CONTACTS", "pandemic", "population", "seirm", "sir"]
+__all__ = ["CONTACTS", "FITTED", "pandemic", "population", "seirm", "sir", "varying"]
 
 
 RESIDENTS = 8_480_225
@@ -24,6 +25,9 @@ PEOPLE = (
     "employment", "occupation", "industry", "workplace", "workplace_kind",
 )  # fmt: skip
 """What the pandemic asks of its people."""
+
+FITTED = ("initial_infected", "beta", "severity", "fatality", "report_delay", "report_dispersion")
+"""What daily counts of admissions and deaths say something of, besides the steps and places of `varying`."""
 
 STRATA = {"borough": "borough", "age": "age_band"}
 
@@ -75,6 +79,30 @@ def pandemic(
     """
     _require(people, *PEOPLE)
     return Pandemic(people, by=named(by, STRATA), start=start, without=without, residents=RESIDENTS)
+
+
+def varying(
+    people: Population,
+    days: int,
+    start: str = "2020-03-01",
+    every: int = 14,
+    ahead: int = 0,
+    without: Collection[str] = (),
+) -> Varying:
+    """The composed pandemic with transmission that varies from fortnight to fortnight and by borough, to be calibrated.
+
+    Args:
+        people: `population()`, or one that `Population.open` read.
+        days: how many days there are data of; the last knot lies a week before their end, so that they show it.
+        start: the ISO date of day 0.
+        every: the days between knots.
+        ahead: for how many days after them the walk goes on, of which the data say nothing; it rests at their end.
+        without: the names of substeps to leave out.
+    """
+    knots = [*range(every, max(every, days - 7), every)]
+    if ahead:
+        knots += range(days - 1, days + ahead + every, every)
+    return Varying(pandemic(people, start, without), knots=knots, within="borough")
 
 
 def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:

@@ -3,6 +3,7 @@
 from lpmppl.effects.handlers.behaviour import Tabulated, Utility
 from lpmppl.effects.handlers.checkpointed import Checkpointed
 from lpmppl.effects.handlers.cuts import Cuts
+from lpmppl.effects.handlers.expected import Expected
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.guided import Guided
 from lpmppl.effects.handlers.noise import ExogenousNoise
@@ -20,6 +21,7 @@ __all__ = [
     "Cuts",
     "DiscreteTime",
     "ExogenousNoise",
+    "Expected",
     "Flips",
     "Guided",
     "GumbelSoftmax",

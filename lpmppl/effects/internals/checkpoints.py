@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from lpmppl.errors import InputError
 __all__ = ["load", "save"]
 
 _FORMAT = "lpmppl checkpoint 1"
+
+_OF_A_RUN = frozenset({"tag", "step", "dt", "applied", "splits", "plates"})
+"""What the description of a simulation has."""
 
 
 def save(path: Path, arrays: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -34,8 +37,8 @@ def save(path: Path, arrays: Mapping[str, Tensor], meta: Mapping[str, Any]) -> N
         partial.unlink(missing_ok=True)
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint back.
+def load(path: Path, needed: Collection[str] = _OF_A_RUN) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint back, whose description has what is needed.
 
     Raises:
         InputError: for a file that is damaged or isn't a checkpoint.
@@ -43,7 +46,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
-            if meta.get("format") != _FORMAT or not {"tag", "step", "dt", "applied", "splits", "plates"} <= set(meta):
+            if meta.get("format") != _FORMAT or not set(needed) <= set(meta):
                 raise InputError(
                     f"{path} is not a checkpoint of this version ({meta.get('format')!r}); run again without resuming"
                 )

@@ -1,0 +1,151 @@
+"""Runs about where one is, what they teach of the response, and a step to where what was observed is more probable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lpmppl.effects.internals import checkpoints
+from lpmppl.errors import InputError
+from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.objectives import Counts
+from lpmppl.inference.response import Response
+from lpmppl.inference.scales import Scale
+
+__all__ = ["Agreement", "Rounds"]
+
+_WIDE, _NARROW, _SHRINKS = 0.6, 0.3, 0.8
+"""How far runs are spread at first and at last, in standard deviations of the priors, and how this falls by round."""
+
+_STRIDE = 1.0
+"""How far a step goes, about, on the same scale."""
+
+_KEPT = ("u", "means", "sizes", "centres")
+
+_STILL = 0.1
+"""Where no parameter moves by more, nothing more is to be learnt."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the response of one round foresaw the runs of the next.
+
+    Attributes:
+        slope: of what runs did, on what was foreseen, over pairs of runs on either side; 1 where it is right.
+        se: its standard error.
+        correlation: that of the two.
+    """
+
+    slope: float
+    se: float
+    correlation: float
+
+
+class Rounds:
+    """Rounds of runs, in pairs on either side of where one is with the same chance.
+
+    Args:
+        ensemble: the runs.
+        scale: the parameters that are fitted.
+        fixed: the others.
+        rows: how many runs a round has, an even number.
+        seed: the seed of where they are.
+        path: a file to keep them in after each round.
+        tag: what they depend on besides, of which another can't go on with them.
+        resume: go on with what is kept there.
+    """
+
+    def __init__(
+        self, ensemble: Ensemble, scale: Scale, fixed: Mapping[str, float], rows: int, seed: int,
+        path: Path | None = None, tag: str = "", resume: bool = False,
+    ) -> None:  # fmt: skip
+        self.ensemble, self.scale, self.fixed, self.rows, self.seed = ensemble, scale, fixed, rows, seed
+        self.path = path
+        self.tag = hashlib.sha256(json.dumps([tag, scale.names, dict(fixed), rows, seed]).encode()).hexdigest()
+        self.u: list[np.ndarray] = []
+        self.means: list[np.ndarray] = []
+        self.sizes: list[np.ndarray] = []
+        self.centres: list[np.ndarray] = [np.zeros(len(scale))]
+        self.agreement: Agreement | None = None
+        self.response: Response | None = None
+        if resume:
+            self._resume()
+
+    def go(self, most: int, tell: Callable[[int], None] = lambda _: None) -> Response:
+        """Play rounds until nothing moves, `most` at most, and give the last one's response."""
+        for k in range(most):
+            if k >= len(self.u):
+                self._play(k)
+                self._keep()
+            agents = self.ensemble.model.population.size
+            if self.response is not None:
+                self.agreement = self._agreement(self.response, k)
+            self.response = Response.learnt(self.ensemble.observed, self.u[k], self.means[k], self.sizes[k], agents)
+            objective = Counts(self.scale, self.response, self.ensemble.observed, agents)
+            here = torch.from_numpy(self.centres[k])
+            start = torch.cat([here, here.new_zeros(objective.factors)])
+            new = objective.mode(start, _STRIDE)[0][: len(here)].numpy()
+            self.centres = [*self.centres[: k + 1], new]
+            tell(k + 1)
+            if k > 1 and np.abs(new - self.centres[k]).max() < _STILL:
+                break
+        assert self.response is not None
+        return self.response
+
+    def _play(self, k: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed * 1000 + k)
+        half = self.rows // 2
+        apart = torch.randn(half, len(self.scale), generator=generator, dtype=torch.float64)
+        apart = apart * max(_NARROW, _WIDE * _SHRINKS**k)
+        here = torch.from_numpy(self.centres[k])
+        u = torch.stack([here + apart, here - apart], 1).reshape(2 * half, -1)
+        thetas = [{**self.fixed, **values} for values in self.scale.values(u)]
+        # Each pair has a chance of its own, in each round another.
+        mean, size, _ = self.ensemble(thetas, [k * half + pair for pair in range(half) for _ in range(2)])
+        self.u.append(u.numpy())
+        self.means.append(mean)
+        self.sizes.append(size)
+
+    def _agreement(self, before: Response, k: int) -> Agreement:
+        nothing = torch.zeros(before.factors.shape[1], dtype=torch.float64)
+        foreseen, _ = before.at(torch.from_numpy(self.u[k]), nothing, before.agents)
+        x, y = (self._apart(m) for m in (foreseen.numpy(), self.means[k]))
+        if not (x**2).sum():
+            return Agreement(math.nan, math.nan, math.nan)
+        slope = float((x * y).sum() / (x**2).sum())
+        left = y - slope * x
+        se = math.sqrt(float(((x * left) ** 2).sum())) / float((x**2).sum())
+        return Agreement(slope, se, float(np.corrcoef(x, y)[0, 1]))
+
+    def _apart(self, means: np.ndarray) -> np.ndarray:
+        """The log-ratio of each stream's total on either side, one after the other."""
+        totals = [np.nansum(part, (1, 2)) for part in self.ensemble.observed.split(means)]
+        return np.concatenate([np.log((t[::2] + 0.5) / (t[1::2] + 0.5)) for t in totals])
+
+    def _keep(self) -> None:
+        if self.path is None:
+            return
+        arrays = {f"{what}/{k}": torch.from_numpy(x) for what in _KEPT for k, x in enumerate(getattr(self, what))}
+        meta = {"tag": self.tag, "rounds": len(self.u)}
+        try:
+            checkpoints.save(self.path, arrays, meta)
+        except OSError as e:
+            # A full disk shouldn't cost the fit itself.
+            warnings.warn(f"the checkpoint {self.path} can't be written ({e.strerror}); going on", stacklevel=2)
+
+    def _resume(self) -> None:
+        if self.path is None or not self.path.exists():
+            raise InputError(f"there is no checkpoint {self.path} to resume from")
+        arrays, meta = checkpoints.load(self.path, ("tag", "rounds"))
+        if meta["tag"] != self.tag:
+            raise InputError(f"{self.path} belongs to another calibration; resume with the settings it was made with")
+        for what in _KEPT:
+            setattr(self, what, [arrays[f"{what}/{k}"].numpy() for k in range(meta["rounds"])])
