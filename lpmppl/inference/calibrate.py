@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import xarray as xr
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.guides import GUIDES, guide_of
-from lpmppl.inference.objectives import CHANCE, Counts
+from lpmppl.inference.objectives import CHANCE, Counts, Loss, squared
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import Chain, Posterior
 from lpmppl.inference.response import Response
@@ -47,6 +49,9 @@ def calibrate(
     rows: int | None = None,
     rounds: int = 5,
     guide: str = "multivariate-normal",
+    loss: str | Loss | None = None,
+    weight: float = 1.0,
+    before: xr.DataTree | None = None,
     steps: int = 400,
     restarts: int = 2,
     draws: int = 500,
@@ -84,6 +89,12 @@ def calibrate(
         rounds: how many rounds at most.
         guide: "multivariate-normal"; "normal", which is too narrow where parameters depend on each other; "iaf" or
             "spline", flows.
+        loss: in place of the probability of the counts, a loss between expected and observed ones by stream, of shapes
+            (…, T, K) and (T, K), so that :math:`\mathbb E_q\, \ell + w\, \mathrm{KL}(q \| \pi)` is minimised; or
+            "squared", of which a warning says what it does.
+        weight: w.
+        before: an earlier posterior of the model, such as one of fewer weeks, from which to go on; the result says how
+            far it has moved since.
         steps: how many gradient steps each fit has.
         restarts: how many fits there are, from different points, as chains.
         draws: how many draws of each.
@@ -110,6 +121,7 @@ def calibrate(
     restarts, draws = whole("restarts", restarts, 1), whole("draws", draws, 10)
     steps = whole("steps", steps, 10)
     simulations, ahead = whole("simulations", simulations, 2), whole("ahead", ahead, 0)
+    lost = _loss(loss, weight)
     scale = Scale(model, [n for n in fitted_names(model, parameters, fixed) if n not in unseen])
     still = Scale(model, fitted_names(model, unseen, fixed) if unseen else ())
     rows = max(64, 4 * len(scale)) if rows is None else whole("rows", rows, 2 * len(scale) + 2)
@@ -120,7 +132,7 @@ def calibrate(
     )
     path = None if checkpoint is None else Path(checkpoint)
     ensemble = Ensemble(small, observed, int(seed), acts)
-    looking = Rounds(ensemble, scale, rest, rows + rows % 2, int(seed), path, tag, resume)
+    looking = Rounds(ensemble, scale, rest, rows + rows % 2, int(seed), path, tag, resume, _start(before, scale), lost)
     most = whole("rounds", rounds, 1)
     progress(f"round 1 of {most} at most, of {looking.rows} runs")
     response = looking.go(most, lambda k: progress(f"round {k + 1} of {most} at most") if k < most else None)
@@ -131,12 +143,12 @@ def calibrate(
     city = Ensemble(model, observed, int(seed), acts)
     if coarse is not None:
         progress("how the whole society differs")
-        objective = Counts(scale, response, observed, agents)
+        objective = looking.aim(response, agents)
         response, gap = _against(response, city, objective, looking.centres[-1], rest, max(2, simulations // 2))
     seconds["whole"] = time.perf_counter() - began - sum(seconds.values())
 
     progress("fitting the guide")
-    objective = Counts(scale, response, observed, agents)
+    objective = looking.aim(response, agents)
     chains = [_chain(objective, guide, looking.centres[-1], (steps, draws), int(seed), k) for k in range(restarts)]
     seconds["guide"] = time.perf_counter() - began - sum(seconds.values())
 
@@ -154,7 +166,9 @@ def calibrate(
     ]
     means, sizes, records = further(thetas, [_APART * 2 + k for k in range(simulations)])
     seconds["simulations"] = time.perf_counter() - began - sum(seconds.values())
-    return Posterior(model, observed, objective, chains, (still, loose), thetas, means, sizes, records, gap).tree(
+    return Posterior(
+        model, observed, objective, chains, (still, loose), thetas, means, sizes, records, gap, before
+    ).tree(
         looking,
         {
             "guide": guide,
@@ -167,6 +181,44 @@ def calibrate(
             "set": json.dumps({n: x for n, x in rest.items() if n not in (*scale.names, *still.names)}),
         },
     )
+
+
+def _loss(loss: str | Loss | None, weight: float) -> tuple[Loss, float] | None:
+    """The loss and its weight, with a word of warning where it is squared."""
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise InputError(f"weight={weight!r} was given; give a number above 0")
+    if loss is None:
+        return None
+    if isinstance(loss, str):
+        if loss != "squared":
+            raise InputError(
+                f"loss={loss!r} was given; give 'squared', a function of expected and observed counts, or none"
+            )
+        warnings.warn(
+            "a squared loss doesn't have the parameters' posterior: it weighs days by the square of their counts, "
+            "whatever these vary by, and penalises the society's own chance; leave loss= out for their probability",
+            stacklevel=3,
+        )
+        return squared, float(weight)
+    if not callable(loss):
+        raise InputError(
+            f"loss={loss!r} was given; give 'squared', a function of expected and observed counts, or none"
+        )
+    return loss, float(weight)
+
+
+def _start(before: xr.DataTree | None, scale: Scale) -> np.ndarray | None:
+    """Where an earlier posterior has its mean, on the parameters' scale."""
+    if before is None:
+        return None
+    if not isinstance(before, xr.DataTree) or "posterior" not in before.children:
+        raise InputError("before= is no DataTree with a group 'posterior'; give what an earlier calibration gave")
+    found = before["posterior"].to_dataset()
+    values = {n: torch.tensor([scale.at(n) if n not in found else float(found[n].mean())]) for n in scale.names}
+    start = scale.points(values)[0].numpy()
+    if not np.isfinite(start).all():
+        raise InputError("before= has parameters that can't be by the model's priors; give a posterior of this model")
+    return np.asarray(start)
 
 
 def fitted_names(model: Model, parameters: Collection[str] | str, fixed: Mapping[str, float]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -14,7 +16,10 @@ from lpmppl.inference.observed import Observed
 from lpmppl.inference.response import Response
 from lpmppl.inference.scales import Scale
 
-__all__ = ["CHANCE", "Counts"]
+__all__ = ["CHANCE", "Counts", "Generalised", "Loss", "squared"]
+
+Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+"""Expected and observed counts by stream to a loss."""
 
 CHANCE = "chance"
 """The site of what chance adds to all counts of a run."""
@@ -49,11 +54,15 @@ class Counts:
 
     def __call__(self) -> None:
         """Sample the parameters and chance, and observe the counts."""
-        values = {n: pyro.sample(n, prior) for n, prior in zip(self.scale.names, self.scale.priors, strict=True)}
-        epsilon = pyro.sample(CHANCE, dist.Normal(torch.zeros(self.factors, dtype=torch.float64), 1.0).to_event(1))
-        mean, size = self.response.at(self.scale.points(values), epsilon, self.agents)
+        mean, size = self.response.at(*self._latent(), self.agents)
         for stream, of, seen, y in zip(self.observed.streams, self._parts, self._seen, self._counts, strict=True):
             pyro.sample(stream.name, Counted(mean[..., of], size[..., of]).mask(seen).to_event(1), obs=y)
+
+    def _latent(self) -> tuple[Tensor, Tensor]:
+        """Sample the parameters, given on their scale, and chance."""
+        values = {n: pyro.sample(n, prior) for n, prior in zip(self.scale.names, self.scale.priors, strict=True)}
+        nothing = torch.zeros(self.factors, dtype=torch.float64)
+        return self.scale.points(values), pyro.sample(CHANCE, dist.Normal(nothing, 1.0).to_event(1))
 
     def log_likelihood(self, u: Tensor, epsilon: Tensor) -> Tensor:
         """The log-probability of each count, zero where it wasn't seen.
@@ -108,6 +117,64 @@ class Counts:
             if gained < _NEAR:
                 break
         return at, torch.linalg.inv(_positive(torch.func.hessian(loss)(at)))
+
+
+class Generalised(Counts):
+    r"""A program after any loss between expected and observed counts, instead of their probability.
+
+    Fitting a guide to it minimises :math:`\mathbb E_q\, \ell(x(\theta, \epsilon), y) + w\, \mathrm{KL}(q \| \pi)`, with
+    π the prior of parameters and chance.
+
+    Args:
+        scale: the parameters.
+        response: how expected counts follow them.
+        observed: what was observed.
+        agents: of how many agents the society is.
+        loss: expected and observed counts by stream, of shapes (…, T, K) and (T, K), NaN where nothing was seen, to the
+            loss, shape (…); it has a derivative.
+        weight: w, above 0.
+    """
+
+    def __init__(
+        self, scale: Scale, response: Response, observed: Observed, agents: int, loss: Loss, weight: float
+    ) -> None:
+        super().__init__(scale, response, observed, agents)
+        self.loss, self.weight = loss, weight
+        self._seen_counts = {s.name: torch.from_numpy(s.counts) for s in observed.streams}
+
+    def __call__(self) -> None:
+        u, epsilon = self._latent()
+        pyro.factor("loss", -self._lost(u, epsilon))
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        u, epsilon = x[..., : len(self.scale)], x[..., len(self.scale) :]
+        return self.scale.log_prior(u) - 0.5 * (epsilon**2).sum(-1) - self._lost(u, epsilon)
+
+    def _lost(self, u: Tensor, epsilon: Tensor) -> Tensor:
+        mean, _ = self.response.at(u, epsilon, self.agents)
+        parts = zip(self.observed.streams, self._parts, strict=True)
+        found = {s.name: mean[..., of].unflatten(-1, s.counts.shape) for s, of in parts}
+        lost = self.loss(found, self._seen_counts)
+        if not isinstance(lost, Tensor) or lost.shape != mean.shape[:-1]:
+            given = tuple(lost.shape) if isinstance(lost, Tensor) else type(lost).__name__
+            raise LpmError(
+                f"the loss gave {given} for {tuple(mean.shape[:-1])} runs: give a tensor with one loss for each"
+            )
+        return lost / self.weight
+
+
+def squared(expected: Mapping[str, Tensor], observed: Mapping[str, Tensor]) -> Tensor:
+    """The squared distance of expected and observed counts, in units of each stream's mean.
+
+    >>> x, y = torch.tensor([[[2.0], [4.0]]]), torch.tensor([[2.0], [float("nan")]])
+    >>> squared({"deaths": x}, {"deaths": y})
+    tensor([0.])
+    """
+    total: Tensor | float = 0.0
+    for name, y in observed.items():
+        apart = torch.where(torch.isnan(y), 0.0, expected[name] - torch.nan_to_num(y))
+        total = total + (apart**2).sum((-1, -2)) / y.nanmean().clamp(min=1.0)
+    return torch.as_tensor(total)
 
 
 def _positive(bend: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ class Posterior:
         sizes: the dispersion of each.
         records: their tallies, of batches of runs.
         gap: by how much the whole society's level departs from that of the rounds, in logarithms, shape (D,).
+        before: an earlier posterior, if there was one.
     """
 
     model: Model
@@ -88,6 +89,7 @@ class Posterior:
     sizes: np.ndarray
     records: Sequence[Record]
     gap: np.ndarray
+    before: xr.DataTree | None = None
 
     def tree(self, rounds: Rounds, attrs: Mapping[str, Any]) -> xr.DataTree:
         """The whole result."""
@@ -256,6 +258,13 @@ class Posterior:
         far = [n for n, x in zip(rounds.scale.names, self._conflict(), strict=True) if x > _FAR]
         if far:
             said.append(f"far from what their priors say: {', '.join(far)}")
+        if self.before is not None:
+            moved = self._moved(posterior, self.before["posterior"].to_dataset())
+            name, far_off = max(moved.items(), key=lambda m: abs(m[1]), default=("nothing", 0.0))
+            figures["moved"] = abs(far_off)
+            said.append(
+                f"since the posterior before, {name} has moved most, by {far_off:+.1f} of its standard deviations"
+            )
         if np.any(self.gap):
             figures["gap"] = float(np.abs(self.gap).mean())
             said.append(
@@ -271,6 +280,11 @@ class Posterior:
             y = stream.counts.reshape(low.shape)
             held.append(((y >= low) & (y <= high))[~np.isnan(y)])
         return float(np.concatenate(held).mean())
+
+    def _moved(self, now: xr.Dataset, before: xr.Dataset) -> dict[str, float]:
+        """How far each parameter's mean has moved, in standard deviations of what it was."""
+        both = [str(n) for n in now if n in before and float(before[n].std()) > 0]
+        return {n: float((now[n].mean() - before[n].mean()) / before[n].std()) for n in both}
 
     def _conflict(self) -> np.ndarray:
         """How far each parameter's mean is from its prior's, in standard deviations of the prior: shape (P,)."""

@@ -16,7 +16,7 @@ import torch
 from lpmppl.effects.internals import checkpoints
 from lpmppl.errors import InputError
 from lpmppl.inference.ensemble import Ensemble
-from lpmppl.inference.objectives import Counts
+from lpmppl.inference.objectives import Counts, Generalised, Loss
 from lpmppl.inference.response import Response
 from lpmppl.inference.scales import Scale
 
@@ -61,23 +61,35 @@ class Rounds:
         path: a file to keep them in after each round.
         tag: what they depend on besides, of which another can't go on with them.
         resume: go on with what is kept there.
+        loss: a loss and its weight, where that is what is sought instead of a probability.
+        start: where the first round is, on the parameters' scale; at their centre by default.
     """
 
     def __init__(
         self, ensemble: Ensemble, scale: Scale, fixed: Mapping[str, float], rows: int, seed: int,
-        path: Path | None = None, tag: str = "", resume: bool = False,
+        path: Path | None = None, tag: str = "", resume: bool = False, start: np.ndarray | None = None,
+        loss: tuple[Loss, float] | None = None,
     ) -> None:  # fmt: skip
         self.ensemble, self.scale, self.fixed, self.rows, self.seed = ensemble, scale, fixed, rows, seed
-        self.path = path
+        self.path, self.loss = path, loss
         self.tag = hashlib.sha256(json.dumps([tag, scale.names, dict(fixed), rows, seed]).encode()).hexdigest()
         self.u: list[np.ndarray] = []
         self.means: list[np.ndarray] = []
         self.sizes: list[np.ndarray] = []
-        self.centres: list[np.ndarray] = [np.zeros(len(scale))]
+        self.centres: list[np.ndarray] = [np.zeros(len(scale)) if start is None else start]
+        # Who has been there before begins as narrow as others end.
+        self._wide = _WIDE if start is None else _NARROW
         self.agreement: Agreement | None = None
         self.response: Response | None = None
         if resume:
             self._resume()
+
+    def aim(self, response: Response, agents: int) -> Counts:
+        """What a fit is after, with a response, in a society of so many agents."""
+        scale, observed = self.scale, self.ensemble.observed
+        if self.loss is None:
+            return Counts(scale, response, observed, agents)
+        return Generalised(scale, response, observed, agents, *self.loss)
 
     def go(self, most: int, tell: Callable[[int], None] = lambda _: None) -> Response:
         """Play rounds until nothing moves, `most` at most, and give the last one's response."""
@@ -89,7 +101,7 @@ class Rounds:
             if self.response is not None:
                 self.agreement = self._agreement(self.response, k)
             self.response = Response.learnt(self.ensemble.observed, self.u[k], self.means[k], self.sizes[k], agents)
-            objective = Counts(self.scale, self.response, self.ensemble.observed, agents)
+            objective = self.aim(self.response, agents)
             here = torch.from_numpy(self.centres[k])
             start = torch.cat([here, here.new_zeros(objective.factors)])
             new = objective.mode(start, _STRIDE)[0][: len(here)].numpy()
@@ -104,7 +116,7 @@ class Rounds:
         generator = torch.Generator().manual_seed(self.seed * 1000 + k)
         half = self.rows // 2
         apart = torch.randn(half, len(self.scale), generator=generator, dtype=torch.float64)
-        apart = apart * max(_NARROW, _WIDE * _SHRINKS**k)
+        apart = apart * max(_NARROW, self._wide * _SHRINKS**k)
         here = torch.from_numpy(self.centres[k])
         u = torch.stack([here + apart, here - apart], 1).reshape(2 * half, -1)
         thetas = [{**self.fixed, **values} for values in self.scale.values(u)]

@@ -51,6 +51,11 @@ class Scale:
     def __len__(self) -> int:
         return len(self.names)
 
+    def at(self, name: str) -> float:
+        """The value of a parameter that is 0 on the scale."""
+        k = self.names.index(name)
+        return float(self._bounded[k](torch.tensor(self._centre[k], dtype=torch.float64)))
+
     def columns(self, u: Tensor) -> list[Tensor]:
         """The parameters of points u, shape (…, P): for each one a tensor of shape (…), float64."""
         raw = zip(self._bounded, self._centre, self._spread, u.unbind(-1), strict=True)

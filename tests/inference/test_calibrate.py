@@ -257,3 +257,50 @@ def test_a_fit_that_diverges_keeps_its_best_and_one_without_a_beginning_is_refus
     calls += [1] * 100
     with pytest.raises(LpmError, match=r"diverged at step 0|no loss at its start"):
         fitted(breaks, guide_of("multivariate-normal", objective, mode, covariance), 10, 0)
+
+
+QUICK = {"rounds": 1, "rows": 16, "draws": 100, "simulations": 2, "restarts": 1, "steps": 60}
+
+
+def test_any_loss_has_its_posterior_and_a_squared_one_its_warning() -> None:
+    model = society(2_000)
+    data = counts(model)
+    with pytest.warns(UserWarning, match="a squared loss doesn't have the parameters' posterior"):
+        squared = lpm.calibrate(model, data, **QUICK, loss="squared")
+
+    def total(expected, observed):
+        return (expected["infections"].sum((-1, -2)) - observed["infections"].sum()) ** 2 / 2e3
+
+    by_total = lpm.calibrate(model, data, **QUICK, loss=total)
+    flat = lpm.calibrate(model, data, **QUICK, loss=total, weight=1e6)
+    spread = {
+        n: float(t["posterior"]["beta"].std()) for n, t in {"squared": squared, "total": by_total, "flat": flat}.items()
+    }
+    assert spread["squared"] < spread["flat"] and spread["total"] < 0.95 * spread["flat"]
+    prior = float(flat["prior"]["beta"].std())
+    assert abs(spread["flat"] - prior) < 0.3 * prior, "with a great weight the prior is left"
+    for loss, said in (("absolute", "give 'squared'"), (3, "give 'squared'")):
+        with pytest.raises(InputError, match=said):
+            lpm.calibrate(model, data, **QUICK, loss=loss)
+    with pytest.raises(InputError, match="weight=0"):
+        lpm.calibrate(model, data, **QUICK, loss=total, weight=0)
+    with pytest.raises(LpmError, match="one loss for each"):
+        lpm.calibrate(model, data, **QUICK, loss=lambda x, y: x["infections"])
+
+
+def test_a_posterior_goes_on_from_an_earlier_one_and_says_how_far() -> None:
+    model = society(2_000)
+    data = counts(model)
+    fewer = {"infections": data["infections"][:15]}
+    before = lpm.calibrate(model, fewer, **{**QUICK, "rounds": 3})
+    after = lpm.calibrate(model, data, **QUICK, before=before)
+    first = after["fit"]["centre"].isel(round=0)
+    for name in TRUTH:
+        (here,) = Scale(model, [name]).points({name: torch.tensor([float(before["posterior"][name].mean())])})
+        assert float(first.sel(parameter=name)) == pytest.approx(float(here), abs=1e-3)
+    assert any(s.startswith("since the posterior before, ") for s in json.loads(after.attrs["verdict"]))
+    old, new = before["posterior"]["beta"], after["posterior"]["beta"]
+    assert after.attrs["moved"] >= abs(float((new.mean() - old.mean()) / old.std())) - 1e-9
+    assert float(new.std()) < float(old.std())
+    with pytest.raises(InputError, match="no DataTree with a group 'posterior'"):
+        lpm.calibrate(model, data, **QUICK, before=lpm.run(model, 2))
