@@ -33,6 +33,9 @@ __all__ = ["Chain", "Posterior"]
 _REPORTS = 25
 """How many times the reports of each run are drawn anew."""
 
+_NO_SPREAD = 1e12
+"""The dispersion of a count that has none of its own, but a Poisson's."""
+
 _BAND = (0.05, 0.95)
 _KHAT, _RHAT, _COVERED, _OFF, _FAR = 0.7, 1.05, 0.8, 0.1, 3.0
 """Bounds of the checks.
@@ -99,7 +102,9 @@ class Posterior:
         days = self.observed.days + self._ahead()
         records = [alone for record in self.records for alone in _apart(record)]
         simulated = tree_of(self.model, self.thetas, records, days, {})
-        predictive = self._predictive(int(attrs["seed"]))
+        reports = self._reports(int(attrs["seed"]))
+        first = self.observed.days
+        predictive = reports.isel(day=slice(first))
         seen = self._streams(self.observed.counts)
         prior = [self._parameters(s, s.drawn(1000, int(attrs["seed"]))[None]) for s in (scale, still)]
         verdict, figures = self._verdict(fitted, predictive, rounds)
@@ -113,6 +118,8 @@ class Posterior:
             "predictions": simulated["prior_predictive"].to_dataset(),
             "fit": self._fit(rounds),
         }
+        if self._ahead():
+            groups["forecast"] = reports.isel(day=slice(first, None))
         if "constant_data" in simulated.children:
             groups["constant_data"] = simulated["constant_data"].to_dataset()
         said = {
@@ -155,26 +162,22 @@ class Posterior:
         found = xr.Dataset({s.name: s.array(part, lead) for s, part in parts})
         return _numbered(found.assign_coords(day=np.arange(found.sizes["day"])))
 
-    def _predictive(self, seed: int) -> xr.Dataset:
-        """Counts as they would be reported of each run, drawn anew for each, over the days that were fitted."""
-        mean = np.nan_to_num(self._fitted(self.means))
-        size = self._fitted(self.sizes)
-        size = np.where(np.isfinite(size) & (size > 0), size, 1e12)
+    def _reports(self, seed: int) -> xr.Dataset:
+        """Counts as they would be reported of each run, drawn anew many times for each."""
+        mean, days = np.nan_to_num(self.means), self.observed.days + self._ahead()
+        size = np.where(np.isfinite(self.sizes) & (self.sizes > 0), self.sizes, _NO_SPREAD)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             drawn = Counted(torch.from_numpy(mean), torch.from_numpy(size)).sample((_REPORTS,))
         # One chain: the runs are of draws of all of them.
-        return self._streams(drawn.numpy().swapaxes(0, 1).reshape(1, -1, mean.shape[-1]), ("chain", "draw"))
-
-    def _fitted(self, cells: np.ndarray) -> np.ndarray:
-        """The part of the runs' counts that lies on days that were fitted."""
-        days, first, parts = self.observed.days + self._ahead(), 0, []
+        cells = drawn.numpy().swapaxes(0, 1).reshape(1, -1, mean.shape[-1])
+        found, first = {}, 0
         for stream in self.observed.streams:
             width = days * stream.counts.shape[1]
-            wide = cells[:, first : first + width].reshape(len(cells), days, -1)
-            parts.append(wide[:, : self.observed.days].reshape(len(cells), -1))
+            part = cells[..., first : first + width].reshape(1, cells.shape[1], days, -1)
+            found[stream.name] = stream.array(part, ("chain", "draw"))
             first += width
-        return np.concatenate(parts, -1)
+        return _numbered(xr.Dataset(found).assign_coords(day=np.arange(days)))
 
     def _log_likelihood(self) -> xr.Dataset:
         each = [self.objective.log_likelihood(c.u, c.epsilon).numpy() for c in self.chains]

@@ -74,6 +74,7 @@ def test_the_tree_is_what_arviz_reads(calibrated, tmp_path) -> None:
     assert float(az.rhat(found["posterior"].to_dataset()).to_array().max()) < 1.05
     assert found["predictions"]["infections"].sizes["day"] == DAYS + 3 == found.attrs["days"]
     assert found["predictions"]["infections"].sizes["draw"] == 4
+    assert found["forecast"]["day"].values.tolist() == [DAYS, DAYS + 1, DAYS + 2]
     found.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
     verdict = json.loads(found.attrs["verdict"])
     assert any("k-hat" in s for s in verdict) and found.attrs["khat"] < 0.7

@@ -1,0 +1,87 @@
+"""Forecasts in weeks: the score by its definition, persistence, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import lpmppl as lpm
+from lpmppl.errors import InputError
+from lpmppl.inference.forecast import QUANTILES, forecast, persistence, scored, weighted_interval_score
+
+PLACES = ["north", "south"]
+
+
+def fit(ahead=15, level=10.0, start="2020-03-01"):
+    """What a calibration of 21 days leaves of its streams, with Poisson reports."""
+    rng = np.random.default_rng(0)
+    seen = xr.Dataset(
+        {"deaths": (("day", "place"), rng.poisson(level, (21, 2)).astype(float))}, {"day": range(21), "place": PLACES}
+    )
+    later = xr.Dataset(
+        {"deaths": (("chain", "draw", "day", "place"), rng.poisson(level, (1, 400, ahead, 2)).astype(float))},
+        {"day": range(21, 21 + ahead), "place": PLACES},
+    )
+    root = xr.Dataset(attrs={"fitted_days": 21, "days": 21 + ahead, "start": start})
+    return xr.DataTree.from_dict({"/": root, "observed_data": seen, "forecast": later})
+
+
+def later(level=10.0, ahead=15):
+    values = np.random.default_rng(1).poisson(level, (21 + ahead, 2)).astype(float)
+    days = pd.date_range("2020-03-01", periods=21 + ahead)
+    return xr.Dataset({"deaths": (("day", "place"), values)}, {"day": days, "place": PLACES})
+
+
+def test_the_score_is_the_sum_of_its_intervals() -> None:
+    q = xr.DataArray(
+        np.sort(np.random.default_rng(0).normal(size=23)), dims="quantile", coords={"quantile": list(QUANTILES)}
+    )
+    for y in (-3.0, 0.1, 4.0):
+        total = 0.5 * abs(y - float(q.sel(quantile=0.5)))
+        for k in range(11):
+            low, high, alpha = float(q[k]), float(q[22 - k]), 2 * QUANTILES[k]
+            total += alpha / 2 * (high - low + 2 / alpha * (max(0.0, low - y) + max(0.0, y - high)))
+        assert float(weighted_interval_score(q, xr.DataArray(y))) == pytest.approx(total / 11.5)
+    assert float(weighted_interval_score(xr.full_like(q, 2.0), xr.DataArray(2.0))) == 0.0
+
+
+def test_weeks_are_whole_and_their_quantiles_in_order() -> None:
+    found = forecast(fit())["deaths"]
+    assert found.dims == ("quantile", "horizon", "place") and found.sizes["quantile"] == 23
+    assert found["horizon"].values.tolist() == [1, 2]
+    assert bool((found.diff("quantile") >= 0).all())
+    middle = found.sel(quantile=0.5)
+    assert bool((abs(middle - 70) < 3).all())
+
+
+def test_persistence_is_the_last_week_and_widens() -> None:
+    history = xr.DataArray(np.repeat([10.0, 20.0, 30.0], 7), dims="day")
+    found = persistence(history, 3)
+    assert found.sel(quantile=0.5).values == pytest.approx([210.0] * 3)
+    width = (found.sel(quantile=0.95) - found.sel(quantile=0.05)).values
+    assert width[0] == pytest.approx(140.0) and width[2] > width[0]
+    assert bool((found >= 0).all())
+    with pytest.raises(InputError, match="two weeks or more"):
+        persistence(history.isel(day=slice(10)), 1)
+
+
+def test_the_right_law_scores_better_than_a_wrong_one_and_covers() -> None:
+    right, wrong = scored(fit(), later()), scored(fit(level=30.0), later())
+    assert right["deaths_wis"].dims == ("forecaster", "horizon", "place")
+    good, bad = (float(s["deaths_wis"].sel(forecaster="model").mean()) for s in (right, wrong))
+    assert good < 10 < bad
+    assert bool(right["deaths_covered"].sel(forecaster="model").all())
+    assert not bool(wrong["deaths_covered"].sel(forecaster="model").any())
+
+
+def test_what_cannot_be_forecast_or_scored_is_refused() -> None:
+    with pytest.raises(InputError, match="less than a week"):
+        forecast(fit(ahead=5))
+    with pytest.raises(InputError, match="no days after"):
+        forecast(lpm.run(lpm.nyc.sir(lpm.nyc.population(1_000)), 2))
+    with pytest.raises(InputError, match="lacks deaths"):
+        scored(fit(), later().rename(deaths="cases"))
+    with pytest.raises(InputError, match="lacks day 30"):
+        scored(fit(), later().isel(day=slice(30)))
+    with pytest.raises(InputError, match="as a Dataset over day"):
+        scored(fit(), {"deaths": [1, 2]})
