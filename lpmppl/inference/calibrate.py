@@ -52,7 +52,7 @@ def calibrate(
     loss: str | Loss | None = None,
     weight: float = 1.0,
     before: xr.DataTree | None = None,
-    steps: int = 400,
+    steps: int = 200,
     restarts: int = 2,
     draws: int = 500,
     simulations: int = 8,

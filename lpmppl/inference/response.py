@@ -22,7 +22,7 @@ _STEP_SPREAD, _APART, _SHIFT_SPREAD = 1.0, 0.4, 2.0
 They are of those by a parameter, in all and of a stratum's about it, and of those of the level.
 """
 
-_PASSES, _FACTORS = 12, 6
+_PASSES, _NEAR, _FACTORS = 12, 1e-3, 6
 _MOST = 30.0
 
 
@@ -165,16 +165,20 @@ def _regressed(
     prior[0] = _SHIFT_SPREAD**-2
     coefficients, phi = before.copy(), 1.0
     mu = np.exp(np.clip(offset + v @ coefficients @ b.T, -_MOST, _MOST))
+    pairs = (b[:, :, None] * b[:, None]).reshape(len(b), -1)
     for _ in range(_PASSES):
         weight = mu / phi
-        inner = np.einsum("it,ip,iq->tpq", weight, v, v)
-        matrix = np.einsum("tpq,ta,tb->paqb", inner, b, b).reshape(width * many, -1)
+        inner = (v.T * weight.T[:, None]) @ v
+        matrix = (inner.reshape(len(b), -1).T @ pairs).reshape(width, width, many, many)
+        matrix = matrix.swapaxes(1, 2).reshape(width * many, -1)
         right = v.T @ ((m - mu) / phi) @ b - prior * (coefficients - before)
         step = np.linalg.solve(matrix + np.diag(prior.reshape(-1)), right.reshape(-1)).reshape(width, many)
         coefficients = coefficients + step / max(1.0, np.abs(v @ step @ b.T).max() / 2.0)
         mu = np.exp(np.clip(offset + v @ coefficients @ b.T, -_MOST, _MOST))
         free = max(1.0, m.size - coefficients.size)
         phi = float(np.clip(((m - mu) ** 2 / np.maximum(mu, floor)).sum() / free, 1e-3, None))
+        if np.abs(step).max() < _NEAR:
+            break
     each = np.einsum("t,ta,tb->ab", mu.mean(0) / phi, b, b) + np.eye(many)
     residual = np.linalg.solve(each, ((m - mu) / phi @ b).T).T
     whole = np.full(len(seen), np.log(floor))

@@ -28,7 +28,8 @@ _WIDE, _NARROW, _SHRINKS = 0.6, 0.3, 0.8
 _STRIDE = 1.0
 """How far a step goes, about, on the same scale."""
 
-_KEPT = ("u", "means", "sizes", "centres")
+_KEPT = ("u", "means", "sizes", "centres", "spreads")
+"""What of each round is in a checkpoint."""
 
 _STILL = 0.1
 """Where no parameter moves by more, nothing more is to be learnt."""
@@ -78,7 +79,7 @@ class Rounds:
         self.sizes: list[np.ndarray] = []
         self.centres: list[np.ndarray] = [np.zeros(len(scale)) if start is None else start]
         # Who has been there before begins as narrow as others end.
-        self._wide = _WIDE if start is None else _NARROW
+        self.spreads: list[np.ndarray] = [np.full(len(scale), _WIDE if start is None else _NARROW)]
         self.agreement: Agreement | None = None
         self.response: Response | None = None
         if resume:
@@ -104,8 +105,11 @@ class Rounds:
             objective = self.aim(self.response, agents)
             here = torch.from_numpy(self.centres[k])
             start = torch.cat([here, here.new_zeros(objective.factors)])
-            new = objective.mode(start, _STRIDE)[0][: len(here)].numpy()
+            mode, covariance = objective.mode(start, _STRIDE)
+            new, reach = (x[: len(here)].numpy() for x in (mode, covariance.diagonal().sqrt()))
             self.centres = [*self.centres[: k + 1], new]
+            # The response is learnt as far as the posterior reaches.
+            self.spreads = [*self.spreads[: k + 1], np.clip(reach, _NARROW, max(_NARROW, _WIDE * _SHRINKS**k))]
             tell(k + 1)
             if k > 1 and np.abs(new - self.centres[k]).max() < _STILL:
                 break
@@ -116,7 +120,7 @@ class Rounds:
         generator = torch.Generator().manual_seed(self.seed * 1000 + k)
         half = self.rows // 2
         apart = torch.randn(half, len(self.scale), generator=generator, dtype=torch.float64)
-        apart = apart * max(_NARROW, self._wide * _SHRINKS**k)
+        apart = apart * torch.from_numpy(self.spreads[k])
         here = torch.from_numpy(self.centres[k])
         u = torch.stack([here + apart, here - apart], 1).reshape(2 * half, -1)
         thetas = [{**self.fixed, **values} for values in self.scale.values(u)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -63,14 +64,18 @@ def fitted(
     """
     losses: list[float] = []
     best, kept, every, diverged = math.inf, None, max(1, steps // 50), None
-    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
+    # Pyro's checks of every site's arguments take half of a step.
+    unchecked = pyro.validation_enabled(False)
+    with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope(), unchecked:
         torch.manual_seed(seed)
         optimiser = ClippedAdam({"lr": rate, "lrd": _FALL ** (1 / max(1, steps)), "clip_norm": 10.0})
         bound = Trace_ELBO(num_particles=particles, vectorize_particles=True, max_plate_nesting=0)
         svi = SVI(program, guide, optimiser, bound)
         for step in range(steps):
             try:
-                loss = float(svi.step())
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+                    loss = float(svi.step())
             except (ValueError, RuntimeError) as e:
                 loss = math.nan
                 if not losses:

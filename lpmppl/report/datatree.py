@@ -8,6 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from lpmppl.errors import InputError
+from lpmppl.report import tables
 from lpmppl.report.atomic import replacing
 
 __all__ = ["load", "save"]
@@ -45,8 +46,6 @@ def load(path: str | Path) -> xr.DataTree:
             f"{source} can't be read as NetCDF, it is damaged or of another format: make it anew"
         ) from error
     missing = [name for name in ROOT if name not in result.attrs]
-    if missing or "prior_predictive" not in result.children:
-        raise InputError(
-            f"{source} is no result of lpmppl (it has no {(missing or ['prior_predictive'])[0]}): make it anew"
-        )
+    if missing or not tables.held(result):
+        raise InputError(f"{source} is no result of lpmppl (it has no {(missing or tables.HELD)[0]}): make it anew")
     return result

@@ -13,12 +13,15 @@ import pandas as pd
 import xarray as xr
 
 from lpmppl.errors import InputError
-from lpmppl.report import acts, charts, policies, tables, tornado
+from lpmppl.report import acts, calibration, charts, policies, posterior, tables, tornado
 from lpmppl.report.atomic import replacing
 from lpmppl.report.axes import day_label, number, rate, share, whole
 from lpmppl.report.blocks import facts, fold, join, plain, section, subhead, table
 
 __all__ = ["render", "write"]
+
+FIRST = 6
+"""How many tallies over time are unfolded on the page of a calibration, which has figures enough before them."""
 
 
 def write(tree: xr.DataTree, path: str | Path) -> Path:
@@ -45,19 +48,21 @@ def render(tree: xr.DataTree) -> str:
 
     Raises InputError where `tree` isn't a result or holds no tallies.
     """
-    if "prior_predictive" not in tree.children or "agents" not in tree.attrs or not tables.tallies(tree):
-        raise InputError("nothing to report: the result has no daily tallies under /prior_predictive")
+    if not tables.held(tree) or "agents" not in tree.attrs or not tables.tallies(tree):
+        raise InputError(f"nothing to report: the result has no daily tallies under /{' or /'.join(tables.HELD)}")
     summary = tables.summary(tree)
     question = ask(tree)
-    asked = bool(acts.policies(tree))
+    asked, fitted = bool(acts.policies(tree)), calibration.is_one(tree)
     totals = summary_table(tree, summary)
     parts = [
         f'<header><p class="over">{escape(overline(tree))}</p><h1>{escape(question)}</h1></header>',
-        policies.headline(tree) + policies.answer(tree) if asked else headline(tree),
+        *(calibration.sections(tree) if fitted else []),
+        section("What the fitted society does", headline(tree)) if fitted else "",
+        policies.headline(tree) + policies.answer(tree) if asked else "" if fitted else headline(tree),
         *(policies.worlds(tree) if asked else figures(tree, summary)),
         section("What it hangs on", tornado.sensitivity(tree)),
         section("Summary", fold("Every world in figures", totals) if asked else totals),
-        section("Parameters", parameters(tree)),
+        section("Parameters", posterior.parameters(tree) if fitted else parameters(tree)),
         section("Where this comes from", provenance(tree)),
     ]
     css, js = (
@@ -76,7 +81,7 @@ def figures(tree: xr.DataTree, summary: pd.DataFrame) -> list[str]:
     """Give the sections of figures: over time, and by each stratum."""
     strata = [s for s in summary["stratum"].unique() if s]
     return [
-        section("Over time", charts.over_time(tree)),
+        section("Over time", charts.over_time(tree, FIRST if calibration.is_one(tree) else None)),
         *(section(f"By {s.replace('_', ' ')}", charts.stratum(tree, s, summary)) for s in strata),
     ]
 
@@ -97,7 +102,8 @@ def place(tree: xr.DataTree) -> str:
 
 def overline(tree: xr.DataTree) -> str:
     """Say what kind of run the report is about."""
-    return f"{short(str(tree.attrs['model']))} model · simulated by {product(tree)}"
+    how = "fitted" if calibration.is_one(tree) else "simulated"
+    return f"{short(str(tree.attrs['model']))} model · {how} by {product(tree)}"
 
 
 def product(tree: xr.DataTree) -> str:
@@ -119,6 +125,8 @@ def ask(tree: xr.DataTree) -> str:
         f"{n} is set to {v:g} {'on' if start else 'from'} {day_label(d, start)}"
         for n, v, d in charts.interventions(tree)
     ]
+    if calibration.is_one(tree):
+        return calibration.ask(tree, where)
     if acts.policies(tree):
         return acts.ask(tree, where, done)
     return f"{question} if {join(done)}?" if done else f"{question}?"

@@ -11,8 +11,10 @@ import xarray as xr
 
 __all__ = [
     "BAND",
+    "HELD",
     "city",
     "daily",
+    "held",
     "label",
     "levels",
     "mean",
@@ -37,6 +39,14 @@ WEIGHT = "weight"
 
 UNSTRATIFIED = (*SAMPLES, "world", "day")
 
+HELD = ("prior_predictive", "predictions")
+"""The groups that may hold a result's tallies: those of a run, and those of a calibration's runs of its posterior."""
+
+
+def held(tree: xr.DataTree) -> str:
+    """Name the group of a result that holds its tallies; empty where it has none."""
+    return next((group for group in HELD if group in tree.children), "")
+
 
 def tallies(tree: xr.DataTree) -> dict[str, xr.DataArray]:
     """Give the day-by-day tallies of a result by name, in the order in which the model declares them.
@@ -44,13 +54,13 @@ def tallies(tree: xr.DataTree) -> dict[str, xr.DataArray]:
     Dims (chain, draw, world, day, strata...); the dimensions of worlds, which lie before the day, become one, and where
     there are no worlds there is none.
     """
-    predictive = tree["prior_predictive"].to_dataset()
+    predictive = tree[held(tree)].to_dataset()
     return {name: one_world_dim(predictive[name]) for name in names(tree)}
 
 
 def names(tree: xr.DataTree) -> list[str]:
     """Name the day-by-day tallies of a result, in the order in which the model declares them."""
-    predictive = tree["prior_predictive"].to_dataset()
+    predictive = tree[held(tree)].to_dataset()
     return [str(n) for n, x in predictive.data_vars.items() if "day" in x.dims]
 
 

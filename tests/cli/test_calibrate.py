@@ -1,0 +1,91 @@
+"""`lpmppl calibrate`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from tests.cli.conftest import Ended
+
+Run = Callable[..., Ended]
+DAYS = 24
+SMALL = (
+    "calibrate", "nyc", "--agents", "2000", "--coarse", "1000", "--rounds", "1", "--simulations", "2",
+    "--data", "days.csv", "--until", "2020-03-24", "--set", "initial_infected=0.1", "--fit", "beta",
+    "--fit", "severity",
+)  # fmt: skip
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Counts as the Health Department publishes them, in its columns."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, object] = {"date_of_interest": pd.date_range("2020-03-01", periods=DAYS).strftime("%m/%d/%Y")}
+    for code, level in (
+        ("CASE_COUNT", 50),
+        ("PROBABLE_CASE_COUNT", 1),
+        ("HOSPITALIZED_COUNT", 900),
+        ("DEATH_COUNT", 20),
+    ):
+        boroughs = {
+            f"{b}_{code}": rng.poisson(level * np.linspace(0.01, 1, DAYS)) for b in ("BX", "BK", "MN", "QN", "SI")
+        }
+        columns |= {code: sum(boroughs.values()), **boroughs}
+    pd.DataFrame(columns).to_csv(tmp_path / "days.csv", index=False)
+    return tmp_path / "days.csv"
+
+
+@pytest.mark.usefixtures("table")
+def test_a_calibration_is_kept_and_asked_what_if(here: Run, tmp_path: Path) -> None:
+    found = here(*SMALL, "--ahead", "7", "--out", "fit", "--json").json
+    beta = found["posterior"]["beta"]
+    assert beta["low"] < beta["mean"] < beta["high"] and found["fitted_days"] == DAYS and found["days"] == DAYS + 7
+    assert any("whole society departs" in s for s in found["verdict"])
+    with xr.open_datatree(tmp_path / "fit" / "results.nc") as tree:
+        assert {"posterior", "prior", "posterior_predictive", "observed_data", "log_likelihood"} <= set(tree.children)
+        assert tree["forecast"].sizes["day"] == 7 and tree["observed_data"]["deaths"].dims == ("day", "borough")
+    record = json.loads((tmp_path / "fit" / "run.json").read_text())
+    assert record["status"] == "done" and not (tmp_path / "fit" / "checkpoint.npz").exists()
+    page = (tmp_path / "fit" / "report.html").read_text()
+    assert len(page) > 20_000
+    assert here("report", "fit").code == 0
+    asked = ("counterfactual", "nyc", "--agents", "1000", "--days", "5", "--do", "transmission=0@0", "--draws", "2")
+    what = here(*asked, "--posterior", "fit/results.nc", "--json").json
+    assert what["effects"]["infections"]["mean"] < 0
+
+
+@pytest.mark.usefixtures("table")
+def test_an_interrupted_calibration_goes_on_to_the_same_posterior(here: Run, tmp_path: Path) -> None:
+    whole = here(*SMALL, "--out", "whole", "--json").json
+    assert here(*SMALL, "--out", "broken", "--json").code == 0
+    record = json.loads((tmp_path / "broken" / "run.json").read_text())
+    (tmp_path / "broken" / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    for name in ("results.nc", "report.html"):
+        (tmp_path / "broken" / name).unlink()
+    again = here("calibrate", "--resume", "broken", "--json").json
+    assert again["posterior"] == whole["posterior"] and again["totals"] == whole["totals"]
+    assert "this run is done" in here("calibrate", "--resume", "broken").refused()
+    (tmp_path / "broken" / "run.json").write_text(json.dumps({**record, "status": "running"}))
+    assert "a run of lpmppl calibrate" in here("simulate", "--resume", "broken").refused()
+    assert "leave --agents out" in here("calibrate", "--resume", "broken", "--agents", "2000").refused()
+
+
+@pytest.mark.usefixtures("table")
+def test_bad_input_is_named_and_leaves_no_folder(here: Run, tmp_path: Path) -> None:
+    assert "--data: give the file" in here("calibrate", "nyc", "--agents", "2000").refused()
+    assert "did you mean 'beta'" in here(*SMALL, "--fit", "bta", "--out", "run").refused()
+    assert "did you mean 'deaths'" in here(*SMALL, "--stream", "death", "--out", "run").refused()
+    assert "did you mean 'normal'" in here(*SMALL, "--guide", "normall", "--out", "run").refused()
+    assert "write both as dates" in here(*SMALL, "--until", "May", "--out", "run").refused()
+    assert "comes before --start" in here(*SMALL, "--until", "2020-02-01", "--out", "run").refused()
+    assert "rounds=0" in here(*SMALL, "--rounds", "0", "--out", "run").refused()
+    (tmp_path / "wrong.csv").write_text("day,deaths\n2020-03-01,1\n")
+    assert "date_of_interest" in here(*SMALL, "--data", "wrong.csv", "--out", "run").refused()
+    assert "nothing-there.csv" in here(*SMALL, "--data", "nothing-there.csv", "--out", "run").refused()
+    assert not (tmp_path / "run").exists()
