@@ -17,6 +17,7 @@ from typer import TyperException
 from lpmppl.cli.calibrate import calibrate
 from lpmppl.cli.counterfactual import counterfactual
 from lpmppl.cli.doctor import doctor
+from lpmppl.cli.forecast import forecast
 from lpmppl.cli.interrupted import Interrupted, forget_interrupt
 from lpmppl.cli.population import population
 from lpmppl.cli.report import report
@@ -41,6 +42,7 @@ app.command("simulate")(simulate)
 app.command("counterfactual")(counterfactual)
 app.command("sensitivity")(sensitivity)
 app.command("calibrate")(calibrate)
+app.command("forecast")(forecast)
 app.add_typer(population, name="population")
 app.command("report")(report)
 app.command("doctor")(doctor)

@@ -55,6 +55,9 @@ def calibrate(
     ] = COARSE,
     rounds: Annotated[int, typer.Option(help="Rounds of runs at most.")] = 5,
     guide: Annotated[str, typer.Option(help="multivariate-normal, normal, iaf or spline.")] = "multivariate-normal",
+    misfit: Annotated[
+        float, typer.Option(help="How far the model itself may be off, smooth in time, as a share.")
+    ] = 0.1,
     simulations: Annotated[int, typer.Option(help="Runs of all the people at draws of the posterior.")] = 8,
     ahead: Annotated[int, typer.Option(help="Days that these go on after the last that is fitted.")] = 0,
     seed: options.Seed = 0,
@@ -104,6 +107,7 @@ def calibrate(
         "coarse": coarse,
         "rounds": rounds,
         "guide": guide,
+        "misfit": misfit,
         "simulations": simulations,
         "ahead": ahead,
     }
@@ -196,6 +200,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
         coarse=small,
         rounds=question["rounds"],
         guide=question["guide"],
+        misfit=question["misfit"],
         simulations=question["simulations"],
         ahead=question["ahead"],
         seed=asked.seed,

@@ -51,6 +51,7 @@ def calibrate(
     guide: str = "multivariate-normal",
     loss: str | Loss | None = None,
     weight: float = 1.0,
+    misfit: float = 0.0,
     before: xr.DataTree | None = None,
     steps: int = 200,
     restarts: int = 2,
@@ -93,6 +94,8 @@ def calibrate(
             (…, T, K) and (T, K), so that :math:`\mathbb E_q\, \ell + w\, \mathrm{KL}(q \| \pi)` is minimised; or
             "squared", of which a warning says what it does.
         weight: w.
+        misfit: how far the model itself may be off, smooth in time and alike in all strata, as a standard deviation in
+            logarithms: 0.1 lets it be a tenth, and widens posterior and bands by what that can explain.
         before: an earlier posterior of the model, such as one of fewer weeks, from which to go on; the result says how
             far it has moved since.
         steps: how many gradient steps each fit has.
@@ -122,6 +125,8 @@ def calibrate(
     steps = whole("steps", steps, 10)
     simulations, ahead = whole("simulations", simulations, 2), whole("ahead", ahead, 0)
     lost = _loss(loss, weight)
+    if isinstance(misfit, bool) or not isinstance(misfit, int | float) or not 0 <= misfit < math.inf:
+        raise InputError(f"misfit={misfit!r} was given; give a number, 0 or more, such as 0.1")
     scale = Scale(model, [n for n in fitted_names(model, parameters, fixed) if n not in unseen])
     still = Scale(model, fitted_names(model, unseen, fixed) if unseen else ())
     rows = max(64, 4 * len(scale)) if rows is None else whole("rows", rows, 2 * len(scale) + 2)
@@ -132,7 +137,9 @@ def calibrate(
     )
     path = None if checkpoint is None else Path(checkpoint)
     ensemble = Ensemble(small, observed, int(seed), acts)
-    looking = Rounds(ensemble, scale, rest, rows + rows % 2, int(seed), path, tag, resume, _start(before, scale), lost)
+    looking = Rounds(
+        ensemble, scale, rest, rows + rows % 2, int(seed), path, tag, resume, _start(before, scale), lost, float(misfit)
+    )
     most = whole("rounds", rounds, 1)
     progress(f"round 1 of {most} at most, of {looking.rows} runs")
     response = looking.go(most, lambda k: progress(f"round {k + 1} of {most} at most") if k < most else None)
@@ -155,7 +162,8 @@ def calibrate(
     progress(f"{simulations} runs at draws of the posterior")
     further = Ensemble(model, observed, int(seed), acts, observed.days + ahead)
     loose = still.drawn(restarts * draws, int(seed) + 1).reshape(restarts, draws, -1)
-    picked = [(k % restarts, (k // restarts) * (draws // simulations)) for k in range(simulations)]
+    each = -(-simulations // restarts)
+    picked = [(k % restarts, (k // restarts) * draws // each) for k in range(simulations)]
     thetas = [
         {**rest, **fit, **other}
         for fit, other in zip(
@@ -164,14 +172,17 @@ def calibrate(
             strict=True,
         )
     ]
+    lacks = response.lacking(torch.stack([chains[c].epsilon[d] for c, d in picked]))
     means, sizes, records = further(thetas, [_APART * 2 + k for k in range(simulations)])
     seconds["simulations"] = time.perf_counter() - began - sum(seconds.values())
-    return Posterior(
-        model, observed, objective, chains, (still, loose), thetas, means, sizes, records, gap, before
-    ).tree(
+    found = Posterior(
+        model, observed, objective, chains, (still, loose), thetas, means, sizes, records, gap, before, lacks
+    )
+    return found.tree(
         looking,
         {
             "guide": guide,
+            "misfit": float(misfit),
             "seed": int(seed),
             "interventions": json.dumps(acts),
             "runs": ensemble.runs,

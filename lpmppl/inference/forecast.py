@@ -73,7 +73,7 @@ def scored(fit: xr.DataTree, data: Any, every: int = 7, seed: int = 0) -> xr.Dat
 
 
 def weighted_interval_score(quantiles: xr.DataArray, y: xr.DataArray) -> xr.DataArray:
-    r"""The weighted interval score, in units of y: less is better (Bracher et al., PLOS Comput. Biol. 17, 2021).
+    r"""The weighted interval score, in units of y: less is better (Bracher et al., PLOS Comp. Biol. 17, 2021).
 
     .. math:: \mathrm{WIS} = \frac{1}{K + 1/2} \Big(\tfrac12 |y - m| + \sum_k \tfrac{\alpha_k}{2}
         \mathrm{IS}_{\alpha_k}\Big) = \frac{1}{K + 1/2} \sum_\tau (1\{y \le q_\tau\} - \tau)(q_\tau - y)

@@ -22,7 +22,7 @@ Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 """Expected and observed counts by stream to a loss."""
 
 CHANCE = "chance"
-"""The site of what chance adds to all counts of a run."""
+"""The site of what chance adds to all counts of a run, and of what the model lacks."""
 
 _STEPS, _NEAR, _FACTOR = 60, 1e-6, 4.0
 """Newton steps to a mode at most, when it is found, and by how much they shorten or lengthen."""
@@ -50,7 +50,7 @@ class Counts:
         self._counts = [torch.from_numpy(np.nan_to_num(s.counts)).reshape(-1) for s in observed.streams]
         ends = np.cumsum([len(c) for c in self._counts])
         self._parts = [slice(end - len(c), end) for end, c in zip(ends, self._counts, strict=True)]
-        self.factors = response.factors.shape[1]
+        self.factors = response.latent
 
     def __call__(self) -> None:
         """Sample the parameters and chance, and observe the counts."""

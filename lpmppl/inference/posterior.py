@@ -28,7 +28,7 @@ from lpmppl.inference.scales import Scale
 from lpmppl.inference.svi import Fit
 from lpmppl.models.model import Model
 
-__all__ = ["Chain", "Posterior"]
+__all__ = ["Chain", "Posterior", "parameters_of"]
 
 _REPORTS = 25
 """How many times the reports of each run are drawn anew."""
@@ -80,6 +80,7 @@ class Posterior:
         records: their tallies, of batches of runs.
         gap: by how much the whole society's level departs from that of the rounds, in logarithms, shape (D,).
         before: an earlier posterior, if there was one.
+        lacks: by how much the model is off in each of these runs' draws, in logarithms, shape (runs, D).
     """
 
     model: Model
@@ -93,12 +94,13 @@ class Posterior:
     records: Sequence[Record]
     gap: np.ndarray
     before: xr.DataTree | None = None
+    lacks: np.ndarray | None = None
 
     def tree(self, rounds: Rounds, attrs: Mapping[str, Any]) -> xr.DataTree:
         """The whole result."""
         scale, (still, loose) = self.objective.scale, self.unseen
-        fitted = self._parameters(scale, torch.stack([c.u for c in self.chains]))
-        posterior = fitted.merge(self._parameters(still, loose))
+        fitted = parameters_of(self.model, scale, torch.stack([c.u for c in self.chains]))
+        posterior = fitted.merge(parameters_of(self.model, still, loose))
         days = self.observed.days + self._ahead()
         records = [alone for record in self.records for alone in _apart(record)]
         simulated = tree_of(self.model, self.thetas, records, days, {})
@@ -106,7 +108,7 @@ class Posterior:
         first = self.observed.days
         predictive = reports.isel(day=slice(first))
         seen = self._streams(self.observed.counts)
-        prior = [self._parameters(s, s.drawn(1000, int(attrs["seed"]))[None]) for s in (scale, still)]
+        prior = [parameters_of(self.model, s, s.drawn(1000, int(attrs["seed"]))[None]) for s in (scale, still)]
         verdict, figures = self._verdict(fitted, predictive, rounds)
         groups: dict[str, xr.Dataset] = {
             "posterior": posterior,
@@ -143,19 +145,6 @@ class Posterior:
     def _ahead(self) -> int:
         return self.means.shape[1] // (len(self.observed.counts) // self.observed.days) - self.observed.days
 
-    def _parameters(self, scale: Scale, u: Tensor) -> xr.Dataset:
-        """Parameters of points of shape (chains, draws, P), by name."""
-        of = self.model.parameters
-        found = {
-            n: xr.DataArray(
-                x.numpy(),
-                dims=("chain", "draw"),
-                attrs={"units": of[n].units, "long_name": of[n].description, "source": of[n].source},
-            )
-            for n, x in zip(scale.names, scale.columns(u), strict=True)
-        }
-        return _numbered(xr.Dataset(found))
-
     def _streams(self, cells: np.ndarray, lead: Sequence[str] = ()) -> xr.Dataset:
         """Values of all counts, shape (…, D), by stream, day and stratum."""
         parts = zip(self.observed.streams, self.observed.split(cells), strict=True)
@@ -166,6 +155,8 @@ class Posterior:
         """Counts as they would be reported of each run, drawn anew many times for each."""
         mean, days = np.nan_to_num(self.means), self.observed.days + self._ahead()
         size = np.where(np.isfinite(self.sizes) & (self.sizes > 0), self.sizes, _NO_SPREAD)
+        if self.lacks is not None:
+            mean = mean * np.exp(self._lasting(self.lacks))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             drawn = Counted(torch.from_numpy(mean), torch.from_numpy(size)).sample((_REPORTS,))
@@ -178,6 +169,12 @@ class Posterior:
             found[stream.name] = stream.array(part, ("chain", "draw"))
             first += width
         return _numbered(xr.Dataset(found).assign_coords(day=np.arange(days)))
+
+    def _lasting(self, cells: np.ndarray) -> np.ndarray:
+        """Values of the fitted days' counts, shape (runs, D), that stay on the days ahead as they were on the last."""
+        ahead = ((0, 0), (0, self._ahead()), (0, 0))
+        parts = [np.pad(part, ahead, mode="edge") for part in self.observed.split(cells)]
+        return np.concatenate([part.reshape(len(cells), -1) for part in parts], -1)
 
     def _log_likelihood(self) -> xr.Dataset:
         each = [self.objective.log_likelihood(c.u, c.epsilon).numpy() for c in self.chains]
@@ -243,13 +240,14 @@ class Posterior:
         elif several:
             said.append(f"restarts agree (R-hat {rhat:.2f})")
         figures = {"khat": khat, "rhat": rhat, "coverage": self.coverage(predictive)}
-        if figures["coverage"] < _COVERED:
-            said.append(
-                f"too confident: the 90 % bands hold {figures['coverage']:.0%} of the fitted counts; the model lacks "
-                "something that the data have"
-            )
+        held = f"the 90 % bands hold {figures['coverage']:.0%} of the fitted counts"
+        if any(s.counts.shape[1] > 1 for s in self.observed.streams):
+            figures["coverage_of_sums"] = self.coverage(predictive, summed=True)
+            held += f" and {figures['coverage_of_sums']:.0%} of their sums over strata"
+        if min(figures["coverage"], figures.get("coverage_of_sums", 1.0)) < _COVERED:
+            said.append(f"too confident: {held}; the model lacks something that the data have")
         else:
-            said.append(f"the 90 % bands hold {figures['coverage']:.0%} of the fitted counts")
+            said.append(held)
         if rounds.agreement is not None:
             a = rounds.agreement
             figures |= {"slope": a.slope, "slope_se": a.se, "slope_correlation": a.correlation}
@@ -275,12 +273,15 @@ class Posterior:
             )
         return said, figures
 
-    def coverage(self, predictive: xr.Dataset) -> float:
-        """The share of observed counts within the runs' 90 % bands."""
+    def coverage(self, predictive: xr.Dataset, *, summed: bool = False) -> float:
+        """The share of observed counts, or of their sums over strata, within the runs' 90 % bands."""
         held = []
         for stream in self.observed.streams:
-            low, high = np.quantile(predictive[stream.name].to_numpy(), _BAND, (0, 1))
-            y = stream.counts.reshape(low.shape)
+            runs = predictive[stream.name].to_numpy()
+            y = stream.counts.reshape(runs.shape[2:])
+            if summed:
+                runs, y = (x.reshape(*x.shape[:k], -1).sum(-1) for x, k in ((runs, 3), (y, 1)))
+            low, high = np.quantile(runs, _BAND, (0, 1))
             held.append(((y >= low) & (y <= high))[~np.isnan(y)])
         return float(np.concatenate(held).mean())
 
@@ -294,6 +295,20 @@ class Posterior:
         before = self.objective.scale.drawn(1000, 0).numpy()
         mean = torch.cat([c.u for c in self.chains]).numpy().mean(0)
         return np.asarray(np.abs(mean - before.mean(0)) / before.std(0))
+
+
+def parameters_of(model: Model, scale: Scale, u: Tensor) -> xr.Dataset:
+    """Parameters of points of shape (chains, draws, P), by name, with their units and sources."""
+    found = {
+        n: xr.DataArray(
+            x.numpy(),
+            dims=("chain", "draw"),
+            attrs={"units": of.units, "long_name": of.description, "source": of.source},
+        )
+        for n, x in zip(scale.names, scale.columns(u), strict=True)
+        for of in (model.parameters[n],)
+    }
+    return _numbered(xr.Dataset(found))
 
 
 def _numbered(found: xr.Dataset) -> xr.Dataset:

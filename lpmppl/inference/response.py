@@ -40,10 +40,12 @@ def basis(days: int) -> np.ndarray:
 class Response:
     r"""Expected counts as a function of parameters.
 
-    .. math:: \log m_c(u) = o_c + \alpha_c + \gamma_c^\top (u - \bar u) + F_c \epsilon, \qquad \epsilon \sim N(0, 1)
+    .. math:: \log m_c(u) = o_c + \alpha_c + \gamma_c^\top (u - \bar u) + F_c \epsilon + H_c \eta, \qquad
+        \epsilon, \eta \sim N(0, 1)
 
     o is the logarithm of the runs' mean; α and γ are smooth in time. F is what chance adds to all days and strata
-    together, and φ what it adds to each count by itself, whose variance it is for a mean of one.
+    together, and φ what it adds to each count by itself, whose variance it is for a mean of one. H is how far the model
+    itself may be off, smooth in time and alike in all strata of a stream.
 
     Args:
         middle: ū, shape (P,).
@@ -55,6 +57,7 @@ class Response:
         own: φ of one run, shape (D,).
         agents: how many agents a run had.
         rows: how many runs there were.
+        misfit: H, shape (D, M).
     """
 
     middle: np.ndarray
@@ -66,9 +69,23 @@ class Response:
     own: np.ndarray
     agents: int
     rows: int
+    misfit: np.ndarray
+
+    @property
+    def latent(self) -> int:
+        """How many numbers there are besides the parameters: K of chance and M of what the model lacks."""
+        return int(self.factors.shape[1] + self.misfit.shape[1])
 
     @classmethod
-    def learnt(cls, observed: Observed, u: np.ndarray, means: np.ndarray, sizes: np.ndarray, agents: int) -> Response:
+    def learnt(
+        cls,
+        observed: Observed,
+        u: np.ndarray,
+        means: np.ndarray,
+        sizes: np.ndarray,
+        agents: int,
+        misfit: float = 0.0,
+    ) -> Response:
         """Learn it from runs, by a quasi-Poisson regression for each stream and stratum, all days at once.
 
         Args:
@@ -77,6 +94,7 @@ class Response:
             means: expected counts of each run, shape (n, D), NaN on days without a count.
             sizes: the dispersion of each, shape (n, D).
             agents: how many agents a run had.
+            misfit: the standard deviation of how far the model may be off, in logarithms.
         """
         middle = u.mean(0)
         v = np.concatenate([np.ones((len(u), 1)), u - middle], 1)
@@ -101,6 +119,7 @@ class Response:
         return cls(
             middle, np.concatenate(level), np.concatenate(slopes), _factors(observed, np.stack(left), splines),
             dispersed, by, np.concatenate(own), agents, len(u),
+            _lacks(observed, splines, misfit),
         )  # fmt: skip
 
     def chance(self, agents: int) -> float:
@@ -112,14 +131,15 @@ class Response:
 
         Args:
             u: parameters, shape (…, P).
-            epsilon: what chance adds to all counts, shape (…, K).
+            epsilon: ε, what chance adds to all counts, and η, what the model lacks, shape (…, K + M).
             agents: of how many agents the society is.
         Returns:
             means and sizes, float64 of shape (…, D).
         """
         apart = u - torch.from_numpy(self.middle)
         log = torch.from_numpy(self.level) + apart @ torch.from_numpy(self.slopes).T
-        log = log + epsilon @ torch.from_numpy(self.factors * np.sqrt(self.chance(agents))).T
+        common = np.concatenate([self.factors * np.sqrt(self.chance(agents)), self.misfit], 1)
+        log = log + epsilon @ torch.from_numpy(common).T
         mean = torch.exp(log.clamp(-_MOST, _MOST))
         spread = torch.exp(-torch.from_numpy(self.sizes) - apart @ torch.from_numpy(self.size_slopes).T)
         # A negative binomial has a Poisson's variance already, which is that of counts that nobody reports.
@@ -135,7 +155,7 @@ class Response:
             means: what they expect, shape (n, D), NaN on days without a count.
             agents: how many agents they have.
         """
-        nothing = torch.zeros(self.factors.shape[1], dtype=torch.float64)
+        nothing = torch.zeros(self.latent, dtype=torch.float64)
         foreseen = self.at(torch.from_numpy(u), nothing, agents)[0].numpy()
         splines, shifts = basis(observed.days), []
         for seen, mu, own in zip(*(observed.split(x) for x in (means, foreseen, self.own)), strict=True):
@@ -145,6 +165,10 @@ class Response:
                 each.append(splines @ _departed(seen[..., k], mu[..., k], splines, phi))
             shifts.append(np.stack(each, 1).reshape(-1))
         return np.concatenate(shifts)
+
+    def lacking(self, epsilon: Tensor) -> np.ndarray:
+        """By how much the model is off, in logarithms, by η in what `at` takes, shape (…, K + M): shape (…, D)."""
+        return np.asarray(epsilon[..., self.factors.shape[1] :].numpy() @ self.misfit.T)
 
     def moved(self, shift: np.ndarray) -> Response:
         """The same with another level, shape (D,)."""
@@ -211,6 +235,19 @@ def _factors(observed: Observed, left: np.ndarray, splines: np.ndarray) -> np.nd
         found.append(np.einsum("fka,ta->tkf", own, splines).reshape(-1, len(lead)))
         first += stream.counts.shape[1]
     return np.concatenate(found)
+
+
+def _lacks(observed: Observed, splines: np.ndarray, spread: float) -> np.ndarray:
+    """How far the model may be off: for each stream a smooth course of its own, shape (D, M), of one spread."""
+    if not spread:
+        return np.zeros((len(observed.counts), 0))
+    course = spread * splines / np.sqrt((splines**2).sum(1, keepdims=True))
+    each = [np.repeat(course, s.counts.shape[1], 0) for s in observed.streams]
+    found, first = np.zeros((len(observed.counts), len(each) * course.shape[1])), 0
+    for k, block in enumerate(each):
+        found[first : first + len(block), k * course.shape[1] : (k + 1) * course.shape[1]] = block
+        first += len(block)
+    return found
 
 
 def _dispersion(v: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -62,6 +62,7 @@ class Rounds:
         path: a file to keep them in after each round.
         tag: what they depend on besides, of which another can't go on with them.
         resume: go on with what is kept there.
+        misfit: how far the model may be off, in logarithms.
         loss: a loss and its weight, where that is what is sought instead of a probability.
         start: where the first round is, on the parameters' scale; at their centre by default.
     """
@@ -70,10 +71,13 @@ class Rounds:
         self, ensemble: Ensemble, scale: Scale, fixed: Mapping[str, float], rows: int, seed: int,
         path: Path | None = None, tag: str = "", resume: bool = False, start: np.ndarray | None = None,
         loss: tuple[Loss, float] | None = None,
+        misfit: float = 0.0,
     ) -> None:  # fmt: skip
         self.ensemble, self.scale, self.fixed, self.rows, self.seed = ensemble, scale, fixed, rows, seed
-        self.path, self.loss = path, loss
-        self.tag = hashlib.sha256(json.dumps([tag, scale.names, dict(fixed), rows, seed]).encode()).hexdigest()
+        self.path, self.loss, self.misfit = path, loss, misfit
+        self.tag = hashlib.sha256(
+            json.dumps([tag, scale.names, dict(fixed), rows, seed, misfit, loss is None]).encode()
+        ).hexdigest()
         self.u: list[np.ndarray] = []
         self.means: list[np.ndarray] = []
         self.sizes: list[np.ndarray] = []
@@ -101,7 +105,8 @@ class Rounds:
             agents = self.ensemble.model.population.size
             if self.response is not None:
                 self.agreement = self._agreement(self.response, k)
-            self.response = Response.learnt(self.ensemble.observed, self.u[k], self.means[k], self.sizes[k], agents)
+            runs = self.u[k], self.means[k], self.sizes[k]
+            self.response = Response.learnt(self.ensemble.observed, *runs, agents, self.misfit)
             objective = self.aim(self.response, agents)
             here = torch.from_numpy(self.centres[k])
             start = torch.cat([here, here.new_zeros(objective.factors)])
@@ -131,7 +136,7 @@ class Rounds:
         self.sizes.append(size)
 
     def _agreement(self, before: Response, k: int) -> Agreement:
-        nothing = torch.zeros(before.factors.shape[1], dtype=torch.float64)
+        nothing = torch.zeros(before.latent, dtype=torch.float64)
         foreseen, _ = before.at(torch.from_numpy(self.u[k]), nothing, before.agents)
         x, y = (self._apart(m) for m in (foreseen.numpy(), self.means[k]))
         if not (x**2).sum():

@@ -55,6 +55,12 @@ def test_a_calibration_is_kept_and_asked_what_if(here: Run, tmp_path: Path) -> N
     page = (tmp_path / "fit" / "report.html").read_text()
     assert len(page) > 20_000
     assert here("report", "fit").code == 0
+    weeks = here("forecast", "fit", "--csv", "hub.csv", "--json").json
+    assert weeks["from"] == "2020-03-25" and len(weeks["forecast"]["deaths"]) == 1
+    rows = (tmp_path / "hub.csv").read_text().splitlines()
+    assert rows[0].startswith("forecast_date,target,target_end_date,location") and len(rows) == 1 + 2 * 5 * 23
+    assert "2020-03-24,1 wk ahead inc death,2020-03-31," in rows[-1]
+    assert "lacks day 24" in here("forecast", "fit", "--data", "days.csv").refused()
     asked = ("counterfactual", "nyc", "--agents", "1000", "--days", "5", "--do", "transmission=0@0", "--draws", "2")
     what = here(*asked, "--posterior", "fit/results.nc", "--json").json
     assert what["effects"]["infections"]["mean"] < 0
@@ -81,7 +87,7 @@ def test_bad_input_is_named_and_leaves_no_folder(here: Run, tmp_path: Path) -> N
     assert "--data: give the file" in here("calibrate", "nyc", "--agents", "2000").refused()
     assert "did you mean 'beta'" in here(*SMALL, "--fit", "bta", "--out", "run").refused()
     assert "did you mean 'deaths'" in here(*SMALL, "--stream", "death", "--out", "run").refused()
-    assert "did you mean 'normal'" in here(*SMALL, "--guide", "normall", "--out", "run").refused()
+    assert "did you mean 'normal'" in here(*SMALL, "--guide", "normals", "--out", "run").refused()
     assert "write both as dates" in here(*SMALL, "--until", "May", "--out", "run").refused()
     assert "comes before --start" in here(*SMALL, "--until", "2020-02-01", "--out", "run").refused()
     assert "rounds=0" in here(*SMALL, "--rounds", "0", "--out", "run").refused()

@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 
 import lpmppl as lpm
 from lpmppl.effects.handlers import DiscreteTime, Expected
@@ -17,6 +18,7 @@ from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.guides import GUIDES, guide_of
 from lpmppl.inference.objectives import Counts
 from lpmppl.inference.observed import Observed
+from lpmppl.inference.posterior import Posterior
 from lpmppl.inference.response import Response, basis
 from lpmppl.inference.run import playing
 from lpmppl.inference.scales import Scale
@@ -25,6 +27,7 @@ from lpmppl.models.model import Parameter
 from lpmppl.models.varying import Varying
 
 DAYS = 30
+QUICK = {"rounds": 1, "rows": 16, "draws": 100, "simulations": 2, "restarts": 1, "steps": 60}
 
 
 def society(agents=4_000):
@@ -116,7 +119,7 @@ def test_what_the_data_say_nothing_of_keeps_its_prior_and_the_whole_is_made_up_f
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"guide": "normall"}, "did you mean 'normal'"),
+        ({"guide": "normals"}, "did you mean 'normal'"),
         ({"parameters": ["bta"]}, "did you mean 'beta'"),
         ({"parameters": "beta", "set": {"beta": 0.3}}, "is to be fitted and is set"),
         ({"set": dict(TRUTH)}, "no parameter is left"),
@@ -148,10 +151,26 @@ def test_a_response_is_found_again() -> None:
     found = Response.learnt(seen, u, means, np.full_like(means, np.inf), 1_000)
     assert np.abs(found.slopes - slopes).max() < 0.08
     assert np.abs(found.level + found.slopes @ -found.middle - level).max() < 0.15
-    assert 0.8 < found.own[0] < 1.2
+    assert 0.8 < found.own[0] < 1.2 and found.misfit.shape == (DAYS, 0)
+    lax = Response.learnt(seen, u, means, np.full_like(means, np.inf), 1_000, misfit=0.3)
+    assert np.sqrt((lax.misfit**2).sum(1)) == pytest.approx([0.3] * DAYS)
+    eta = torch.cat([torch.zeros(found.latent), torch.ones(lax.misfit.shape[1])]).double()
+    here = torch.from_numpy(lax.middle)
+    off = torch.log(lax.at(here, eta, 1_000)[0] / lax.at(here, 0 * eta, 1_000)[0]).numpy()
+    assert lax.lacking(eta) == pytest.approx(off) and abs(off).max() > 0.3
     shift = 0.4 * np.linspace(-1, 1, DAYS)
     other = rng.poisson(np.exp(level + u[:6] @ slopes.T + shift)).astype(float)
     assert np.abs(found.departure(seen, u[:6], other, 1_000) - shift).max() < 0.2
+
+
+def test_what_the_model_may_lack_widens_posterior_and_bands() -> None:
+    model = society(2_000)
+    strict, loose = (lpm.calibrate(model, counts(model), **QUICK, misfit=m) for m in (0.0, 0.3))
+    for name in ("beta", "gamma"):
+        assert float(loose["posterior"][name].std()) > 1.1 * float(strict["posterior"][name].std())
+    assert loose.attrs["misfit"] == 0.3
+    with pytest.raises(InputError, match="misfit=-1"):
+        lpm.calibrate(model, counts(model), **QUICK, misfit=-1)
 
 
 def test_what_reports_expect_is_kept_and_the_run_unchanged() -> None:
@@ -187,6 +206,23 @@ def test_a_weekly_stream_is_refused_on_other_days() -> None:
         Ensemble(model, seen, 0)([{n: p.default for n, p in model.parameters.items()}] * 2, [0, 1])
 
 
+def test_bands_that_hold_strata_need_not_hold_their_sums() -> None:
+    rng = np.random.default_rng(0)
+    model = society(1_000)
+    shape = (20, 5)
+    # All strata are high on one day and low on the next: each within its band, their sum outside.
+    y = 100.0 + 12.0 * np.where(np.arange(20) % 2, 1.0, -1.0)[:, None] * np.ones(shape)
+    names = list(model.by.dims["borough"])
+    data = xr.Dataset({"infections": (("day", "borough"), y)}, {"day": range(20), "borough": names})
+    seen = Observed.of(model, data)
+    runs = xr.Dataset({"infections": (("chain", "draw", "day", "borough"), rng.poisson(100, (1, 400, *shape)))})
+    found = Posterior(
+        model, seen, None, [], (None, None), [], np.zeros((1, 100)), np.zeros((1, 100)), [], np.zeros(100)
+    )
+    assert found.coverage(runs) > 0.95
+    assert found.coverage(runs, summed=True) < 0.1
+
+
 @pytest.fixture(scope="module")
 def objective():
     model = society(1_000)
@@ -196,7 +232,7 @@ def objective():
     level, slopes = np.full(DAYS, 2.5), np.stack([np.linspace(0, 1, DAYS), -np.linspace(0, 0.8, DAYS)], 1)
     response = Response(
         np.zeros(2), level, slopes, 0.05 * rng.normal(size=(DAYS, 2)), np.full(DAYS, 3.0), np.zeros((DAYS, 2)),
-        np.ones(DAYS), 1_000, 100,
+        np.ones(DAYS), 1_000, 100, np.zeros((DAYS, 0)),
     )  # fmt: skip
     return Counts(scale, response, seen, 1_000)
 
@@ -258,9 +294,6 @@ def test_a_fit_that_diverges_keeps_its_best_and_one_without_a_beginning_is_refus
     calls += [1] * 100
     with pytest.raises(LpmError, match=r"diverged at step 0|no loss at its start"):
         fitted(breaks, guide_of("multivariate-normal", objective, mode, covariance), 10, 0)
-
-
-QUICK = {"rounds": 1, "rows": 16, "draws": 100, "simulations": 2, "restarts": 1, "steps": 60}
 
 
 def test_any_loss_has_its_posterior_and_a_squared_one_its_warning() -> None:
