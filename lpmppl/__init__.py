@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.contrasts import fates as fates
     from lpmppl.inference.counterfactual import counterfactual as counterfactual
     from lpmppl.inference.disparities import disparity as disparity
+    from lpmppl.inference.exactly import calibrate_exactly as calibrate_exactly
     from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
     from lpmppl.inference.likelihood import likelihood as likelihood
     from lpmppl.inference.policies import Act as Act
@@ -45,6 +46,7 @@ _VERBS = {
     "create": "lpmppl.inference.run",
     "counterfactual": "lpmppl.inference.counterfactual",
     "calibrate": "lpmppl.inference.calibrate",
+    "calibrate_exactly": "lpmppl.inference.exactly",
     "contrast": "lpmppl.inference.contrasts",
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
@@ -68,8 +70,8 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
-    "calibrate", "contrast", "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity",
-    "likelihood", "nyc", "refine", "report", "run", "search", "sensitivity", "weigh",
+    "calibrate", "calibrate_exactly", "contrast", "cost_per", "counterfactual", "create", "disparity", "fates",
+    "global_sensitivity", "likelihood", "nyc", "refine", "report", "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

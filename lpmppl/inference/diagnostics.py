@@ -12,6 +12,7 @@ from scipy import stats
 
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.calibrate import calibrate, fitted_names
+from lpmppl.inference.exactly import calibrate_exactly
 from lpmppl.inference.observed import REPORTED
 from lpmppl.inference.run import alone, checked, drawn, run, whole
 from lpmppl.inference.scales import Scale
@@ -20,16 +21,20 @@ from lpmppl.models.model import Model
 __all__ = ["simulation_based_calibration"]
 
 _BINS, _LEVEL, _SURE = 10, 0.9, 0.01
+_FITS = 2**40
+"""From which seed on fits have theirs, which no data set has."""
+
 _FEW = 20
 """Data sets below which uniformity can't be judged."""
 
 
 def simulation_based_calibration(
     model: Model,
-    streams: str | Sequence[str],
+    streams: str | Sequence[str] | Mapping[str, str],
     days: int,
     datasets: int = 200,
     *,
+    exactly: bool = False,
     parameters: Collection[str] | str = "all",
     set: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -46,14 +51,16 @@ def simulation_based_calibration(
 
     Args:
         model: the society.
-        streams: what is observed, by the names that `calibrate` takes, as the whole society's counts.
+        streams: what is observed, by the names that `calibrate` takes, as the whole society's counts; or tallies by
+            such names, as in `{"infection": "infections"}` for a hazard site.
         days: for how many days.
         datasets: how many data sets.
+        exactly: fit by `calibrate_exactly`, by hazard sites.
         parameters: those that are drawn and fitted, or "all".
         set: values of parameters that aren't.
         seed: the seed of all chance.
         progress: is told in words how far it is.
-        options: what else `calibrate` is given, such as `rounds`.
+        options: what else the fit is given, such as `rounds`.
     Returns:
         over `dataset` and `parameter`: `rank`, the share of draws below the truth, `covered`, whether the 90 % interval
         holds it, `truth`, `mean` and `sd`; over `parameter`: `p_value` of a chi-squared test of uniform ranks, and
@@ -64,12 +71,7 @@ def simulation_based_calibration(
     alone("a check of posteriors")
     days, datasets = whole("days", days, 2), whole("datasets", datasets, 2)
     fixed, _ = checked(model, days, seed, set or {}, (), None, "")
-    names = [streams] if isinstance(streams, str) else list(streams)
-    tallies = {}
-    for name in names:
-        tallies[name] = next((t for t in (f"{REPORTED}_{name}", name) if t in model.tallies), "")
-        if not tallies[name]:
-            raise InputError(nearest("stream that the model counts", name, model.tallies))
+    tallies = _tallies(model, streams)
     scale = Scale(model, fitted_names(model, parameters, fixed))
     (rest,) = drawn(model, fixed, None, int(seed))
     truths = scale.values(scale.drawn(datasets, int(seed)))
@@ -78,13 +80,15 @@ def simulation_based_calibration(
     for k, values in enumerate(truths):
         progress(f"data set {k + 1} of {datasets}")
         made = run(model, days, seed=int(seed) + 1 + k, set={**rest, **values})["prior_predictive"].to_dataset()
-        seen = {
+        seen: dict[str, Any] = {
             n: made[t].sum([d for d in made[t].dims if d != "day"]).to_numpy().astype(float) for n, t in tallies.items()
         }
         try:
-            found = calibrate(
-                model, seen, parameters=scale.names, set=fixed, seed=2**40 + int(seed) + k, **{"restarts": 1, **options}
-            )
+            again: dict[str, Any] = {"parameters": scale.names, "set": fixed, "seed": _FITS + int(seed) + k}
+            if exactly:
+                found = calibrate_exactly(model, seen, **again, **options)
+            else:
+                found = calibrate(model, seen, **again, **{"restarts": 1, **options})
         except LpmError:
             failed += 1
             continue
@@ -105,6 +109,22 @@ def simulation_based_calibration(
     ranks["p_value"] = ("parameter", [_uniform(rank[:, p]) for p in range(len(scale))])
     ranks["coverage"] = ranks["covered"].mean("dataset")
     return ranks.assign_attrs(verdict=json.dumps(_said(ranks, datasets - failed), ensure_ascii=False), failed=failed)
+
+
+def _tallies(model: Model, streams: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """The tally of each stream, by its name in the data."""
+    if isinstance(streams, Mapping):
+        asked = dict(streams)
+    else:
+        asked = {name: name for name in ([streams] if isinstance(streams, str) else streams)}
+    found = {}
+    for name, tally in asked.items():
+        found[name] = next((t for t in (f"{REPORTED}_{tally}", tally) if t in model.tallies), "")
+        if not found[name]:
+            raise InputError(nearest("stream that the model counts", tally, model.tallies))
+    if not found:
+        raise InputError("streams= names nothing; give one or more, such as 'infections'")
+    return found
 
 
 def _uniform(ranks: np.ndarray) -> float:

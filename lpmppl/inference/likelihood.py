@@ -1,22 +1,111 @@
-"""How likely it was that as many events happened each day as were seen, by guided runs."""
+"""How likely it was that as many events happened each day as were seen, by guided runs, many at once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from lpmppl.effects.handlers.guided import Guided
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.differences import _takes_rows as takes_rows
+from lpmppl.inference.flipping import ROWS, Question, expanded
 from lpmppl.inference.run import alone, checked, drawn, playing, whole
 from lpmppl.models.model import Model
 
-__all__ = ["likelihood"]
+__all__ = ["Guide", "likelihood"]
+
+_TRIED = 4
+"""How many rows are held against the run of each alone, before a model is given many."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Guided runs of a model, a row each where the model takes rows, and else one by one.
+
+    Args:
+        model: the society.
+        series: by hazard site, the number of events on each day, NaN where it wasn't seen.
+        days: how many days.
+        seed: the seed of all chance.
+        acts: interventions: name, value and day.
+    """
+
+    model: Model
+    series: Mapping[str, Sequence[float]]
+    days: int
+    seed: int = 0
+    acts: Sequence[Sequence[Any]] = ()
+
+    def __call__(
+        self,
+        values: Sequence[Mapping[str, float]],
+        draws: Sequence[int],
+        initial: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> tuple[Tensor, Tensor]:
+        """Run once for each setting of all parameters.
+
+        Args:
+            values: the parameters of each run, R of them.
+            draws: which draw of chance each has.
+            initial: by yes-or-no site before the first step, to how many it falls in each run, of shape (R,).
+        Returns:
+            the log-weight of how it began, and that of the whole run, each float64 of shape (R,).
+        Raises:
+            InputError: for a hazard site that there isn't.
+        """
+        rows = self.rows(values)
+        parts = [
+            self._together(values[k : k + rows], draws[k : k + rows], {n: x[k : k + rows] for n, x in initial.items()})
+            for k in range(0, len(values), rows)
+        ]
+        began, log_weight = zip(*parts, strict=True)
+        return torch.cat(began), torch.cat(log_weight)
+
+    def rows(self, values: Sequence[Mapping[str, float]]) -> int:
+        """How many runs with these parameters the model takes at once."""
+        names = differing(values)
+        sides = [{n: one[n] for n in names} for one in values[:_TRIED]]
+        asked = Question(self.model, values[0], (), "", lambda x: x, self.days, self.seed, self.acts)
+        if len(values) < 2 or not takes_rows(asked, [sides]):
+            return 1
+        return max(1, ROWS // self.model.population.size)
+
+    def _together(
+        self, values: Sequence[Mapping[str, float]], draws: Sequence[int], initial: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        rows, names, device = len(values), differing(values), self.model.population.device
+        draw: Any = draws[0] if rows == 1 else torch.tensor(draws, device=device).reshape(-1, 1)
+        guided = Guided(self.series, self.seed, draw, initial)
+        with torch.no_grad(), playing(self.model, self.seed, draw, self.acts, DiscreteTime(), inside=[guided]):
+            theta = {
+                n: torch.tensor([one[n] for one in values], device=device).reshape(-1, 1)
+                if n in names
+                else torch.tensor(x, device=device)
+                for n, x in values[0].items()
+            }
+            state = self.model.initial(theta)
+            began = guided.log_weight
+            state = expanded(state, rows) if rows > 1 else state
+            simulate(self.model.day(theta), state, torch.tensor(0.0), torch.tensor(float(self.days)))
+        for site in self.series:
+            if site not in guided.sites:
+                raise InputError(nearest("hazard site", site, guided.sites))
+        return began.cpu().reshape(-1), guided.log_weight.cpu().reshape(-1)
+
+
+def differing(values: Sequence[Mapping[str, float]]) -> list[str]:
+    """The parameters that aren't the same in all settings."""
+    return [n for n, x in values[0].items() if any(one[n] != x for one in values)]
 
 
 def likelihood(
@@ -65,17 +154,8 @@ def likelihood(
     days = max(len(counts) for counts in series.values())
     fixed, acts = checked(model, max(1, days), seed, set or {}, interventions, None, "")
     (values,) = drawn(model, fixed, None, int(seed))
-    logs = []
-    for draw in range(draws):
-        guided = Guided(series, int(seed), draw)
-        with torch.no_grad(), playing(model, int(seed), draw, acts, DiscreteTime(), inside=[guided]):
-            theta = {n: torch.tensor(x, device=model.population.device) for n, x in values.items()}
-            simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
-        for site in series:
-            if site not in guided.sites:
-                raise InputError(nearest("hazard site", site, guided.sites))
-        logs.append(float(guided.log_weight))
-    return _dataset(np.array(logs), int(seed))
+    _, logs = Guide(model, series, days, int(seed), acts)([values] * draws, range(draws))
+    return _dataset(logs.numpy(), int(seed))
 
 
 def _dataset(logs: np.ndarray, seed: int) -> xr.Dataset:

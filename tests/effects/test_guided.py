@@ -62,7 +62,7 @@ def test_who_it_happens_to_has_the_law_given_the_count():
     law = every(P, 4)
     total, draws = sum(law.values()), 1000
     chance = torch.Generator().manual_seed(3)
-    uniforms = iter(lambda: torch.rand(len(P), dtype=torch.float64, generator=chance), None)
+    uniforms = lambda rows, _: torch.rand(len(rows), len(P), dtype=torch.float64, generator=chance)  # noqa: E731
     seen: dict[tuple[int, ...], int] = {}
     for _ in range(draws):
         way = tuple(chosen(P, 4, uniforms).int().tolist())

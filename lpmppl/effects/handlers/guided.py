@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.distributions import Exposure
-from lpmppl.effects.handlers.held import place_of
+from lpmppl.effects.handlers.held import BEFORE, place_of
+from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.internals.counts import chosen, log_probability
+from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.streams import stream, uniform
+from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Guided"]
+
+Uniforms = Callable[[Tensor, int], Tensor]
 
 
 class Guided(Messenger):
@@ -30,67 +37,133 @@ class Guided(Messenger):
     recoveries, is simulated as ever. So :math:`\mathbb E\, w` is the probability of all that was seen, and runs
     weighted by w are the society conditioned on it. At a site that is guided, steps that weren't seen are drawn by
     chance of their own: resistances that have met a hazard say no more of what comes. Given the path the weight has its
-    derivative by the parameters. It goes inside `ExogenousNoise`, and the work is that of some passes over everybody
+    derivative by the parameters. Several draws are guided at once, a row each on dimension -2, with parameters of their
+    own where these are given in rows; a row is the run of its draw alone. It goes inside `ExogenousNoise`. Where all
+    that are at risk meet the same hazard the work is that of one pass; else it is that of some passes over everybody
     for each standard deviation of the count, so that it is for some 100,000 agents.
+
+    To how many a yes-or-no site falls that stands before the first step, such as who brings the infection, can be given
+    too: a run is then weighed by the probability of that number as well.
 
     Args:
         observations: by hazard site, how many events there were in each step from the first on, NaN where that wasn't
             seen.
         seed: the seed of who it happens to.
-        draw: which draw of that.
+        draw: which draw of that, a number, or integers of shape (R, 1) for R rows, as `ExogenousNoise` has it.
+        initial: by yes-or-no site before the first step, to how many it falls, a number, or integers of shape (R,).
     Attributes:
-        log_weight: the log-weight so far, float64; minus infinity once a number couldn't be, after which nothing is
-            forced.
+        log_weight: the log-weight so far, float64 of shape (), or (R,) with rows; minus infinity once a number couldn't
+            be, after which nothing is forced in that row.
         sites: the hazard sites that were met.
     Raises:
-        InputError: for a series that isn't of whole numbers, 0 or more.
-        LpmError: where the hazard is of several worlds or draws: guide one.
+        InputError: for a series that isn't of whole numbers, 0 or more, or draws of another shape.
+        LpmError: where the hazard is of several worlds, or has rows that aren't those of the draws.
     """
 
     reads_sparse = True
 
-    def __init__(self, observations: Mapping[str, Sequence[float]], seed: int = 0, draw: int = 0) -> None:
+    def __init__(
+        self,
+        observations: Mapping[str, Sequence[float]],
+        seed: int = 0,
+        draw: int | Tensor = 0,
+        initial: Mapping[str, int | Tensor] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         if not isinstance(observations, Mapping) or not all(isinstance(site, str) for site in observations):
             raise InputError(f"{observations!r} was given; give series by hazard site, such as {{'infection': [0, 2]}}")
         self.observations = {site: _counts(site, series) for site, series in observations.items()}
         if not any(self.observations.values()):
             raise InputError("nothing was observed; give series by hazard site, such as {'infection': [0, 2, 3]}")
-        self.seed, self.draw = seed, draw
-        self.log_weight: Tensor = torch.zeros((), dtype=torch.float64)
+        if isinstance(draw, Tensor) and (draw.dim() != 2 or draw.shape[-1] != 1 or draw.is_floating_point()):
+            raise InputError(
+                f"draws of shape {tuple(draw.shape)} and {draw.dtype} were given; give a number, or integers of shape "
+                "(R, 1) for R rows"
+            )
+        self.seed, self.draw, self.initial = seed, draw, initial
+        lead = draw.shape[:1] if isinstance(draw, Tensor) else ()
+        self.log_weight: Tensor = torch.zeros(lead, dtype=torch.float64)
         self.sites: set[str] = set()
 
     def _pyro_sample(self, msg: Message) -> None:
-        exposure = msg["fn"]
-        if msg["done"] or msg["value"] is not None or not isinstance(exposure, Exposure):
+        exposure, infer = msg["fn"], msg["infer"] or {}
+        if msg["done"] or msg["value"] is not None:
             return
-        infer = msg["infer"] or {}
         site, step = place_of(infer, msg["name"])
+        if step == BEFORE and site in self.initial:
+            self._begin(msg, site)
+            return
+        if not isinstance(exposure, Exposure):
+            return
         self.sites.add(site)
         if site not in self.observations:
             return
-        if len(exposure.batch_shape) > 1:
-            raise LpmError(
-                f"site '{site}' has shape {tuple(exposure.batch_shape)}: Guided conditions one run; guide one world, "
-                "and each draw by itself"
-            )
-        series, p = self.observations[site], torch.where(exposure.at_risk, -torch.expm1(-exposure.met), 0.0)
+        shape = self._shape(site, exposure.batch_shape, infer)
+        met = exposure.met
+        p = torch.where(exposure.at_risk, -torch.expm1(-met), 0.0).expand(shape).reshape(-1, shape[-1])
+        if not differentiated(met) and not on_tape():
+            # The exposure would work it out row by row; the hazards of all rows are at hand.
+            exposure._memo.setdefault("after", exposure.before + torch.where(exposure.at_risk, met, 0.0))
+
         uniforms = self._uniforms(site, step, infer["agents"])
-        seen = 0 <= step < len(series) and not math.isnan(series[step]) and bool(torch.isfinite(self.log_weight))
-        log = log_probability(p, int(series[step])) if seen else torch.zeros(())
-        self.log_weight = self.log_weight + log
-        if seen and bool(torch.isfinite(log)):
-            msg["value"] = chosen(p.detach(), int(series[step]), uniforms)
-        else:
-            msg["value"] = next(uniforms) < p.detach()
+        series = self.observations[site]
+        seen = 0 <= step < len(series) and not math.isnan(series[step])
+        event = self._forced(p, int(series[step]), uniforms) if seen else self._free(p, uniforms)
+        msg["value"] = event.reshape(shape)
         msg["done"] = msg["stop"] = True
 
-    def _uniforms(self, site: str, step: int, ids: Tensor) -> Iterator[Tensor]:
-        """One uniform for each agent, again and again."""
-        attempt = 0
-        while True:
-            yield uniform(ids, stream(self.seed, f"{site}/guided"), self.draw, step, attempt)
-            attempt += 1
+    def _begin(self, msg: Message, site: str) -> None:
+        """Let a yes-or-no site before the first step fall to as many as was said."""
+        law, infer = base_of(msg["fn"]), msg["infer"] or {}
+        if not isinstance(law, dist.Bernoulli) or infer.get("agents") is None:
+            raise LpmError(f"site '{site}' is {type(law).__name__}: initial= is for agents' yes-or-no sites")
+        shape = self._shape(site, msg["fn"].batch_shape, infer)
+        p, count = law.probs.double().expand(shape).reshape(-1, shape[-1]), self.initial[site]
+        event = self._forced(p, count, self._uniforms(site, BEFORE, infer["agents"]))
+        msg["value"] = event.reshape(shape).to(law.probs.dtype)
+        msg["done"] = msg["stop"] = True
+
+    def _forced(self, p: Tensor, count: int | Tensor, uniforms: Uniforms) -> Tensor:
+        """Weigh the rows whose past can have been, and let the events be so many in those where they can."""
+        weight = self.log_weight.to(p.device).reshape(-1)
+        rows = torch.isfinite(weight).nonzero().reshape(-1)
+        each = torch.as_tensor(count, device=p.device).expand(len(p))
+        weight = weight.index_add(0, rows, log_probability(p[rows], each[rows]))
+        self.log_weight = weight.reshape(self.log_weight.shape)
+        able = torch.isfinite(weight)
+        if bool(able.all()):
+            return chosen(p.detach(), each, uniforms)
+        event, rows = self._free(p, uniforms), able.nonzero().reshape(-1)
+        event[rows] = chosen(p.detach()[rows], each[rows], lambda k, attempt: uniforms(rows[k], attempt))
+        return event
+
+    def _uniforms(self, site: str, step: int, ids: Tensor) -> Uniforms:
+        """Chance by the numbers of r rows and that of an attempt, shape (r, n)."""
+
+        def draws(rows: Tensor, attempt: int) -> Tensor:
+            draw = self.draw[rows.to(self.draw.device)] if isinstance(self.draw, Tensor) else self.draw
+            return uniform(ids, stream(self.seed, f"{site}/guided"), draw, step, attempt).reshape(len(rows), -1)
+
+        return draws
+
+    def _free(self, p: Tensor, uniforms: Uniforms) -> Tensor:
+        return uniforms(torch.arange(len(p), device=p.device), 0) < p.detach()
+
+    def _shape(self, site: str, given: tuple[int, ...], infer: Message) -> tuple[int, ...]:
+        """The shape of the site's events, with the rows of the draws on dimension -2."""
+        given = tuple(given)
+        if not isinstance(self.draw, Tensor):
+            if math.prod(given[:-1]) == 1:
+                return given
+            remedy = "guide one world; give draws of shape (R, 1) to guide R rows"
+        elif infer.get("rows") is not None:
+            remedy = "guide a site of some agents in one run at a time"
+        else:
+            rows = len(self.draw)
+            if math.prod(given[:-2]) == 1 and given[-2:-1] in ((), (1,), (rows,)):
+                return (*given[:-2], rows, given[-1])
+            remedy = f"guide one world, in {rows} rows as there are draws"
+        raise LpmError(f"site '{site}' has shape {given}: Guided conditions one run, or a row for each draw; {remedy}")
 
 
 def _counts(site: str, series: Any) -> list[float]:
