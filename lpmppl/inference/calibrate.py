@@ -119,6 +119,8 @@ def calibrate(
     began = time.perf_counter()
     if guide not in GUIDES:
         raise InputError(nearest("guide", str(guide), GUIDES))
+    if not isinstance(model, Model):
+        raise InputError(f"a model is needed, but {type(model).__name__} was given")
     observed = Observed.of(model, data, until)
     fixed, acts = checked(model, observed.days + int(ahead), seed, set or {}, interventions, None, "")
     restarts, draws = whole("restarts", restarts, 1), whole("draws", draws, 10)
@@ -127,8 +129,10 @@ def calibrate(
     lost = _loss(loss, weight)
     if isinstance(misfit, bool) or not isinstance(misfit, int | float) or not 0 <= misfit < math.inf:
         raise InputError(f"misfit={misfit!r} was given; give a number, 0 or more, such as 0.1")
-    scale = Scale(model, [n for n in fitted_names(model, parameters, fixed) if n not in unseen])
     still = Scale(model, fitted_names(model, unseen, fixed) if unseen else ())
+    scale = Scale(model, [n for n in fitted_names(model, parameters, fixed) if n not in still.names])
+    if not len(scale):
+        raise InputError(f"unseen={list(unseen)} leaves no parameter to be fitted; name fewer")
     rows = max(64, 4 * len(scale)) if rows is None else whole("rows", rows, 2 * len(scale) + 2)
     small = model if coarse is None else _like(model, coarse)
     (rest,) = drawn(model, fixed, None, int(seed))
@@ -269,7 +273,7 @@ def _like(model: Model, coarse: Model) -> Model:
 def _chain(objective: Counts, guide: str, centre: np.ndarray, size: tuple[int, int], seed: int, number: int) -> Chain:
     """One restart: a fit from a point of its own, and draws from it."""
     steps, draws = size
-    generator = torch.Generator().manual_seed(seed * 1000 + number)
+    generator = torch.Generator().manual_seed((seed * 1000 + number) % 2**63)
     scale, here = objective.scale, torch.from_numpy(centre)
     away = torch.randn(len(scale), generator=generator, dtype=torch.float64) * (_AWAY if number else 0.0)
     at, covariance = objective.mode(torch.cat([here + away, here.new_zeros(objective.factors)]))

@@ -24,6 +24,9 @@ Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 CHANCE = "chance"
 """The site of what chance adds to all counts of a run, and of what the model lacks."""
 
+_EDGE = 12.0
+"""How far a parameter may be from its centre, on its scale: beyond, numbers are no parameters any more."""
+
 _STEPS, _NEAR, _FACTOR = 60, 1e-6, 4.0
 """Newton steps to a mode at most, when it is found, and by how much they shorten or lengthen."""
 
@@ -116,6 +119,12 @@ class Counts:
             at, gained, value, damping = at - step, value - new, new, damping / _FACTOR**2
             if gained < _NEAR:
                 break
+        for name, x in zip(self.scale.names, at.tolist(), strict=False):
+            if abs(x) > _EDGE:
+                raise LpmError(
+                    f"what was observed drives {name} far beyond its prior, by {abs(x):.0f} of its standard "
+                    "deviations; check the counts against the number of people, or widen the prior"
+                )
         return at, torch.linalg.inv(_positive(torch.func.hessian(loss)(at)))
 
 

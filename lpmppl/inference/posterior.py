@@ -36,6 +36,9 @@ _REPORTS = 25
 _NO_SPREAD = 1e12
 """The dispersion of a count that has none of its own, but a Poisson's."""
 
+_ENOUGH = 100
+"""The fewest draws whose weights have a tail that says something."""
+
 _BAND = (0.05, 0.95)
 _KHAT, _RHAT, _COVERED, _OFF, _FAR = 0.7, 1.05, 0.8, 0.1, 3.0
 """Bounds of the checks.
@@ -231,7 +234,9 @@ class Posterior:
             said.append("the guide still improved when its steps ended: its posterior isn't its best")
         else:
             said.append("the guide converged")
-        if khat > _KHAT:
+        if sum(len(c.weight) for c in self.chains) < _ENOUGH:
+            said.append(f"fewer than {_ENOUGH} draws are too few to judge the guide by: give more draws=")
+        elif khat > _KHAT:
             said.append(f"the guide isn't the posterior of its program (Pareto k-hat {khat:.2f}): try guide='iaf'")
         else:
             said.append(f"the guide is near the posterior of its program (Pareto k-hat {khat:.2f})")

@@ -86,6 +86,8 @@ class Rounds:
         self.spreads: list[np.ndarray] = [np.full(len(scale), _WIDE if start is None else _NARROW)]
         self.agreement: Agreement | None = None
         self.response: Response | None = None
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"there is no folder {path.parent} for the checkpoint; make it first")
         if resume:
             self._resume()
 
@@ -122,7 +124,7 @@ class Rounds:
         return self.response
 
     def _play(self, k: int) -> None:
-        generator = torch.Generator().manual_seed(self.seed * 1000 + k)
+        generator = torch.Generator().manual_seed((self.seed * 1000 + k) % 2**63)
         half = self.rows // 2
         apart = torch.randn(half, len(self.scale), generator=generator, dtype=torch.float64)
         apart = apart * torch.from_numpy(self.spreads[k])

@@ -132,11 +132,28 @@ def test_what_the_data_say_nothing_of_keeps_its_prior_and_the_whole_is_made_up_f
         ({"coarse": "small"}, "isn't the same model"),
         ({"resume": True}, "no checkpoint"),
         ({"until": "2020-01-01"}, "the number of the last day"),
+        ({"unseen": list(TRUTH)}, "leaves no parameter"),
+        ({"checkpoint": "/nowhere/kept.npz"}, "there is no folder /nowhere"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused_before_anything_runs(given, said) -> None:
     with pytest.raises(InputError, match=said):
         lpm.calibrate(society(1_000), {"infections": [1.0, 2.0]}, **given)
+
+
+def test_data_beyond_the_model_and_what_is_no_model_are_refused_in_words() -> None:
+    with pytest.raises(LpmError, match="far beyond its prior"):
+        lpm.calibrate(society(1_000), {"infections": [1e12] * 5}, **QUICK)
+    with pytest.raises(InputError, match="a model is needed, but str"):
+        lpm.calibrate("sir", {"infections": [1.0]})
+
+
+def test_few_days_nothing_seen_and_great_seeds_have_an_answer() -> None:
+    model = society(1_000)
+    for data in ([3.0], [0.0] * 4, [float("nan")] * 3 + [4.0]):
+        found = lpm.calibrate(model, {"infections": data}, **{**QUICK, "draws": 20, "steps": 10}, seed=2**62)
+        assert bool(np.isfinite(found["posterior"].to_dataset().to_array()).all())
+    assert "too few to judge the guide by" in found.attrs["verdict"]
 
 
 def test_a_response_is_found_again() -> None:
