@@ -56,7 +56,7 @@ _CENTRES = 40
 _SHRINKAGE = 5.0
 """Of how many points' worth the belief is that the target is as narrow as the points."""
 
-_NARROWER, _FARTHEST = 30.0, 2.0
+_NARROWER, _WIDER, _FARTHEST = 30.0, 1.0, 2.0
 """By how much at most a fit is narrower than the points in variance, and how far off its peak is in deviations."""
 
 
@@ -416,6 +416,6 @@ def _quadratic(z: Tensor, above: Tensor, weights: Tensor) -> tuple[Tensor, Tenso
     bend = torch.zeros(size, size, dtype=z.dtype)
     bend[i, j] = found[1 + size :]
     curvature, axes = torch.linalg.eigh(torch.eye(size, dtype=z.dtype) - bend - bend.T)
-    curvature = curvature.clamp(1.0, _NARROWER)
+    curvature = curvature.clamp(1 / _WIDER, _NARROWER)
     peak = axes @ ((axes.T @ found[1 : 1 + size]) / curvature)
     return peak * min(1.0, _FARTHEST / float(peak.norm() + 1e-12)), axes @ torch.diag(1 / curvature) @ axes.T
