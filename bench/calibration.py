@@ -159,16 +159,16 @@ def reference(seen, truth, observed, seed, size=1500, particles=(20, 40, 80, 150
     return x[torch.multinomial(weight, DRAWS, replacement=True), :3], float(1 / weight.square().sum())
 
 
-def data_sets(model, count):
+def data_sets(model, count, seed):
     """Parameters from the prior with what one run of each had, where more than LEAST were infected."""
     import lpmppl as lpm
 
-    chance, found, seed = np.random.default_rng(1), [], 0
+    chance, found, run_seed = np.random.default_rng(seed), [], 1000 * (seed - 1)
     while len(found) < count:
         theta = LOW + (HIGH - LOW) * torch.from_numpy(chance.random(3))
-        seed += 1
+        run_seed += 1
         settings = dict(zip(NAMES, (10**theta).tolist(), strict=True))
-        run = lpm.run(model, DAYS, seed, set=settings)["prior_predictive"]
+        run = lpm.run(model, DAYS, run_seed, set=settings)["prior_predictive"]
         series = [run[tally].values.reshape(-1) for tally in ("infections", "recoveries")]
         if series[0].sum() > LEAST:
             found.append((theta, torch.from_numpy(np.stack(series, -1)).double()))
@@ -236,6 +236,7 @@ def main() -> None:
     parser.add_argument("--datasets", type=int, default=10)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[1000])
     parser.add_argument("--observed", choices=OBSERVED, default="counts")
+    parser.add_argument("--seed", type=int, default=1, help="the seed of the data sets")
     parser.add_argument("--environments", type=Path, default=Path.home() / ".cache" / "lpmppl-bench")
     parser.add_argument("--python", help="a Python that has sbi and scikit-learn")
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
@@ -249,7 +250,7 @@ def main() -> None:
     from table import markdown
 
     python, model = args.python or interpreter(args.environments, PEER), society()
-    sets, said = data_sets(model, args.datasets), {}
+    sets, said = data_sets(model, args.datasets, args.seed), {}
     arrays = {"truth": torch.stack([t for t, _ in sets]), "seen": torch.stack([y for _, y in sets])}
     for name, apart in (("reference", 0), ("reference again", 1000)):
         found = [reference(y, t, args.observed, k + apart) for k, (t, y) in enumerate(sets)]

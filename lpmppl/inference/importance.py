@@ -35,20 +35,19 @@ _ROUND, _GROWTH, _FOUND = 40, 4, 0.3
 _PRIOR_ROUNDS, _PATIENCE = 2, 4
 """How many rounds are drawn from the prior, and what part of all runs at most until one run can have been."""
 
-_DEFENSIVE, _WIDE = 0.05, 0.5
+_DEFENSIVE, _WIDE = 0.05, 0.3
 """The shares of later rounds that come from the prior, and from the one wide component of the proposal."""
 
 _REACH = 8.0
 """How far on its scale a parameter is looked for; the prior beyond is negligible."""
 
-
 _FREEDOM = 5.0
 """Degrees of freedom of the kernels: tails heavier than those of a posterior."""
 
-_NEEDED = 15.0
+_NEEDED = 25.0
 """How many points the tempered weights are to be worth."""
 
-_INFLATION, _KERNEL = 1.5, 0.35
+_INFLATION, _KERNEL = 1.5, 1.0
 """The wide component's covariance over that of the fit, and a kernel's over that of the points."""
 
 _CENTRES = 40
@@ -56,7 +55,7 @@ _CENTRES = 40
 _SHRINKAGE = 5.0
 """Of how many points' worth the belief is that the target is as narrow as the points."""
 
-_NARROWER, _WIDER, _FARTHEST = 30.0, 1.0, 2.0
+_NARROWER, _FARTHEST = 30.0, 2.0
 """By how much at most a fit is narrower than the points in variance, and how far off its peak is in deviations."""
 
 
@@ -416,6 +415,6 @@ def _quadratic(z: Tensor, above: Tensor, weights: Tensor) -> tuple[Tensor, Tenso
     bend = torch.zeros(size, size, dtype=z.dtype)
     bend[i, j] = found[1 + size :]
     curvature, axes = torch.linalg.eigh(torch.eye(size, dtype=z.dtype) - bend - bend.T)
-    curvature = curvature.clamp(1 / _WIDER, _NARROWER)
+    curvature = curvature.clamp(1.0, _NARROWER)
     peak = axes @ ((axes.T @ found[1 : 1 + size]) / curvature)
     return peak * min(1.0, _FARTHEST / float(peak.norm() + 1e-12)), axes @ torch.diag(1 / curvature) @ axes.T

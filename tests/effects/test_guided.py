@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Guided, Record
-from lpmppl.effects.internals.counts import chosen, log_probability
+from lpmppl.effects.internals.counts import _poisson_binomial, chosen, log_probability
 from lpmppl.effects.ops import aggregate, happens, simulate, tally
 from lpmppl.errors import InputError, LpmError
 from lpmppl.models.model import Model, Parameter
@@ -64,10 +65,46 @@ def test_who_it_happens_to_has_the_law_given_the_count():
     chance = torch.Generator().manual_seed(3)
     uniforms = lambda rows, _: torch.rand(len(rows), len(P), dtype=torch.float64, generator=chance)  # noqa: E731
     seen: dict[tuple[int, ...], int] = {}
-    for _ in range(draws):
-        way = tuple(chosen(P, 4, uniforms).int().tolist())
+    for way in map(tuple, chosen(P.expand(draws, -1), 4, uniforms).int().tolist()):
         seen[way] = seen.get(way, 0) + 1
     assert chi_square(seen, {way: x / total for way, x in law.items()}) > RATE
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 299, 300])
+def test_equal_chances_are_the_binomial_that_tilting_gives_too(count):
+    """In value, and in the derivative by everybody's chance."""
+    p = torch.full((300,), 0.03, dtype=torch.float64, requires_grad=True)
+    closed, tilted = log_probability(p, count), _poisson_binomial(p, count)
+    assert float(closed.detach()) == pytest.approx(float(tilted.detach()), rel=1e-10)
+    slopes = [torch.autograd.grad(x, p)[0].numpy() for x in (closed, tilted)]
+    np.testing.assert_allclose(*slopes, rtol=1e-10, atol=1e-10)
+
+
+def test_of_rows_each_has_the_probability_that_it_has_alone():
+    """Rows alike, rows with differing chances, with some who are sure, and rows that can't be; counts of their own."""
+    p = torch.rand(6, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    p[1], p[2, :30], p[3, :35], p[4] = 0.3, 0.0, 1.0, torch.where(p[4] < 0.5, 0.2, 0.0)
+    count = torch.tensor([7, 7, 7, 7, 7, 0])
+    together = log_probability(p, count)
+    alone = torch.stack([log_probability(row, int(k)) for row, k in zip(p, count, strict=True)])
+    assert torch.equal(together, alone)
+    assert math.isinf(float(together[3])) and int(torch.isfinite(together).sum()) == 5
+
+
+def test_who_it_happens_to_in_a_row_does_not_depend_on_the_others():
+    """Failure rate RATE: a chi-square over all ways of two kinds of rows, drawn beside each other."""
+    alike = torch.tensor([0.3, 0.3, 0.3, 0.3, 0.0, 0.3, 1.0], dtype=torch.float64)
+    p = torch.stack([P, alike]).repeat(400, 1)
+    chance = torch.rand(200, 800, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    ways = chosen(p, 4, lambda rows, attempt: chance[attempt, rows]).int()
+    one = torch.stack([chosen(row, 4, lambda _, a, k=k: chance[a, k][None]) for k, row in enumerate(p[:20])]).int()
+    assert torch.equal(one, ways[:20])
+    for kind, row in enumerate((P, alike)):
+        law = every(row, 4)
+        total, seen = sum(law.values()), {}
+        for way in map(tuple, ways[kind::2].tolist()):
+            seen[way] = seen.get(way, 0) + 1
+        assert chi_square(seen, {way: x / total for way, x in law.items()}) > RATE / 2
 
 
 class Spreading(Model):
@@ -130,16 +167,74 @@ def test_the_mean_weight_is_the_probability_of_what_was_seen():
     assert 1 < found.attrs["effective_draws"] < 400
 
 
+def guided(model, series, draws, beta=0.4, initial=None, **options):
+    """Guided runs of two and more days in rows, and one by one."""
+    days = max(len(x) for x in series.values())
+    one = draws if isinstance(draws, int) else torch.tensor(draws).reshape(-1, 1)
+    handler = Guided(series, 0, one, initial or {})
+    with torch.no_grad(), DiscreteTime(), ExogenousNoise(0, one), handler:
+        theta = {**{n: torch.tensor(p.default) for n, p in model.parameters.items()}, "beta": torch.as_tensor(beta)}
+        state = {**model.initial(theta), **options}
+        state = simulate(model.day(theta), state, torch.tensor(0.0), torch.tensor(float(days)))
+    return handler.log_weight, state
+
+
+def test_the_mean_weight_of_rows_is_the_probability_of_what_was_seen():
+    """Failure rate RATE: 400 rows of one run, half with another beta, against the sum over all that may have been."""
+    model, series = Spreading(), [1, 0, 2, 1]
+    beta = torch.tensor([0.4, 0.7]).repeat(400).reshape(-1, 1)
+    log_weight, _ = guided(model, {"infection": series}, list(range(800)), beta)
+    for k, each in enumerate((0.4, 0.7)):
+        weights = log_weight[k::2].exp().numpy()
+        error = weights.std(ddof=1) / math.sqrt(len(weights))
+        assert abs(weights.mean() - exact(model, each, series)) < far(2) * error
+
+
+@pytest.mark.parametrize("at_home", [0.0, 0.6])
+def test_a_row_is_the_run_of_its_draw_alone(at_home):
+    """Bit for bit, whether all meet the same hazard or not, unseen days and impossible rows included."""
+    model, draws = Spreading(12, at_home), [5, 2, 2**20, 0, 7]
+    beta = torch.tensor([0.4, 0.7, 0.4, 1.1, 0.2]).reshape(-1, 1)
+    series = {"infection": [1, math.nan, 2, math.nan, 6, 1, 0]}
+    together, state = guided(model, series, draws, beta)
+    assert bool(torch.isinf(together).any()) and bool(torch.isfinite(together).any())
+    for k, draw in enumerate(draws):
+        alone, single = guided(model, series, draw, beta[k, 0])
+        assert torch.equal(together[k], alone)
+        assert torch.equal(state["infected"][k], single["infected"])
+
+
+def test_a_row_that_cannot_be_is_forced_no_more_and_the_others_go_on():
+    """On the first day four of four fall ill, which one of the rows, where fewer are at risk, can't have."""
+    model, beta = Spreading(), torch.tensor([[0.4], [0.4]])
+    infected = torch.tensor([[True, True, False, False, False, False], [True, True, True, False, False, False]])
+    log_weight, state = guided(model, {"infection": [4, 0, 0]}, [0, 1], beta, infected=infected)
+    assert math.isfinite(float(log_weight[0])) and float(log_weight[1]) == -math.inf
+    assert bool(state["infected"][0].all())
+    alone, _ = guided(model, {"infection": [4, 0, 0]}, 0, 0.4, infected=infected[0])
+    assert torch.equal(alone, log_weight[0])
+
+
+def test_to_how_many_a_site_before_the_first_step_falls_can_be_given():
+    people = Population.of({"household": np.arange(60) // 3})
+    model, numbers = SIR(people, [people.everyone()]), torch.tensor([0, 5, 12, 61])
+    shares = torch.tensor([[0.1], [0.1], [0.2], [0.2]])
+    handler = Guided({"infection": [math.nan]}, 0, torch.arange(4).reshape(-1, 1), {"initial_infection": numbers})
+    with torch.no_grad(), DiscreteTime(), ExogenousNoise(0), handler:
+        state = model.initial({**model.defaults(), "initial_infected": shares})
+    assert state["infectious"].sum(-1)[:3].tolist() == [0, 5, 12]
+    for k in range(3):
+        known = stats.binom.logpmf(int(numbers[k]), 60, float(shares[k]))
+        assert float(handler.log_weight[k]) == pytest.approx(known, rel=1e-6)
+    assert float(handler.log_weight[3]) == -math.inf
+
+
 def test_days_after_what_was_seen_are_drawn_given_it():
     """Resistances that have met a hazard would bring too few: failure rate RATE against the exact expectation."""
     model, series = Spreading(at_home=0.0), [1, 0, 0]
-    draws, later = 800, []
-    for draw in range(draws):
-        guided = Guided({"infection": [*series, math.nan]}, 0, draw)
-        with torch.no_grad(), DiscreteTime(), ExogenousNoise(0, draw), guided:
-            theta = {"beta": torch.tensor(0.4)}
-            state = simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(4.0))
-        later.append(int(state["infected"].sum()) - 2)
+    draws = 800
+    _, state = guided(model, {"infection": [*series, math.nan]}, list(range(draws)), torch.full((draws, 1), 0.4))
+    later = state["infected"].sum(-1).numpy() - 2
     p = -math.expm1(-0.4 * 2 / 6)
     assert abs(np.mean(later) - 4 * p) < far() * math.sqrt(4 * p * (1 - p) / draws)
 
@@ -203,16 +298,29 @@ def test_what_cannot_be_asked_is_refused(options, said):
         lpm.likelihood(**{"model": Spreading(), "observed": {"infection": [1]}, "draws": 2, **options})
 
 
-def test_several_worlds_at_once_are_refused():
-    model = Spreading()
-    theta = {"beta": torch.tensor([[0.4], [0.5]])}
+@pytest.mark.parametrize(
+    ("draw", "beta", "said"),
+    [
+        (0, [[0.4], [0.5]], r"site 'infection' has shape \(2, 6\): Guided conditions one run"),
+        ([[0], [1]], [[[0.4]], [[0.5]]], r"has shape \(2, 1, 6\).* guide one world, in 2 rows as there are draws"),
+        ([[0], [1], [2]], [[0.4], [0.5]], r"has shape \(2, 6\).* in 3 rows"),
+    ],
+)
+def test_several_worlds_at_once_are_refused(draw, beta, said):
+    model, theta = Spreading(), {"beta": torch.tensor(beta)}
+    draw = draw if isinstance(draw, int) else torch.tensor(draw)
     with (
-        pytest.raises(LpmError, match=r"site 'infection' has shape \(2, 6\): Guided conditions one run"),
+        pytest.raises(LpmError, match=said),
         DiscreteTime(),
         ExogenousNoise(0),
-        Guided({"infection": [1]}),
+        Guided({"infection": [1]}, 0, draw),
     ):
         simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(1.0))
+
+
+def test_draws_that_are_no_rows_are_refused():
+    with pytest.raises(InputError, match=r"draws of shape \(3,\)"):
+        Guided({"infection": [1]}, 0, torch.arange(3))
 
 
 @pytest.mark.parametrize("name", MODELS)

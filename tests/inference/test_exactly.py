@@ -33,7 +33,7 @@ def test_the_posterior_is_near_the_truth_and_narrower_than_the_prior(found) -> N
 
 
 def test_what_it_says_of_itself(found) -> None:
-    assert found.attrs["runs"] <= 200 and found.attrs["effective"] > 20
+    assert found.attrs["runs"] <= 200 and found.attrs["effective"] > 10
     assert found["sample_stats"]["log_weight"].sizes == {"evaluation": found.attrs["runs"]}
     assert np.isnan(found["observed_data"]["infection"][10]) and found["observed_data"]["infection"].sizes["day"] == 14
     verdict = json.loads(found.attrs["verdict"])
