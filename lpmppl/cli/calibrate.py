@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -159,15 +160,15 @@ def days_to(until: str, start: str) -> int:
     return days
 
 
-def observed(question: dict[str, Any]) -> xr.Dataset:
-    """Read the streams that are to be fitted, by borough."""
+def counted(path: str | Path, streams: Sequence[str]) -> xr.Dataset:
+    """Read the counts of streams by borough."""
     from lpmppl.data import nyc_health
 
-    for name in question["streams"]:
+    for name in streams:
         if name not in STREAMS:
             raise InputError(nearest("stream", name, STREAMS))
-    table = nyc_health.read(question["data"])
-    return table[[f"borough_{n}" for n in question["streams"]]].rename({f"borough_{n}": n for n in question["streams"]})
+    of = {f"borough_{n}": n for n in streams}
+    return nyc_health.read(path)[list(of)].rename(of)
 
 
 def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None, again: bool) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
     from lpmppl.models import nyc
     from lpmppl.report.tables import totals
 
-    data = observed(question)
+    data = counted(question["data"], question["streams"])
     people, prepared = people_of(asked, folder)
     fitted = days_to(question["until"], asked.start)
     ahead = question["ahead"]
@@ -202,7 +203,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
         guide=question["guide"],
         misfit=question["misfit"],
         simulations=question["simulations"],
-        ahead=question["ahead"],
+        ahead=ahead,
         seed=asked.seed,
         checkpoint=folder.checkpoint if folder else None,
         resume=bool(folder and again and folder.checkpoint.exists()),
@@ -239,8 +240,6 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
 
 def telling() -> Callable[[str], None]:
     """Say what is done next, with the time since the start, where stderr is a terminal."""
-    import sys
-
     began = time.perf_counter()
 
     def tell(words: str) -> None:

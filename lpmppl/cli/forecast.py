@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lpmppl.cli.calibrate import counted
 from lpmppl.cli.options import AsJson
 from lpmppl.errors import InputError
 
@@ -54,10 +55,10 @@ def forecast(
         "from": str(date.fromisoformat(str(fit.attrs["start"])) + timedelta(days=first))
         if fit.attrs["start"]
         else first,
-        "forecast": {str(n): _city(x) for n, x in _whole(fit).items()},
+        "forecast": {str(n): _city(x) for n, x in asked.forecast(fit, summed=True).items()},
     }
     if data is not None:
-        scores = asked.scored(fit, _read(data, list(quantiles.data_vars)))
+        scores = asked.scored(fit, counted(data, [str(n) for n in quantiles]))
         outcome["wis"] = {str(n): _scores(scores[f"{n}_wis"]) for n in quantiles}
         outcome["covered"] = {str(n): _scores(scores[f"{n}_covered"]) for n in quantiles}
     if table is not None:
@@ -72,17 +73,6 @@ def forecast(
         _show(outcome)
 
 
-def _whole(fit: xr.DataTree) -> dict[str, xr.DataArray]:
-    """The quantiles of the whole city's counts."""
-    from lpmppl.inference.forecast import forecast as asked
-
-    daily = fit["forecast"].to_dataset()
-    summed = daily.sum([d for d in daily.dims if d not in ("chain", "draw", "day")])
-    tree = fit.copy()
-    tree["forecast"] = type(fit)(summed)
-    return {str(n): x for n, x in asked(tree).items()}
-
-
 def _city(quantiles: xr.DataArray) -> list[dict[str, float]]:
     """Median and 90 % interval by week."""
     three = {"low": 0.05, "median": 0.5, "high": 0.95}
@@ -93,13 +83,6 @@ def _city(quantiles: xr.DataArray) -> list[dict[str, float]]:
 def _scores(scores: xr.DataArray) -> dict[str, float]:
     """The mean over weeks and boroughs, by forecaster."""
     return {str(f): round(float(scores.sel(forecaster=f).mean()), 4) for f in scores["forecaster"].values}
-
-
-def _read(path: Path, names: list[Any]) -> xr.Dataset:
-    from lpmppl.data import nyc_health
-
-    table = nyc_health.read(path)
-    return table[[f"borough_{n}" for n in names]].rename({f"borough_{n}": n for n in names})
 
 
 def _hub(fit: xr.DataTree, quantiles: xr.Dataset) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
-from lpmppl.errors import InputError, LpmError, nearest
+from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.calibrate import calibrate, fitted_names
 from lpmppl.inference.exactly import calibrate_exactly
-from lpmppl.inference.observed import REPORTED
+from lpmppl.inference.observed import tally_of
 from lpmppl.inference.run import alone, checked, drawn, run, whole
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
@@ -117,14 +117,9 @@ def _tallies(model: Model, streams: str | Sequence[str] | Mapping[str, str]) -> 
         asked = dict(streams)
     else:
         asked = {name: name for name in ([streams] if isinstance(streams, str) else streams)}
-    found = {}
-    for name, tally in asked.items():
-        found[name] = next((t for t in (f"{REPORTED}_{tally}", tally) if t in model.tallies), "")
-        if not found[name]:
-            raise InputError(nearest("stream that the model counts", tally, model.tallies))
-    if not found:
+    if not asked:
         raise InputError("streams= names nothing; give one or more, such as 'infections'")
-    return found
+    return {name: tally_of(model, tally) for name, tally in asked.items()}
 
 
 def _uniform(ranks: np.ndarray) -> float:

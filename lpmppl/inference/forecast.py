@@ -18,18 +18,22 @@ QUANTILES = (0.01, 0.025, *(round(0.05 * k, 2) for k in range(1, 20)), 0.975, 0.
 _PATHS = 10_000
 
 
-def forecast(fit: xr.DataTree, every: int = 7) -> xr.Dataset:
+def forecast(fit: xr.DataTree, every: int = 7, *, summed: bool = False) -> xr.Dataset:
     """The quantiles of what will be counted after the days that were fitted, in weeks.
 
     Args:
         fit: what `lpm.calibrate` gave, with `ahead` of at least one week.
         every: days in a week.
+        summed: of the sums over strata.
     Returns:
         by stream: `quantile`, `horizon` (weeks from 1), strata; counts in a week.
     Raises:
         InputError: for a fit without days ahead.
     """
-    weeks = _weeks(_ahead(fit), every)
+    daily = _ahead(fit)
+    if summed:
+        daily = daily.sum([d for d in daily.dims if d not in ("chain", "draw", "day")])
+    weeks = _weeks(daily, every)
     return weeks.quantile(QUANTILES, ("chain", "draw")).transpose("quantile", "horizon", ...)
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.model import Model
 
-__all__ = ["REPORTED", "Observed", "Stream"]
+__all__ = ["Observed", "Stream", "tally_of"]
 
 REPORTED = "reported"
 """What is reported is the tally `reported_deaths`, of the counts at the site `reported/deaths`."""
@@ -114,10 +114,11 @@ class Observed:
         return np.concatenate([s.counts.reshape(-1) for s in self.streams])
 
     def split(self, cells: np.ndarray) -> list[np.ndarray]:
-        """Values of all cells, shape (…, D), stream by stream, each of shape (…, T, K)."""
-        ends = np.cumsum([s.counts.size for s in self.streams])
-        parts = np.split(cells, ends[:-1], axis=-1)
-        return [p.reshape(*p.shape[:-1], *s.counts.shape) for p, s in zip(parts, self.streams, strict=True)]
+        """Values of all cells, of as many days as they have, stream by stream: (…, D) to (…, T, K) each."""
+        strata = [s.counts.shape[1] for s in self.streams]
+        days = cells.shape[-1] // sum(strata)
+        parts = np.split(cells, days * np.cumsum(strata)[:-1], axis=-1)
+        return [p.reshape(*p.shape[:-1], days, k) for p, k in zip(parts, strata, strict=True)]
 
 
 def _dataset(data: Any) -> xr.Dataset:
@@ -193,11 +194,17 @@ def _last(until: str | int, start: str) -> int:
     return last
 
 
-def _stream(model: Model, name: str, values: xr.DataArray, number: np.ndarray, days: int) -> Stream:
+def tally_of(model: Model, name: str) -> str:
+    """The tally that a stream is, what is reported before what happened; InputError where the model counts no such."""
     tally = next((t for t in (f"{REPORTED}_{name}", name) if t in model.tallies), None)
     if tally is None:
         known = [t.removeprefix(f"{REPORTED}_") for t in model.tallies]
         raise InputError(nearest("stream that the model counts", name, sorted({*known})))
+    return tally
+
+
+def _stream(model: Model, name: str, values: xr.DataArray, number: np.ndarray, days: int) -> Stream:
+    tally = tally_of(model, name)
     strata = {} if model.by is None else {d: [str(x) for x in labels] for d, labels in model.by.dims.items()}
     kept = [str(d) for d in values.dims if d != "day"]
     for dim in kept:

@@ -156,7 +156,7 @@ class Posterior:
 
     def _reports(self, seed: int) -> xr.Dataset:
         """Counts as they would be reported of each run, drawn anew many times for each."""
-        mean, days = np.nan_to_num(self.means), self.observed.days + self._ahead()
+        mean = np.nan_to_num(self.means)
         size = np.where(np.isfinite(self.sizes) & (self.sizes > 0), self.sizes, _NO_SPREAD)
         if self.lacks is not None:
             mean = mean * np.exp(self._lasting(self.lacks))
@@ -165,13 +165,7 @@ class Posterior:
             drawn = Counted(torch.from_numpy(mean), torch.from_numpy(size)).sample((_REPORTS,))
         # One chain: the runs are of draws of all of them.
         cells = drawn.numpy().swapaxes(0, 1).reshape(1, -1, mean.shape[-1])
-        found, first = {}, 0
-        for stream in self.observed.streams:
-            width = days * stream.counts.shape[1]
-            part = cells[..., first : first + width].reshape(1, cells.shape[1], days, -1)
-            found[stream.name] = stream.array(part, ("chain", "draw"))
-            first += width
-        return _numbered(xr.Dataset(found).assign_coords(day=np.arange(days)))
+        return self._streams(cells, ("chain", "draw"))
 
     def _lasting(self, cells: np.ndarray) -> np.ndarray:
         """Values of the fitted days' counts, shape (runs, D), that stay on the days ahead as they were on the last."""

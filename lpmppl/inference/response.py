@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.interpolate import BSpline
+from scipy.linalg import block_diag
 from torch import Tensor
 
 from lpmppl.inference.observed import Observed
@@ -243,11 +244,7 @@ def _lacks(observed: Observed, splines: np.ndarray, spread: float) -> np.ndarray
         return np.zeros((len(observed.counts), 0))
     course = spread * splines / np.sqrt((splines**2).sum(1, keepdims=True))
     each = [np.repeat(course, s.counts.shape[1], 0) for s in observed.streams]
-    found, first = np.zeros((len(observed.counts), len(each) * course.shape[1])), 0
-    for k, block in enumerate(each):
-        found[first : first + len(block), k * course.shape[1] : (k + 1) * course.shape[1]] = block
-        first += len(block)
-    return found
+    return np.asarray(block_diag(*each))
 
 
 def _dispersion(v: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
