@@ -14,6 +14,7 @@ from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
+from lpmppl.inference.abduction import Abduction, abducted
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
@@ -21,6 +22,7 @@ from lpmppl.inference.run import alone, checked, drawn, simulated, whole
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
+from lpmppl.inference.weights import said, weighted
 from lpmppl.models.model import Model
 
 __all__ = ["counterfactual", "worlds_of"]
@@ -36,6 +38,8 @@ def counterfactual(
     draws: int | None = None,
     replicates: int = 1,
     posterior: xr.DataTree | None = None,
+    observed: Mapping[str, Sequence[float]] | None = None,
+    guided: int = 16,
     set: Mapping[str, float] | None = None,
     interventions: Sequence[tuple[str, float | str, int]] = (),
     factorial: bool = False,
@@ -63,6 +67,11 @@ def counterfactual(
         replicates: how many times the agents' chance is drawn anew for each of them, which tells what is uncertain by
             chance from what is by parameters.
         posterior: a DataTree with a group `posterior`, from which parameters are drawn.
+        observed: by hazard site, such as "infection", how many events there were on each day from the first on, NaN
+            where that wasn't seen. The world as it was then has just these, and the others what would have become of
+            the same people with the chance that they must have had (`lpmppl.inference.abduction`). A posterior must be
+            one given the same, as that of `lpm.calibrate_exactly` is. It is for some 100,000 people or fewer.
+        guided: how many runs with these events are made for each draw, of which it gets one by how likely they are.
         set: values of parameters, by name, that aren't drawn.
         interventions: `(name, value, day)`: what is done in every world.
         factorial: whether the policies are also combined with each other in every way.
@@ -76,7 +85,8 @@ def counterfactual(
         `effects_daily` and `effects_by_<stratum>`, which `contrast` explains, and `flows`: of each outcome, how many
         people had it as it was and would have had it (chain, draw, policy, strata, was, would); where outcomes are
         averted at a price, `costs`, as `cost_per` gives it; where policies have triggers, `triggers`, the days on
-        which they are in force.
+        which they are in force. With `observed`, draws have the coordinate `weight` where some count for more than
+        others, and the attrs `guided_runs` and `effective_runs`, what those are worth.
     Raises:
         InputError: for a policy, name, value, day or posterior that can't be used.
     """
@@ -85,7 +95,7 @@ def counterfactual(
     fixed, always = checked(model, days, seed, set or {}, interventions, draws, start)
     days, seed, replicates = int(days), int(seed), whole("replicates", replicates, 1)
     thetas = drawn(model, fixed, draws, seed) if posterior is None else _posterior(model, posterior, fixed, draws, seed)
-    attrs = {
+    attrs: dict[str, Any] = {
         "start": start,
         "parameters": json.dumps(thetas[0] if draws is None and posterior is None else fixed),
         "policies": json.dumps({p.name: [str(act) for act in p.acts] for p in chosen}),
@@ -96,7 +106,24 @@ def counterfactual(
     acts = [Act(str(n), v, int(d)) for n, v, d in always]
     each = [thetas[k] for k in whose]
     who = None if sources is None else Who(model, sources)
-    return worlds_of(model, chosen, acts, each, range(len(each)), whose, days, seed, by, attrs, progress, who)
+    abduction = None
+    if observed is not None:
+        alone("lpm.counterfactual")
+        guided = whole("guided", guided, 2)
+        if posterior is None and draws is not None:
+            # Runs choose among draws of the parameters too.
+            thetas = drawn(model, fixed, draws * guided, seed)
+        fitted = posterior is not None
+        abduction = abducted(model, observed, thetas, len(whose), guided, days, seed, always, fitted)
+        whose = abduction.whose
+        each = [thetas[k] for k in whose]
+        attrs |= {
+            "observed": said(observed),
+            "guided_runs": abduction.runs,
+            "effective_runs": abduction.effective,
+        }
+    chances = range(len(each))
+    return worlds_of(model, chosen, acts, each, chances, whose, days, seed, by, attrs, progress, who, abduction)
 
 
 def worlds_of(
@@ -112,6 +139,7 @@ def worlds_of(
     attrs: Mapping[str, Any] = MappingProxyType({}),
     progress: bool = False,
     who: Who | None = None,
+    abduction: Abduction | None = None,
 ) -> xr.DataTree:
     """Run the worlds of policies once for every draw, as `counterfactual` does once it has read what it was given.
 
@@ -128,6 +156,7 @@ def worlds_of(
         attrs: what the result is to say of itself.
         progress: show a progress bar on stderr.
         who: what records who infected whom.
+        abduction: the noises of draws that are as was seen, and what they count for.
     """
     alone("lpm.counterfactual")
     under = UnderPolicies(model, chosen, always, days)
@@ -141,7 +170,8 @@ def worlds_of(
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
         stack.enter_context(counted)
         stack.enter_context(turned)
-        tree = simulated(under, thetas, chances, days, seed, (), attrs, progress, who=who)
+        noises = abduction.noises if abduction else ()
+        tree = simulated(under, thetas, chances, days, seed, (), attrs, progress, who=who, noises=noises)
     parameters = ("draw", list(whose))
     for group in ("prior", "prior_predictive", *(["sources"] if who else [])):
         found = tree[group].to_dataset().assign_coords(parameters=parameters)
@@ -154,6 +184,8 @@ def worlds_of(
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
     if turned.draws:
         tree["triggers"] = xr.DataTree(turned.dataset(days).assign_coords(parameters=parameters))
+    if abduction is not None and len({*abduction.weights.tolist()}) > 1:
+        tree = weighted(tree, abduction.weights)
     return with_effects(tree)
 
 

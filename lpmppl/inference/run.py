@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 from chirho.counterfactual.handlers.counterfactual import BaseCounterfactualMessenger
 from chirho.dynamical.handlers.interruption import StaticIntervention
+from torch import Tensor
 
 from lpmppl._compat import Interruption, Messenger, handler_stack, interruptions_renewed
 from lpmppl.effects.handlers.behaviour import Utility
@@ -129,6 +130,7 @@ def simulated(
     progress: bool = False,
     solver: Mapping[str, Any] = MappingProxyType({}),
     who: Who | None = None,
+    noises: Sequence[ExogenousNoise] = (),
 ) -> xr.DataTree:
     """Simulate a model once for every draw, as `run` does once it has read what it was given.
 
@@ -143,6 +145,7 @@ def simulated(
         progress: show a progress bar on stderr.
         solver: the solver's checkpoint, its interval and whether to resume.
         who: what records who infected whom.
+        noises: the noise of each draw, by default that of its chance.
     """
     path = solver.get("checkpoint")
     people = _fingerprint(model.population) if path else 0
@@ -157,7 +160,8 @@ def simulated(
             done = None if tick is None else lambda n, _, before=number * days: tick(before + n)
             clock = DiscreteTime(progress=done, tag=tag, **solver)
             outside = () if who is None else (who.handler(),)
-            with playing(model, seed, chance, acts, clock, outside) as record:
+            noise = noises[number] if noises else None
+            with playing(model, seed, chance, acts, clock, outside, noise=noise) as record:
                 records.append(record)
                 simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
     said = {
@@ -186,29 +190,31 @@ def simulated(
 def playing(
     model: Model,
     seed: int,
-    chance: int,
+    chance: int | Tensor,
     acts: Sequence[Sequence[Any]],
     solver: DiscreteTime,
     outside: Sequence[Messenger] = (),
     inside: Sequence[Messenger] = (),
+    noise: ExogenousNoise | None = None,
 ) -> Iterator[Record]:
     """The handlers of a run, with the record of its tallies; one run at a time.
 
     Args:
         model: the society.
         seed: the seed of the agents' chance.
-        chance: which draw of it.
+        chance: which draw of it, a number, or integers of shape (D, 1) for D rows.
         acts: interventions: name, value and day.
         solver: the solver.
         outside: handlers that stand outside the solver.
         inside: handlers that stand inside the agents' noise.
+        noise: the agents' noise, by default that of the seed and draw.
     """
     with _ONE_AT_A_TIME, ExitStack() as stack:
         record = stack.enter_context(Record())
         for handler in outside:
             stack.enter_context(handler)
         stack.enter_context(solver)
-        stack.enter_context(ExogenousNoise(seed, chance))
+        stack.enter_context(ExogenousNoise(seed, chance) if noise is None else noise)
         if model.behaviour and not any(hasattr(h, "_pyro_decide") for h in handler_stack()):
             stack.enter_context(Utility(model.behaviour))
         for handler in inside:

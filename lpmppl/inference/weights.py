@@ -16,7 +16,7 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.policies import FACTUAL, WORLD
 
-__all__ = ["WEIGHT", "weigh"]
+__all__ = ["WEIGHT", "said", "weigh", "weighted"]
 
 WEIGHT = "weight"
 """The coordinate of draws that says what each counts for; the weights add up to 1."""
@@ -80,13 +80,22 @@ def weigh(
             f"{effective:.1f} of {len(weights)} draws' worth agree with what was observed, and {least:g} are needed; "
             "draw more, observe a shorter span, or draw from a posterior"
         )
-    found = tree.copy()
-    for group in ("prior", "prior_predictive", "flows", "sources", "triggers"):
-        if group in found.children:
-            found[group] = xr.DataTree(found[group].to_dataset().assign_coords({WEIGHT: ("draw", weights)}))
-    said = {name: np.asarray(series, float).tolist() for name, series in observed.items()}
-    found.attrs |= {"effective_draws": effective, "observed": json.dumps(said)}
+    found = weighted(tree.copy(), weights)
+    found.attrs |= {"effective_draws": effective, "observed": said(observed)}
     return with_effects(found)
+
+
+def weighted(tree: xr.DataTree, weights: np.ndarray) -> xr.DataTree:
+    """Give the draws of a result their weights, shape (draws,)."""
+    for group in ("prior", "prior_predictive", "flows", "sources", "triggers"):
+        if group in tree.children:
+            tree[group] = xr.DataTree(tree[group].to_dataset().assign_coords({WEIGHT: ("draw", weights)}))
+    return tree
+
+
+def said(observed: Mapping[str, Any]) -> str:
+    """What was observed, as a result keeps it."""
+    return json.dumps({name: np.asarray(series, float).tolist() for name, series in observed.items()})
 
 
 def _agreement(own: np.ndarray, seen: np.ndarray, size: float | None) -> np.ndarray:

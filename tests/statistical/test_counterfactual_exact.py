@@ -12,15 +12,21 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+import pyro
 import pytest
 import torch
+from chirho.counterfactual.handlers import MultiWorldCounterfactual
+from chirho.dynamical.handlers.interruption import StaticIntervention
 
 import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.handlers import Abduct, Abducted, ExogenousNoise
 from lpmppl.effects.ops import aggregate, happens, tally
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
+from tests.oracles import RATE, chi_square, go
 
+SITES = ("infection", "recovery")
 SOCIETIES, DAYS, BETA, GAMMA = 20_000, 5, 0.35, 0.3
 
 
@@ -85,10 +91,16 @@ class Clock(NamedTuple):
             yield Clock(low, high, ends), struck
 
 
-def enumerated(size: int, transmission: list[list[float]], seen: list[int] | None = None) -> Counter:
+def enumerated(
+    size: int,
+    transmission: list[list[float]],
+    seen: list[int] | None = None,
+    course: list[tuple[str, ...]] | None = None,
+) -> Counter:
     """The probability of every end of a society in all worlds at once: each one's stage by world.
 
-    With `seen`, of those ends alone before which so many were infected in world 0 on the first days.
+    With `seen`, of those ends alone before which so many were infected in world 0 on the first days; with `course`, of
+    those before which everybody was in these stages in world 0 at the end of the first days.
     """
     worlds = len(transmission)
     fresh = Clock(0.0, math.inf, (0.0,) * worlds)
@@ -109,14 +121,16 @@ def enumerated(size: int, transmission: list[list[float]], seen: list[int] | Non
                 ways.append(each)
             for end in itertools.product(*ways):
                 new = sum(p[2][0] != "S" for p in end) - sum(p[2][0] != "S" for p in state)
-                if seen is None or day >= len(seen) or new == seen[day]:
+                if seen is not None and day < len(seen) and new != seen[day]:
+                    continue
+                if course is None or day >= len(course) or tuple(p[2][0] for p in end) == course[day]:
                     following.add(end)
         states = following
     found: Counter = Counter()
     for state in states:
         chance = math.prod(p[0].chance * p[1].chance for p in state)
         found[tuple(p[2] for p in state)] += chance
-    assert seen is not None or sum(found.values()) == pytest.approx(1.0)
+    assert seen is not None or course is not None or sum(found.values()) == pytest.approx(1.0)
     return found
 
 
@@ -180,6 +194,85 @@ def test_conditioned_effects_and_fates_are_those_of_the_enumeration(size):
     plain = enumerated(size, [COURSE[0], COURSE[2]])
     unconditioned = sum(p * sum((c != "S") - (f != "S") for f, c in end) for end, p in plain.items())
     assert abs(unconditioned - expected) > 0.02
+
+
+COURSES = {
+    "caught on the second day": [("I", "S", "S"), ("I", "I", "S"), ("R", "I", "S")],
+    "escaped": [("I", "S", "S"), ("R", "S", "S"), ("R", "S", "S")],
+}
+
+
+def following(course):
+    """Data that give each of twenty thousand societies of three the same course, by site."""
+    events = {}
+    for day, (was, now) in enumerate(itertools.pairwise([("I", "S", "S"), *course])):
+        for site, (a, b) in {"infection": "SI", "recovery": "IR"}.items():
+            one = torch.tensor([x == a and y == b for x, y in zip(was, now, strict=True)])
+            events[f"t={day}/{site}"] = one.repeat(SOCIETIES)
+    return events
+
+
+def ends_of(*handlers, days=DAYS, worlds=1):
+    """How often societies of three come to each end: everyone's stage by world."""
+    model = Few(3)
+    state, _ = go(model.day({}), lambda: model.initial({}), days, *handlers)
+    stage = torch.where(state["susceptible"], 0, torch.where(state["infectious"], 1, 2))
+    each = stage.reshape(worlds, SOCIETIES, 3).permute(1, 2, 0)
+    return Counter(tuple(tuple("SIR"[k] for k in one) for one in society) for society in each.tolist())
+
+
+def given(exact):
+    share = sum(exact.values())
+    return {end: chance / share for end, chance in exact.items() if chance > 0}
+
+
+@pytest.mark.parametrize(
+    ("course", "policy"), [("caught on the second day", "less"), *((course, "more") for course in COURSES)]
+)
+def test_the_noise_of_a_known_course_has_the_law_of_the_enumeration(course, policy):
+    """Everybody's course is known for three days; failure rate RATE."""
+    events, noise = following(COURSES[course]), Abducted(7)
+    ends_of(noise, pyro.condition(data=events), Abduct(noise, SITES), days=3)
+    worlds = MultiWorldCounterfactual(first_available_dim=-3)
+    acts = [StaticIntervention(torch.tensor(float(day)), {n: torch.tensor([x])}) for n, x, day in PLANS[policy]]
+    exact = enumerated(3, [COURSE[0], COURSE[1 + list(PLANS).index(policy)]], course=COURSES[course])
+    assert chi_square(ends_of(worlds, noise, *acts, worlds=2), given(exact)) > RATE
+
+
+def test_after_a_known_course_the_noise_of_before_is_of_another_law():
+    course = COURSES["caught on the second day"]
+    exact, events, noise = given(enumerated(3, [COURSE[0]], course=course)), following(course), Abducted(7)
+    ends_of(noise, pyro.condition(data=events), Abduct(noise, SITES), days=3)
+    assert chi_square(ends_of(noise), exact) > RATE
+    assert chi_square(ends_of(ExogenousNoise(7), pyro.condition(data=events)), exact) < RATE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_effects_given_the_counts_of_days_are_those_of_the_enumeration(size):
+    """Guided runs in which as many were infected on the first days as was seen, replayed in both worlds."""
+    seen, draws = [0, 1] if size == 2 else [0, 1, 0], 600
+    tree = lpm.counterfactual(
+        Few(size, 1),
+        {"more": PLANS["more"]},
+        days=DAYS,
+        seed=5,
+        replicates=draws,
+        observed={"infection": seen},
+        guided=4,
+    )
+    factual = tree["prior_predictive"]["infections"].sel(policy="as it was")
+    assert (factual.isel(day=slice(0, len(seen))) == seen).all()
+    assert "weight" not in tree["prior"].coords
+    caught = tree["prior_predictive"]["infections"].sum("day").to_numpy().reshape(draws, 2)
+    exact = given(enumerated(size, [COURSE[0], COURSE[2]], seen=seen))
+    for number, mine in (
+        (lambda end: sum(would != "S" for _, would in end) - 1, caught[:, 1]),
+        (lambda end: sum(would != was for was, would in end if "S" in (was, would)), caught[:, 1] - caught[:, 0]),
+    ):
+        expected = sum(p * number(end) for end, p in exact.items())
+        error = (sum(p * (number(end) - expected) ** 2 for end, p in exact.items()) / draws) ** 0.5
+        assert abs(mine.mean() - expected) <= 4 * error + 1e-9
 
 
 def test_worlds_apart_are_told_by_the_enumeration():

@@ -43,8 +43,12 @@ def sis(people, towns, reset=True, advance=True):
     return day, initial
 
 
+def people_of_towns(towns=TOWNS):
+    return Population.of({"town": np.arange(towns * SIZE) // SIZE})
+
+
 def infections_per_head(*handlers, **variant):
-    people = Population.of({"town": np.arange(TOWNS * SIZE) // SIZE})
+    people = people_of_towns()
     with chance(41):
         _, series = go(*sis(people, people.network("town"), **variant), DAYS, *handlers)
     return series["infections"].sum(0) / SIZE

@@ -1,5 +1,6 @@
 """The meanings of a society's program, one handler a file."""
 
+from lpmppl.effects.handlers.abducted import Abduct, Abducted
 from lpmppl.effects.handlers.behaviour import Tabulated, Utility
 from lpmppl.effects.handlers.checkpointed import Checkpointed
 from lpmppl.effects.handlers.cuts import Cuts
@@ -17,6 +18,8 @@ from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.handlers.verify import Invariant, Verified, bounded, conserved, never_falls
 
 __all__ = [
+    "Abduct",
+    "Abducted",
     "Checkpointed",
     "Cuts",
     "DiscreteTime",

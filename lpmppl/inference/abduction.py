@@ -1,0 +1,129 @@
+"""Abduction in two passes: runs guided by what was seen, and the noise that each of them must have had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from lpmppl.effects.handlers.abducted import Abduct, Abducted
+from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.time import DiscreteTime
+from lpmppl.effects.ops import simulate
+from lpmppl.errors import InputError
+from lpmppl.inference.likelihood import Guide
+from lpmppl.inference.run import playing
+from lpmppl.models.model import Model
+
+__all__ = ["Abduction", "abducted"]
+
+_LEAST, _LEAST_EACH = 10.0, 2.0
+"""The effective number of guided runs that there must be: of all draws together, or of each draw of a posterior."""
+
+
+@dataclass(frozen=True)
+class Abduction:
+    """Draws of a society that are as was seen.
+
+    Attributes:
+        whose: which draw of the parameters each one has.
+        noises: the noise of each, with which a run has exactly the events that were seen.
+        weights: what each counts for, adding up to 1, float64 of shape (draws,).
+        effective: the effective number of guided runs that they were chosen from.
+        runs: how many of those there were.
+    """
+
+    whose: list[int]
+    noises: list[Abducted]
+    weights: np.ndarray
+    effective: float
+    runs: int
+
+
+def abducted(
+    model: Model,
+    observed: Mapping[str, Sequence[float]],
+    thetas: Sequence[Mapping[str, float]],
+    number: int,
+    guided: int,
+    days: int,
+    seed: int,
+    acts: Sequence[Sequence[Any]] = (),
+    fitted: bool = False,
+) -> Abduction:
+    r"""Find parameters and noise under which as many events happen each day as were seen.
+
+    Runs are guided, so that each has just these, and chosen with probabilities in proportion to their weights. Where
+    the parameters come from a posterior, which has seen the same, each draw of it chooses among its own runs; from
+    priors, all choose among all.
+
+    Args:
+        model: the society.
+        observed: by hazard site, the number of events on each day from the first on, NaN where it wasn't seen.
+        thetas: the parameters of each draw, all of them.
+        number: how many noises are to be chosen, a multiple of the draws of a posterior.
+        guided: how many guided runs are made for each of them, among all parameters alike.
+        days: how many days the society is to be run for.
+        seed: the seed of all chance.
+        acts: what was done: name, value and day.
+        fitted: whether the parameters are draws of the posterior given what was seen.
+    Raises:
+        InputError: for a site that there isn't, a series that isn't of counts or longer than the run; where no run can
+            be as was seen, or too few carry the weight.
+    """
+    series = Guided(observed).observations
+    span = max(len(counts) for counts in series.values())
+    if span > days:
+        raise InputError(f"{span} days were observed, but the run has {days}; run it for as many, or observe fewer")
+    done = [act for act in acts if act[2] < span]
+    whose = np.repeat(np.arange(len(thetas)), number * guided // len(thetas)).tolist()
+    _, logs = Guide(model, series, span, seed, done)([thetas[k] for k in whose], range(len(whose)))
+    groups = np.arange(len(whose)).reshape(len(thetas) if fitted else 1, -1)
+    shares = [_shares(logs.numpy()[group]) for group in groups]
+    effective = [float(1 / (share**2).sum()) for share in shares]
+    least = _LEAST_EACH if fitted else _LEAST
+    if np.mean(effective) < least:
+        one = "each draw's guided runs are" if fitted else "the guided runs are"
+        raise InputError(
+            f"{one} worth {np.mean(effective):.1f} that are as was seen, of {len(groups[0])}, and {least:g} are "
+            "needed; give more guided=, observe a shorter span, or draw from a posterior that has seen the same"
+        )
+    chance = np.random.default_rng(seed)
+    picked: list[int] = []
+    for group, share in zip(groups, shares, strict=True):
+        places = (chance.random() + np.arange(number // len(groups))) * len(groups) / number
+        picked += group[np.searchsorted(share.cumsum(), places).clip(max=len(group) - 1)].tolist()
+    runs, times = np.unique(picked, return_counts=True)
+    noises = [_noise(model, series, thetas[whose[k]], int(k), span, seed, done) for k in runs]
+    return Abduction([whose[k] for k in runs], noises, times / times.sum(), sum(effective), len(whose))
+
+
+def _shares(logs: np.ndarray) -> np.ndarray:
+    if not np.isfinite(logs).any():
+        raise InputError(
+            "no run can have as many events as were seen: somebody must be able to bring the first one; look at what "
+            "begins the outbreak, and at days on which more happened than there were people at risk"
+        )
+    weights = np.exp(logs - logs.max())
+    return weights / weights.sum()
+
+
+def _noise(
+    model: Model,
+    series: Mapping[str, Sequence[float]],
+    values: Mapping[str, float],
+    draw: int,
+    days: int,
+    seed: int,
+    acts: Sequence[Sequence[Any]],
+) -> Abducted:
+    """Make the guided run of a draw again, and keep the noise that it must have had."""
+    noise = Abducted(seed, draw)
+    inside = [Guided(series, seed, draw), Abduct(noise, series)]
+    with torch.no_grad(), playing(model, seed, draw, acts, DiscreteTime(), inside=inside, noise=noise):
+        theta = {name: torch.tensor(x, device=model.population.device) for name, x in values.items()}
+        simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
+    return noise
