@@ -94,7 +94,7 @@ class Exposure(dist.TorchDistribution):
     def met(self) -> Tensor:
         """The hazard of the step alone, whoever is at risk, with its derivative: float64 of shape (…, N)."""
         hazard = self.hazard.precise().dense() if isinstance(self.hazard, Field) else self.hazard
-        return (torch.as_tensor(hazard).double() * self.dt).expand(self.batch_shape)
+        return (torch.as_tensor(hazard).double() * torch.as_tensor(self.dt).double()).expand(self.batch_shape)
 
     def held(self, at_risk: Tensor) -> Exposure:
         """The same exposure of the agents at risk given, without a derivative: nor has this one's `after` any then."""

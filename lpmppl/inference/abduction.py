@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,14 @@ from lpmppl.inference.likelihood import Guide
 from lpmppl.inference.run import playing
 from lpmppl.models.model import Model
 
-__all__ = ["Abduction", "abducted"]
+__all__ = ["MOST", "Abduction", "abducted"]
 
 _LEAST, _LEAST_EACH = 10.0, 2.0
 """The effective number of guided runs that there must be: of all draws together, or of each draw of a posterior."""
+_APART = 15.0
+"""How far apart the log-probabilities of what was seen may be between draws of a posterior given the same."""
+MOST = 1_000_000
+"""How many guided runs may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Abduction:
         weights: what each counts for, adding up to 1, float64 of shape (draws,).
         effective: the effective number of guided runs that they were chosen from.
         runs: how many of those there were.
+        series: what was seen, as it was read.
     """
 
     whose: list[int]
@@ -41,6 +47,7 @@ class Abduction:
     weights: np.ndarray
     effective: float
     runs: int
+    series: Mapping[str, Sequence[float]]
 
 
 def abducted(
@@ -80,16 +87,34 @@ def abducted(
         raise InputError(f"{span} days were observed, but the run has {days}; run it for as many, or observe fewer")
     done = [act for act in acts if act[2] < span]
     whose = np.repeat(np.arange(len(thetas)), number * guided // len(thetas)).tolist()
-    _, logs = Guide(model, series, span, seed, done)([thetas[k] for k in whose], range(len(whose)))
+    _, log_weights = Guide(model, series, span, seed, done)([thetas[k] for k in whose], range(len(whose)))
     groups = np.arange(len(whose)).reshape(len(thetas) if fitted else 1, -1)
-    shares = [_shares(logs.numpy()[group]) for group in groups]
-    effective = [float(1 / (share**2).sum()) for share in shares]
+    logs = log_weights.numpy()[groups]
+    impossible = ~np.isfinite(logs).any(-1)
+    if impossible.any():
+        whole = ", ".join(f"{site} {[int(x) if x == x else None for x in counts]}" for site, counts in series.items())
+        of = f"with {impossible.sum()} of {len(groups)} draws of the posterior, " if fitted else ""
+        raise InputError(
+            f"{of}none of {groups.shape[1]} guided runs could have as many events as were seen of {whole}: somebody "
+            "must be there to bring them, and as many be at risk; give more guided=, or look at what begins it"
+        )
+    shares = np.exp(logs - logs.max(-1, keepdims=True))
+    evidence = logs.max(-1) + np.log(shares.mean(-1))
+    shares /= shares.sum(-1, keepdims=True)
+    effective = 1 / (shares**2).sum(-1)
     least = _LEAST_EACH if fitted else _LEAST
-    if np.mean(effective) < least:
+    if np.median(effective) < least:
         one = "each draw's guided runs are" if fitted else "the guided runs are"
         raise InputError(
-            f"{one} worth {np.mean(effective):.1f} that are as was seen, of {len(groups[0])}, and {least:g} are "
+            f"{one} worth {np.median(effective):.1f} that are as was seen, of {groups.shape[1]}, and {least:g} are "
             "needed; give more guided=, observe a shorter span, or draw from a posterior that has seen the same"
+        )
+    if evidence.max() - evidence.min() > _APART:
+        far = int((evidence < evidence.max() - _APART).sum())
+        warnings.warn(
+            f"what was seen is e^{_APART:g} times less likely with {far} of {len(groups)} draws of the posterior than "
+            "with the best: it must be one given the same observations",
+            stacklevel=3,
         )
     chance = np.random.default_rng(seed)
     picked: list[int] = []
@@ -98,17 +123,7 @@ def abducted(
         picked += group[np.searchsorted(share.cumsum(), places).clip(max=len(group) - 1)].tolist()
     runs, times = np.unique(picked, return_counts=True)
     noises = [_noise(model, series, thetas[whose[k]], int(k), span, seed, done) for k in runs]
-    return Abduction([whose[k] for k in runs], noises, times / times.sum(), sum(effective), len(whose))
-
-
-def _shares(logs: np.ndarray) -> np.ndarray:
-    if not np.isfinite(logs).any():
-        raise InputError(
-            "no run can have as many events as were seen: somebody must be able to bring the first one; look at what "
-            "begins the outbreak, and at days on which more happened than there were people at risk"
-        )
-    weights = np.exp(logs - logs.max())
-    return weights / weights.sum()
+    return Abduction([whose[k] for k in runs], noises, times / times.sum(), float(effective.sum()), len(whose), series)
 
 
 def _noise(
@@ -122,7 +137,7 @@ def _noise(
 ) -> Abducted:
     """Make the guided run of a draw again, and keep the noise that it must have had."""
     noise = Abducted(seed, draw)
-    inside = [Guided(series, seed, draw), Abduct(noise, series)]
+    inside = [Guided(series, seed, draw), Abduct(noise)]
     with torch.no_grad(), playing(model, seed, draw, acts, DiscreteTime(), inside=inside, noise=noise):
         theta = {name: torch.tensor(x, device=model.population.device) for name, x in values.items()}
         simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))

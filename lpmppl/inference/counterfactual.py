@@ -14,16 +14,17 @@ from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
-from lpmppl.inference.abduction import Abduction, abducted
+from lpmppl.inference.abduction import MOST, Abduction, abducted
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
-from lpmppl.inference.run import alone, checked, drawn, simulated, whole
+from lpmppl.inference.run import ONE_AT_A_TIME, alone, checked, drawn, simulated, whole
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
 from lpmppl.inference.weights import said, weighted
 from lpmppl.models.model import Model
+from lpmppl.models.networks import Groups
 
 __all__ = ["counterfactual", "worlds_of"]
 
@@ -109,7 +110,10 @@ def counterfactual(
     abduction = None
     if observed is not None:
         alone("lpm.counterfactual")
+        _asked(model, chosen, acts, days, by)
         guided = whole("guided", guided, 2)
+        if len(whose) * guided > MOST:
+            raise InputError(f"{len(whose)} draws of guided={guided} runs each are more than {MOST:,}: give fewer")
         if posterior is None and draws is not None:
             # Runs choose among draws of the parameters too.
             thetas = drawn(model, fixed, draws * guided, seed)
@@ -118,7 +122,7 @@ def counterfactual(
         whose = abduction.whose
         each = [thetas[k] for k in whose]
         attrs |= {
-            "observed": said(observed),
+            "observed": json.dumps(said(abduction.series)),
             "guided_runs": abduction.runs,
             "effective_runs": abduction.effective,
         }
@@ -159,14 +163,11 @@ def worlds_of(
         abduction: the noises of draws that are as was seen, and what they count for.
     """
     alone("lpm.counterfactual")
-    under = UnderPolicies(model, chosen, always, days)
+    under, kinds = _asked(model, chosen, always, days, by)
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
-    kinds = strata(model.population, by)
-    if taken := {*model.outcomes} & {*kinds.dims}:
-        raise InputError(f"a stratum can't be called '{min(taken)}': that is an outcome; give by= another name for it")
     counted = Flows(model.outcomes, kinds, WORLD, worlds)
     turned = InForce(under.triggers)
-    with ExitStack() as stack:
+    with ONE_AT_A_TIME, ExitStack() as stack:
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
         stack.enter_context(counted)
         stack.enter_context(turned)
@@ -187,6 +188,16 @@ def worlds_of(
     if abduction is not None and len({*abduction.weights.tolist()}) > 1:
         tree = weighted(tree, abduction.weights)
     return with_effects(tree)
+
+
+def _asked(
+    model: Model, chosen: Sequence[Policy], always: Sequence[Act], days: int, by: Mapping[str, str] | None
+) -> tuple[UnderPolicies, Groups]:
+    """The model under its policies and the strata of its outcomes, or what is wrong with them."""
+    kinds = strata(model.population, by)
+    if taken := {*model.outcomes} & {*kinds.dims}:
+        raise InputError(f"a stratum can't be called '{min(taken)}': that is an outcome; give by= another name for it")
+    return UnderPolicies(model, chosen, always, days), kinds
 
 
 def _held(model: Model, tree: xr.DataTree) -> dict[str, float]:

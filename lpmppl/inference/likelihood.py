@@ -97,9 +97,16 @@ class Guide:
             began = guided.log_weight
             state = expanded(state, rows) if rows > 1 else state
             simulate(self.model.day(theta), state, torch.tensor(0.0), torch.tensor(float(self.days)))
-        for site in self.series:
-            if site not in guided.sites:
-                raise InputError(nearest("hazard site", site, guided.sites))
+        for site, counts in self.series.items():
+            if site not in guided.steps:
+                raise InputError(nearest("hazard site", site, guided.steps))
+            never = [k for k, count in enumerate(counts) if count > 0 and k not in guided.steps[site]]
+            if never:
+                met = ", ".join(map(str, sorted(guided.steps[site])[:4]))
+                raise InputError(
+                    f"{counts[never[0]]:g} events of '{site}' were seen in step {never[0]}, in which nobody is at that "
+                    f"site: the model comes to it in steps {met}, …; give those their counts, and NaN or 0 the others"
+                )
         return began.cpu().reshape(-1), guided.log_weight.cpu().reshape(-1)
 
 

@@ -36,6 +36,7 @@ from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
 __all__ = [
+    "ONE_AT_A_TIME",
     "Simulation",
     "alone",
     "checked",
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 Act = tuple[str, float | str, int]
-_ONE_AT_A_TIME = threading.RLock()
+ONE_AT_A_TIME = threading.RLock()
 """Pyro's handlers are one stack for all threads."""
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -153,7 +154,7 @@ def simulated(
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))
-    with _ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
+    with ONE_AT_A_TIME, torch.no_grad(), bar as tick, interruptions_renewed() as renew:
         for number, (values, chance) in enumerate(zip(thetas, chances, strict=True)):
             theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
             renew()
@@ -209,7 +210,7 @@ def playing(
         inside: handlers that stand inside the agents' noise.
         noise: the agents' noise, by default that of the seed and draw.
     """
-    with _ONE_AT_A_TIME, ExitStack() as stack:
+    with ONE_AT_A_TIME, ExitStack() as stack:
         record = stack.enter_context(Record())
         for handler in outside:
             stack.enter_context(handler)
@@ -272,7 +273,9 @@ def checked(
 
 def alone(what: str) -> None:
     """Refuse handlers of worlds or interventions that stand around the call of what makes its own."""
-    for handler in handler_stack():
+    with ONE_AT_A_TIME:
+        handlers = list(handler_stack())
+    for handler in handlers:
         if isinstance(handler, BaseCounterfactualMessenger | Interruption):
             raise InputError(
                 f"{what} makes its own worlds, but stands under {type(handler).__name__}; say the intervention "

@@ -70,6 +70,10 @@ def weigh(
         tally = tallies[name].sum([d for d in tallies[name].dims if d not in ("chain", "draw", "day")])
         own = tally.transpose("chain", "draw", "day").to_numpy()[0, :, first : first + len(seen)].astype(float)
         score = score + _agreement(own, seen, size)
+    if WEIGHT in tree["prior_predictive"].coords:
+        # What a draw counted for already it still does.
+        with np.errstate(divide="ignore"):
+            score = score + np.log(tree["prior_predictive"].coords[WEIGHT].to_numpy())
     if not np.isfinite(score).any():
         raise InputError("no draw agrees with what was observed; draw more, or observe a shorter span")
     weights = np.exp(score - score.max())
@@ -81,7 +85,8 @@ def weigh(
             "draw more, observe a shorter span, or draw from a posterior"
         )
     found = weighted(tree.copy(), weights)
-    found.attrs |= {"effective_draws": effective, "observed": said(observed)}
+    before = json.loads(str(tree.attrs.get("observed", "{}")))
+    found.attrs |= {"effective_draws": effective, "observed": json.dumps({**before, **said(observed)})}
     return with_effects(found)
 
 
@@ -93,9 +98,9 @@ def weighted(tree: xr.DataTree, weights: np.ndarray) -> xr.DataTree:
     return tree
 
 
-def said(observed: Mapping[str, Any]) -> str:
+def said(observed: Mapping[str, Any]) -> dict[str, list[float]]:
     """What was observed, as a result keeps it."""
-    return json.dumps({name: np.asarray(series, float).tolist() for name, series in observed.items()})
+    return {name: np.asarray(series, float).tolist() for name, series in observed.items()}
 
 
 def _agreement(own: np.ndarray, seen: np.ndarray, size: float | None) -> np.ndarray:

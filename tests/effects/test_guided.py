@@ -331,3 +331,10 @@ def test_every_model_is_guided_to_what_it_did(name):
     seen = run.sum([d for d in run.dims if d != "day"]).values
     found = lpm.likelihood(model, {"infection": seen}, draws=2, seed=1, set=at)
     assert np.isfinite(found["log_weight"]).all()
+
+
+def test_events_on_days_without_the_site_are_refused():
+    """People change jobs once a week in the pandemic."""
+    pandemic = lpm.nyc.pandemic(lpm.nyc.population(1_000))
+    with pytest.raises(InputError, match=r"500 events of 'job_change' were seen in step 1.* in steps 0"):
+        lpm.likelihood(pandemic, {"job_change": [math.nan, 500]}, draws=2)

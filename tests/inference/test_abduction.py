@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import lpmppl as lpm
 from lpmppl.errors import InputError
@@ -60,8 +61,14 @@ def test_each_draw_of_a_posterior_chooses_among_its_own_runs():
         ({"observed": {"infectoin": [1]}}, "did you mean 'infection'"),
         ({"observed": {"infection": [-1]}}, "whole numbers"),
         ({"observed": {}}, "nothing was observed"),
+        ({"observed": {"infection": "4"}}, "can't be read"),
+        ({"observed": {"infection": {0: 4}}}, "can't be read"),
+        ({"observed": {"infection": iter([4])}}, "can't be read"),
+        ({"observed": {"infection": [10**400]}}, "can't be read"),
+        ({"observed": {"infection": [1e30]}}, "whole numbers"),
+        ({"draws": 10**4, "guided": 10**4}, "more than 1,000,000"),
         ({"observed": {"infection": [1] * 26}}, "26 days were observed, but the run has 25"),
-        ({"observed": {"infection": [5_000]}}, "no run can have as many"),
+        ({"observed": {"infection": [5_000]}}, r"none of 16 guided runs .* infection \[5000\]"),
         ({"guided": 1}, "guided=1"),
         ({"guided": 2}, "of 2, and 10 are needed"),
     ],
@@ -69,3 +76,42 @@ def test_each_draw_of_a_posterior_chooses_among_its_own_runs():
 def test_what_cannot_be_is_refused(more, said):
     with pytest.raises(InputError, match=said):
         asked(**more)
+
+
+def test_policies_are_refused_before_runs_are_guided(monkeypatch):
+    def never(*_):
+        raise AssertionError("runs were guided")
+
+    monkeypatch.setattr("lpmppl.inference.counterfactual.abducted", never)
+    for more in ({"by": {"x": "nope"}}, {"set": {"betta": 1.0}}):
+        with pytest.raises(InputError):
+            asked(**more)
+    with pytest.raises(InputError, match="outside the run"):
+        lpm.counterfactual(MODEL, {"transmission": 0.5}, 50, 25, observed={"infection": [1]})
+
+
+def test_a_posterior_of_something_else_is_noticed():
+    values = {"beta": [0.3, 0.3, 0.3], "gamma": [0.1] * 3, "initial_infected": [0.02, 0.02, 0.3]}
+    fit = xr.DataTree.from_dict({"posterior": xr.Dataset({k: (("chain", "draw"), [x]) for k, x in values.items()})})
+    with pytest.warns(UserWarning, match="1 of 3 draws of the posterior"):
+        asked(posterior=fit, observed={"infection": SEEN[:4].tolist()}, guided=20, set={})
+    fit["posterior"]["initial_infected"][..., -1] = 0.0
+    with pytest.raises(InputError, match="1 of 3 draws of the posterior, none of 20"):
+        asked(posterior=fit, observed={"infection": SEEN[:4].tolist()}, guided=20, set={})
+
+
+def test_events_of_a_constant_hazard_may_be_seen_too():
+    days = {"infection": SEEN[:3].tolist(), "recovery": [2, 1, 0]}
+    tree = asked(observed=days, draws=None, guided=400)
+    assert (infections(tree).to_numpy()[0][:, :3] == SEEN[:3]).all()
+    recoveries = tree["prior_predictive"]["recoveries"].sel(policy="as it was")
+    assert (recoveries.sum([d for d in recoveries.dims if d not in ("draw", "day")])[..., :3] == days["recovery"]).all()
+
+
+def test_weights_of_abduction_are_kept_when_more_is_observed():
+    tree = asked(draws=30, guided=2, observed={"infection": SEEN[:3].tolist()})
+    before = tree["prior"]["weight"].to_numpy()
+    assert len({*before}) > 1
+    after = lpm.weigh(tree, {"infections": SEEN[:3].tolist()}, size=None, least=1.0)
+    np.testing.assert_allclose(after["prior"]["weight"], before)
+    assert {*json.loads(after.attrs["observed"])} == {"infection", "infections"}

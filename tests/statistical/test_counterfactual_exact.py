@@ -26,7 +26,6 @@ from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 from tests.oracles import RATE, chi_square, go
 
-SITES = ("infection", "recovery")
 SOCIETIES, DAYS, BETA, GAMMA = 20_000, 5, 0.35, 0.3
 
 
@@ -232,7 +231,7 @@ def given(exact):
 def test_the_noise_of_a_known_course_has_the_law_of_the_enumeration(course, policy):
     """Everybody's course is known for three days; failure rate RATE."""
     events, noise = following(COURSES[course]), Abducted(7)
-    ends_of(noise, pyro.condition(data=events), Abduct(noise, SITES), days=3)
+    ends_of(noise, pyro.condition(data=events), Abduct(noise), days=3)
     worlds = MultiWorldCounterfactual(first_available_dim=-3)
     acts = [StaticIntervention(torch.tensor(float(day)), {n: torch.tensor([x])}) for n, x, day in PLANS[policy]]
     exact = enumerated(3, [COURSE[0], COURSE[1 + list(PLANS).index(policy)]], course=COURSES[course])
@@ -242,7 +241,7 @@ def test_the_noise_of_a_known_course_has_the_law_of_the_enumeration(course, poli
 def test_after_a_known_course_the_noise_of_before_is_of_another_law():
     course = COURSES["caught on the second day"]
     exact, events, noise = given(enumerated(3, [COURSE[0]], course=course)), following(course), Abducted(7)
-    ends_of(noise, pyro.condition(data=events), Abduct(noise, SITES), days=3)
+    ends_of(noise, pyro.condition(data=events), Abduct(noise), days=3)
     assert chi_square(ends_of(noise), exact) > RATE
     assert chi_square(ends_of(ExogenousNoise(7), pyro.condition(data=events)), exact) < RATE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +22,9 @@ from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Guided"]
+
+_MOST = 2.0**53
+"""The greatest count: beyond it float64 has gaps."""
 
 Uniforms = Callable[[Tensor, int], Tensor]
 
@@ -54,7 +57,7 @@ class Guided(Messenger):
     Attributes:
         log_weight: the log-weight so far, float64 of shape (), or (R,) with rows; minus infinity once a number couldn't
             be, after which nothing is forced in that row.
-        sites: the hazard sites that were met.
+        steps: by hazard site, the steps in which it was met.
     Raises:
         InputError: for a series that isn't of whole numbers, 0 or more, or draws of another shape.
         LpmError: where the hazard is of several worlds, or has rows that aren't those of the draws.
@@ -83,7 +86,7 @@ class Guided(Messenger):
         self.seed, self.draw, self.initial = seed, draw, initial
         lead = draw.shape[:1] if isinstance(draw, Tensor) else ()
         self.log_weight: Tensor = torch.zeros(lead, dtype=torch.float64)
-        self.sites: set[str] = set()
+        self.steps: dict[str, set[int]] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
         exposure, infer = msg["fn"], msg["infer"] or {}
@@ -95,7 +98,7 @@ class Guided(Messenger):
             return
         if not isinstance(exposure, Exposure):
             return
-        self.sites.add(site)
+        self.steps.setdefault(site, set()).add(step)
         if site not in self.observations:
             return
         shape = self._shape(site, exposure.batch_shape, infer)
@@ -168,10 +171,12 @@ class Guided(Messenger):
 
 def _counts(site: str, series: Any) -> list[float]:
     try:
-        counts = [float(x) for x in ([series] if isinstance(series, str) else series)]
-    except (TypeError, ValueError) as e:
+        if isinstance(series, str | bytes | Mapping | Set | Iterator):
+            raise TypeError
+        counts = [float(x) for x in (series.detach().double() if isinstance(series, Tensor) else series)]
+    except (TypeError, ValueError, OverflowError) as e:
         raise InputError(f"what was observed of '{site}' can't be read: {series!r}; give a number for each step") from e
     for day, x in enumerate(counts):
-        if not math.isnan(x) and (x < 0 or not x.is_integer()):
+        if not math.isnan(x) and (not 0 <= x <= _MOST or not x.is_integer()):
             raise InputError(f"{x:g} events of '{site}' in step {day}: give whole numbers, 0 or more, or NaN if unseen")
     return counts
