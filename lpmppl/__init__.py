@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.attribution import attribute_layers as attribute_layers
     from lpmppl.inference.attribution import attribute_substeps as attribute_substeps
     from lpmppl.inference.audit import audit as audit
+    from lpmppl.inference.calibnn import CalibNN as CalibNN
     from lpmppl.inference.calibrate import calibrate as calibrate
     from lpmppl.inference.contrasts import contrast as contrast
     from lpmppl.inference.contrasts import cost_per as cost_per
@@ -63,15 +64,17 @@ _VERBS = {
     "attribute_substeps": "lpmppl.inference.attribution",
     "disparity": "lpmppl.inference.disparities",
     "Simulator": "lpmppl.inference.simulator",
+    "CalibNN": "lpmppl.inference.calibnn",
     "Act": "lpmppl.inference.policies",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
-    "calibrate", "calibrate_exactly", "contrast", "cost_per", "counterfactual", "create", "disparity", "fates",
-    "global_sensitivity", "likelihood", "nyc", "refine", "report", "run", "search", "sensitivity", "weigh",
+    "Act", "CalibNN", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers",
+    "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast", "cost_per", "counterfactual",
+    "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc", "refine", "report", "run", "search",
+    "sensitivity", "weigh",
 ]  # fmt: skip
 
 

@@ -1,0 +1,406 @@
+"""CalibNN: a network that reads data streams and gives the posterior of parameters, learnt from runs as they come."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy import stats
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lpmppl.effects.distributions import Counted
+from lpmppl.errors import InputError, LpmError, nearest
+from lpmppl.inference.calibrate import fitted_names
+from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.observed import Observed
+from lpmppl.inference.posterior import parameters_of
+from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.scales import Scale
+from lpmppl.models.model import Model
+
+__all__ = ["CalibNN"]
+
+_WIDTH, _NAMED = 64, 8
+"""How wide the network is, and how many numbers stand for the name of a stream."""
+
+_RATE, _KEPT, _REPLAY, _AT_ONCE = 5e-3, 0.99, 100, 64
+"""Adam's rate, how much of their average the weights keep in a step, how many steps there are for each batch of runs,
+and of how many runs a batch is."""
+
+_ENDED, _GAPS, _LOST = 0.3, 0.2, 0.1
+"""In how many of the runs that are learnt from the last days are unseen, or some days, and how often a series is."""
+
+_LEAST_SPREAD = 1e-3
+"""The least standard deviation of a posterior, on the parameters' scale."""
+
+_LEVEL = 0.9
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One society that is to be calibrated, with what is observed of it."""
+
+    model: Model
+    scale: Scale
+    rest: Mapping[str, float]
+    ensemble: Ensemble
+    context: Tensor
+
+    @property
+    def streams(self) -> list[str]:
+        """The name of every series, those of strata apart."""
+        return [s.name for s in self.ensemble.observed.streams for _ in range(s.counts.shape[1])]
+
+    def input(self, counts: Tensor) -> Tensor:
+        """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, 4)."""
+        parts = self.ensemble.observed.split(counts.numpy())
+        series = torch.from_numpy(np.concatenate(parts, -1)).swapaxes(-1, -2)
+        known, day = series.nan_to_num(), torch.linspace(0.0, 1.0, series.shape[-1]).expand(series.shape)
+        logs = [torch.log1p(x) / 3.0 for x in (known, known.cumsum(-1))]
+        return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
+
+
+class _Network(nn.Module):
+    """From the series of a task to the mean, spread and loadings of its parameters, by name."""
+
+    def __init__(self, streams: Collection[str], parameters: Collection[str], context: int, rank: int) -> None:
+        super().__init__()
+        self.names = nn.ParameterDict({n: torch.randn(_NAMED) for n in streams})
+        self.encoder = nn.GRU(4 + _NAMED, _WIDTH, batch_first=True)
+        self.trunk = nn.Sequential(
+            nn.Linear(2 * _WIDTH + context, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU()
+        )
+        self.outputs = nn.ModuleDict({f"of {n}": nn.Linear(_WIDTH, 2 + rank) for n in parameters})
+
+    def forward(self, task: _Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
+        x = task.input(counts)
+        names = torch.stack([self.names[n] for n in task.streams])
+        named = names[None, :, None].expand(*x.shape[:3], _NAMED)
+        states, _ = self.encoder(torch.cat([x, named], -1).flatten(0, 1))
+        found = torch.cat([states[:, -1], states.mean(1)], -1).unflatten(0, x.shape[:2]).mean(1)
+        hidden = self.trunk(torch.cat([found, task.context.expand(len(x), -1)], -1))
+        out = torch.stack([self.outputs[f"of {n}"](hidden) for n in task.scale.names], -2).double()
+        spread = nn.functional.softplus(out[..., 1]) ** 2 + _LEAST_SPREAD**2
+        return torch.distributions.LowRankMultivariateNormal(out[..., 0], out[..., 2:], spread, validate_args=False)
+
+
+class CalibNN:
+    r"""The posterior of one or several societies' parameters as a network of what was observed.
+
+    A recurrent encoder reads each series of counts; what it found in them, with the society's covariates, gives a
+    normal posterior with correlations on the scale on which parameters are unbounded,
+
+    .. math:: q(u \mid y, c) = N\big(\mu(y, c),\; D(y, c) + L(y, c) L(y, c)^\top\big)
+
+    It is learnt from simulations at parameters of the priors as these come, by maximising :math:`\log q` of the
+    parameters that made them, which is least in expectation at the posterior; earlier ones are gone through again.
+    Societies of several regions or models share the encoder, and by their names the outputs of parameters, so that each
+    learns from all, and one that wasn't among them is calibrated by a forward pass. The DNN_Q of the LPM paper (§4.2)
+    without its squared loss, which has another posterior.
+
+    Args:
+        models: the society, or societies by name; their parameters of one name mean the same.
+        streams: the names of the counts that are observed, as `calibrate` takes them, with the strata that they keep,
+            such as `{"admissions": ["borough"], "deaths": []}`, or names alone for the whole society's.
+        days: for how many days.
+        parameters: those that are looked for, or "all".
+        set: values of parameters that aren't.
+        interventions: `(name, value, day)`: what was done.
+        covariates: by society, numbers about 1 in size that tell it from others; the logarithm of how many people it
+            has, over 10, comes before them.
+        seed: the seed of all chance, and of the first weights.
+    Raises:
+        InputError: for a model, stream, stratum, parameter or number that can't be used.
+
+    >>> import lpmppl as lpm
+    >>> network = CalibNN(lpm.nyc.sir(lpm.nyc.population(1_000)), "infections", days=10)
+    >>> _ = network.learn(128)
+    >>> fit = network.posterior({"infections": [1, 0, 2, 1, 3, 4, 2, 5, 7, 6]}, draws=100)
+    >>> dict(fit["posterior"]["beta"].sizes)
+    {'chain': 1, 'draw': 100}
+    """
+
+    def __init__(
+        self,
+        models: Model | Mapping[str, Model],
+        streams: str | Sequence[str] | Mapping[str, Sequence[str]],
+        days: int,
+        *,
+        parameters: Collection[str] | str = "all",
+        set: Mapping[str, float] | None = None,
+        interventions: Sequence[tuple[str, float | str, int]] = (),
+        covariates: Mapping[str, Sequence[float]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        societies = {"": models} if isinstance(models, Model) else models
+        if not isinstance(societies, Mapping) or not societies:
+            raise InputError("no society was given; give a model, or models by name")
+        self.streams, self.days = _wanted(streams), whole("days", days, 2)
+        self.parameters_of_interest, self.held, self.acts = parameters, dict(set or {}), interventions
+        self.seed = whole("seed", seed, 0)
+        self.tasks: dict[str, _Task] = {}
+        self.losses: list[float] = []
+        for name, model in societies.items():
+            self.tasks[name] = self._task(name, model, (covariates or {}).get(name, ()))
+        sizes = {len(task.context) for task in self.tasks.values()}
+        if len(sizes) > 1:
+            raise InputError(f"societies have {sorted(n - 1 for n in sizes)} covariates: give each as many")
+        self._named = sorted({n for task in self.tasks.values() for n in task.scale.names})
+        rank = max(len(task.scale) for task in self.tasks.values())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.network = _Network(self.streams, self._named, sizes.pop(), rank)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT))
+        self._chance = torch.Generator().manual_seed(self.seed)
+        self._seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in self.tasks}
+        self._ranks: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
+        self._optimizer = torch.optim.Adam(self.network.parameters(), _RATE)
+
+    def _task(self, name: str, model: Any, covariates: Sequence[float]) -> _Task:
+        fixed, acts = checked(model, self.days, self.seed, self.held, self.acts, None, "")
+        observed = Observed.of(model, _blank(model, self.streams, self.days))
+        scale = Scale(model, fitted_names(model, self.parameters_of_interest, fixed))
+        (rest,) = drawn(model, fixed, None, self.seed)
+        context = [math.log(model.population.size) / 10.0, *(float(x) for x in covariates)]
+        if not np.isfinite(context).all():
+            raise InputError(f"the covariates of '{name}' are {list(covariates)}: give finite numbers")
+        return _Task(model, scale, rest, Ensemble(model, observed, self.seed, acts), torch.tensor(context))
+
+    def given(self, counts: Tensor, task: str = "") -> torch.distributions.LowRankMultivariateNormal:
+        """The posterior given counts, by the weights' average over the last steps.
+
+        Args:
+            counts: of all series, stream by stream and day by day, NaN where they weren't seen, shape (B, D).
+            task: the name of the society.
+        Returns:
+            over the task's parameters on their scale, batch shape (B,).
+        """
+        return self._given(self.tasks[task], counts)
+
+    def _given(self, task: _Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
+        with torch.no_grad():
+            found: torch.distributions.LowRankMultivariateNormal = self.averaged(task, counts)
+        return found
+
+    def simulated(self, task: str, runs: int) -> tuple[Tensor, Tensor]:
+        """Parameters of the priors, on their scale, and the counts of a run of each: shapes (B, P) and (B, D)."""
+        of = self.tasks[task]
+        done = of.ensemble.runs
+        u = of.scale.drawn(runs, self.seed + 7919 * (done + 1))
+        thetas = [{**of.rest, **values} for values in of.scale.values(u)]
+        mean, size, _ = of.ensemble(thetas, range(done, done + runs))
+        expected, dispersion = torch.from_numpy(mean), torch.from_numpy(size)
+        exact = ~torch.isfinite(dispersion)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + done)
+            counts = Counted(expected, dispersion.masked_fill(exact, 1.0)).sample()
+        return u, torch.where(exact, expected, counts)
+
+    def learn(self, simulations: int, *, progress: Callable[[str], None] = lambda _: None) -> dict[str, float]:
+        """Simulate, and take steps of the network's weights on each batch of runs; call it again to go on.
+
+        Args:
+            simulations: how many runs of each society.
+            progress: is told in words how far it is.
+        Returns:
+            for each society, the mean of the loss of the second half of its runs before anything was learnt from them,
+            in nats.
+        Raises:
+            LpmError: where the loss has no number any more.
+        """
+        alone("a calibration")
+        number, done = whole("simulations", simulations, 1), 0
+        losses: dict[str, list[float]] = {name: [] for name in self.tasks}
+        while done < number:
+            runs = min(_AT_ONCE, number - done)
+            for name in self.tasks:
+                u, counts = self.simulated(name, runs)
+                losses[name] += self._judged(name, u, counts)
+                for kept, new in zip(self._seen[name], (u, counts), strict=True):
+                    kept.append(new)
+            for _ in range(_REPLAY):
+                self._step()
+            done += runs
+            progress(f"{done} of {number} runs of each society: loss {self.losses[-1]:.2f}")
+        return {name: float(np.mean(each[len(each) // 2 :])) for name, each in losses.items()}
+
+    def _judged(self, name: str, u: Tensor, counts: Tensor) -> list[float]:
+        """The loss of runs that nothing was learnt from yet, with where their parameters are in the posterior."""
+        found = self.given(counts, name)
+        self._ranks[name].append(torch.special.ndtr((u - found.mean) / found.stddev))
+        return [-float(x) for x in found.log_prob(u)]
+
+    def _step(self) -> None:
+        """One step of the weights, on runs of all societies."""
+        loss = torch.zeros((), dtype=torch.float64)
+        for name in self.tasks:
+            u, counts = (torch.cat(parts) for parts in self._seen[name])
+            at = torch.randint(len(u), (max(_AT_ONCE // len(self.tasks), _AT_ONCE // 4),), generator=self._chance)
+            seen = self._partly(self.tasks[name], counts[at])
+            loss = loss - self.network(self.tasks[name], seen).log_prob(u[at]).mean() / len(self.tasks)
+        self._optimizer.zero_grad()
+        loss.backward()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise LpmError(f"the network's loss is {value}: its weights were kept as they were before")
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self._optimizer.step()
+        self.averaged.update_parameters(self.network)
+        self.losses.append(value)
+
+    def _partly(self, task: _Task, counts: Tensor) -> Tensor:
+        """Counts of which some aren't seen, as may be so with data: shape (B, D)."""
+        runs, days = len(counts), self.days
+
+        def chance(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=self._chance)
+
+        last = torch.where(chance(runs, 1) < _ENDED, (1 + chance(runs, 1) * days).floor(), float(days))
+        gone = (torch.arange(days) >= last) | ((chance(runs, 1) < _GAPS) & (chance(runs, days) < 0.3))
+        parts = []
+        for part in task.ensemble.observed.split(counts.numpy()):
+            lost = chance(runs, 1, part.shape[-1]) < (_LOST if len(task.streams) > 1 else 0.0)
+            parts.append(torch.from_numpy(part).masked_fill(gone[..., None] | lost, math.nan).flatten(1))
+        return torch.cat(parts, -1)
+
+    def calibration(self, task: str = "", last: int = 500) -> xr.Dataset:
+        """Where the parameters of runs were in their posteriors, before anything was learnt from these.
+
+        Args:
+            task: the name of the society.
+            last: of how many runs, the last ones.
+        Returns:
+            over `parameter`: `p_value` of a Kolmogorov–Smirnov test of uniform ranks, and `coverage` of 90 % intervals.
+        """
+        ranks = torch.cat(self._of(self._ranks, task))[-whole("last", last, 2) :].numpy()
+        inside = np.abs(ranks - 0.5) <= _LEVEL / 2
+        return xr.Dataset(
+            {
+                "p_value": ("parameter", [float(stats.kstest(x, "uniform").pvalue) for x in ranks.T]),
+                "coverage": ("parameter", inside.mean(0)),
+            },
+            {"parameter": self.tasks[task].scale.names},
+        ).assign_attrs(runs=len(ranks))
+
+    def _of(self, kept: Mapping[str, list[Tensor]], task: str) -> list[Tensor]:
+        if task not in kept:
+            raise InputError(nearest("society", task, kept))
+        if not kept[task]:
+            raise InputError("the network hasn't learnt anything yet: call .learn(simulations) first")
+        return kept[task]
+
+    def posterior(
+        self,
+        data: Any,
+        task: str | Model = "",
+        *,
+        draws: int = 1000,
+        seed: int = 0,
+        covariates: Sequence[float] = (),
+    ) -> xr.DataTree:
+        """The posterior given data, by one pass through the network.
+
+        Args:
+            data: counts by stream, as `calibrate` takes them, for as many days as the network reads; NaN, or an absent
+                day, wasn't seen.
+            task: the name of the society, or a society that wasn't among them, whose streams and parameters were.
+            draws: how many draws.
+            seed: their seed.
+            covariates: those of a society that wasn't among them.
+        Returns:
+            a DataTree with the groups `posterior` and `prior` (chain, draw) and `observed_data`, which
+            `lpm.counterfactual(posterior=)` and `lpm.calibrate(before=)` take, with `coverage` of the 90 % intervals of
+            the last runs in its attrs.
+        Raises:
+            InputError: for data that can't be read, a society that there isn't, or nothing learnt.
+        """
+        began = time.perf_counter()
+        if isinstance(task, Model):
+            of, name = self._task("the society", task, covariates), ""
+            known = {*self._named}
+            if missing := [n for n in of.scale.names if n not in known]:
+                raise InputError(f"the network never met the parameters {', '.join(missing)}; learn them, or set= them")
+            if len(of.context) != len(next(iter(self.tasks.values())).context):
+                raise InputError(f"{len(covariates)} covariates were given; give as many as the others have")
+        else:
+            self._of(self._ranks, task)
+            of, name = self.tasks[task], task
+        if not self.losses:
+            raise InputError("the network hasn't learnt anything yet: call .learn(simulations) first")
+        observed = Observed.of(of.model, data, self.days - 1)
+        counts = _laid(of.ensemble.observed, observed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(whole("seed", seed, 0))
+            u = self._given(of, torch.from_numpy(counts)[None]).sample((whole("draws", draws, 1),))[:, 0]
+        streams = zip(of.ensemble.observed.streams, of.ensemble.observed.split(counts), strict=True)
+        attrs: dict[str, Any] = {
+            "agents": of.model.population.size,
+            "days": self.days,
+            "model": of.model.name,
+            "seed": int(seed),
+            "interventions": json.dumps([list(act) for act in self.acts]),
+            "set": json.dumps({n: x for n, x in of.rest.items() if n not in of.scale.names}),
+            "runs": sum(t.ensemble.runs for t in self.tasks.values()),
+            "seconds": time.perf_counter() - began,
+        }
+        if self._ranks.get(name):
+            attrs["coverage"] = float(self.calibration(name)["coverage"].mean())
+        groups = {
+            "posterior": parameters_of(of.model, of.scale, u[None]),
+            "prior": parameters_of(of.model, of.scale, of.scale.drawn(1000, int(seed))[None]),
+            "observed_data": xr.Dataset({s.name: s.array(x) for s, x in streams}, {"day": np.arange(self.days)}),
+        }
+        return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
+
+
+def _wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    if isinstance(streams, Mapping):
+        found = {str(n): [kept] if isinstance(kept, str) else list(kept) for n, kept in streams.items()}
+    else:
+        found = {str(n): [] for n in ([streams] if isinstance(streams, str) else streams)}
+    if not found:
+        raise InputError("streams= names nothing; give one or more, such as 'infections'")
+    return found
+
+
+def _blank(model: Any, streams: Mapping[str, Sequence[str]], days: int) -> xr.Dataset:
+    """Counts of nothing, of the form that is to be observed."""
+    strata = {} if model.by is None else {d: list(labels) for d, labels in model.by.dims.items()}
+    found = {}
+    for name, kept in streams.items():
+        for dim in kept:
+            if dim not in strata:
+                raise InputError(nearest(f"stratum of {name}", dim, strata))
+        shape = [days, *(len(strata[dim]) for dim in kept)]
+        coords = {"day": np.arange(days), **{dim: strata[dim] for dim in kept}}
+        found[name] = xr.DataArray(np.zeros(shape), dims=("day", *kept), coords=coords)
+    return xr.Dataset(found)
+
+
+def _laid(form: Observed, given: Observed) -> np.ndarray:
+    """What was observed in the order in which the network reads it, shape (D,), NaN where it wasn't seen."""
+    mine = {s.name: s for s in given.streams}
+    for name in mine:
+        if name not in {s.name for s in form.streams}:
+            raise InputError(nearest("stream that the network reads", name, [s.name for s in form.streams]))
+    parts = []
+    for stream in form.streams:
+        counts = np.full_like(stream.counts, np.nan)
+        if stream.name in mine:
+            other = mine[stream.name]
+            if dict(other.kept) != dict(stream.kept):
+                raise InputError(
+                    f"'{stream.name}' is by {', '.join(other.kept) or 'nothing'}, and the network reads it by "
+                    f"{', '.join(stream.kept) or 'nothing'}"
+                )
+            counts[: len(other.counts)] = other.counts
+        parts.append(counts.reshape(-1))
+    return np.concatenate(parts)

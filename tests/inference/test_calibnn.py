@@ -1,0 +1,137 @@
+"""A network that calibrates: what it learns, what it says of itself, and societies that it hasn't met."""
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl.errors import InputError
+from lpmppl.models.model import Parameter
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
+
+DAYS = 15
+
+
+def society(agents=400, by=False):
+    """People who meet as one group, of whom enough bring the infection that every run has some."""
+    people = Population.of({"household": np.arange(agents) // 2, "borough": (np.arange(agents) % 2).astype(np.uint8)})
+    model = SIR(people, [people.everyone()], by={"borough": "borough"} if by else None)
+    prior = Parameter(dist.Beta(20.0, 380.0), 0.05, "share of the people", "the first infected", "test")
+    model.parameters = {**model.parameters, "initial_infected": prior}
+    return model
+
+
+def counts_of(model, seed=3, **values):
+    made = lpm.run(model, DAYS, seed, set=values)["prior_predictive"]["infections"]
+    return made.sum([d for d in made.dims if d != "day"]).to_numpy().astype(float)
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    torch.set_num_threads(1)
+    before = torch.get_rng_state()
+    network = lpm.CalibNN(society(), "infections", DAYS, set={"gamma": 0.1})
+    losses = [network.learn(256)[""], network.learn(192)[""]]
+    assert bool((before == torch.get_rng_state()).all())
+    return network, losses
+
+
+def test_runs_it_has_not_seen_are_told_better_than_by_the_prior(learnt):
+    network, (first, later) = learnt
+    u = network.tasks[""].scale.drawn(2000, 1)
+    prior = -float(torch.distributions.Normal(u.mean(0), u.std(0)).log_prob(u).sum(-1).mean())
+    assert later < first < prior and later < prior - 1.0
+
+
+def test_its_intervals_hold_what_they_should(learnt):
+    network, _ = learnt
+    found = network.calibration(last=250)
+    assert found.attrs["runs"] == 250 and list(found["parameter"].values) == ["beta", "initial_infected"]
+    assert ((found["coverage"] > 0.8) & (found["coverage"] < 0.98)).all() and (found["p_value"] > 1e-6).all()
+
+
+def test_a_posterior_follows_the_data(learnt):
+    network, _ = learnt
+    means = []
+    for beta in (0.2, 0.6):
+        seen = counts_of(society(), beta=beta, gamma=0.1, initial_infected=0.05)
+        fit = network.posterior({"infections": seen}, draws=400)
+        mine = fit["posterior"]["beta"].to_numpy()
+        assert abs(mine.mean() - beta) < 4 * mine.std() and mine.std() < 0.7 * fit["prior"]["beta"].to_numpy().std()
+        means.append(mine.mean())
+    assert means[0] < means[1] - 0.1
+    assert fit.attrs["coverage"] > 0.8 and (fit["observed_data"]["infections"] == seen).all()
+    same = network.posterior({"infections": seen}, draws=400)
+    assert (same["posterior"]["beta"] == fit["posterior"]["beta"]).all()
+    # Fewer days say less.
+    short = network.posterior({"infections": seen[:4]}, draws=400)
+    assert short["posterior"]["beta"].to_numpy().std() > mine.std()
+    what = lpm.counterfactual(society(), {"transmission": 0.0}, 2, 5, draws=2, posterior=fit)
+    assert float(lpm.contrast(what)["infections"].sel(estimate="mean").max()) < 0
+
+
+def test_the_same_seed_learns_the_same():
+    networks = [lpm.CalibNN(society(), "infections", 5, seed=4) for _ in range(2)]
+    assert len({network.learn(70)[""] for network in networks}) == 1
+    again = lpm.CalibNN(society(), "infections", 5, seed=5)
+    assert again.learn(70)[""] != networks[0].losses[-1]
+
+
+def test_several_societies_share_a_network_and_one_more_is_read_by_it():
+    strata = {"few": society(200, by=True), "many": society(800, by=True)}
+    network = lpm.CalibNN(strata, {"infections": ["borough"]}, 6, covariates={"few": [0.0], "many": [1.0]})
+    losses = network.learn(64)
+    assert {*losses} == {*strata} and network.tasks["few"].ensemble.runs == 64
+    other = society(400, by=True)
+    made = lpm.run(other, 6, 1)["prior_predictive"]["infections"].isel(chain=0, draw=0).astype(float)
+    fit = network.posterior(made.to_dataset(name="infections"), other, covariates=[0.5], draws=10)
+    assert fit.attrs["agents"] == 400 and fit["posterior"]["gamma"].sizes == {"chain": 1, "draw": 10}
+    with pytest.raises(InputError, match="0 covariates"):
+        network.posterior(made.to_dataset(name="infections"), other)
+    with pytest.raises(InputError, match="is by nothing, and the network reads it by borough"):
+        network.posterior({"infections": [1, 2, 3]}, "few")
+
+
+@pytest.mark.parametrize(
+    ("models", "streams", "more", "said"),
+    [
+        ({}, "infections", {}, "no society"),
+        (3, "infections", {}, "no society"),
+        ({"a": 3}, "infections", {}, "a model is needed"),
+        (society(), "infectious people", {}, "unknown stream"),
+        (society(), [], {}, "names nothing"),
+        (society(by=True), {"infections": ["burrow"]}, {}, "borough"),
+        (society(), "infections", {"days": 1}, "days=1"),
+        (society(), "infections", {"parameters": ["bta"]}, "did you mean 'beta'"),
+        (society(), "infections", {"covariates": {"": [float("nan")]}}, "finite numbers"),
+        ({"a": society(), "b": society()}, "infections", {"covariates": {"a": [1.0]}}, "as many"),
+    ],
+)
+def test_what_cannot_be_is_refused(models, streams, more, said):
+    with pytest.raises(InputError, match=said):
+        lpm.CalibNN(models, streams, **{"days": 5, **more})
+
+
+def test_what_it_cannot_answer_is_refused(learnt):
+    network, _ = learnt
+    with pytest.raises(InputError, match="hasn't learnt anything"):
+        lpm.CalibNN(society(), "infections", 5).posterior({"infections": [1, 2]})
+    with pytest.raises(InputError, match="unknown society 'burrow'"):
+        network.posterior({"infections": [1, 2]}, "burrow")
+    with pytest.raises(InputError, match="simulations=0"):
+        network.learn(0)
+    with pytest.raises(InputError, match="give counts"):
+        network.posterior({"infections": [1, -2]})
+    with pytest.raises(InputError, match="did you mean 'infections'"):
+        network.posterior({"infection": [1, 2]})
+    with pytest.raises(InputError, match="recoveries"):
+        network.posterior({"infections": [1, 2], "recoveries": [1, 2]})
+    seirm = lpm.nyc.seirm(lpm.nyc.population(1_000))
+    with pytest.raises(InputError, match="unknown parameter 'gamma'"):
+        network.posterior({"infections": [1, 2]}, seirm)
+    free = lpm.CalibNN(society(), "infections", 2)
+    free.learn(2)
+    with pytest.raises(InputError, match="never met the parameters latent_mean, latent_spread"):
+        free.posterior({"infections": [1, 2]}, seirm)
