@@ -90,32 +90,9 @@ def abducted(
     _, log_weights = Guide(model, series, span, seed, done)([thetas[k] for k in whose], range(len(whose)))
     groups = np.arange(len(whose)).reshape(len(thetas) if fitted else 1, -1)
     logs = log_weights.numpy()[groups]
-    impossible = ~np.isfinite(logs).any(-1)
-    if impossible.any():
-        whole = ", ".join(f"{site} {[int(x) if x == x else None for x in counts]}" for site, counts in series.items())
-        of = f"with {impossible.sum()} of {len(groups)} draws of the posterior, " if fitted else ""
-        raise InputError(
-            f"{of}none of {groups.shape[1]} guided runs could have as many events as were seen of {whole}: somebody "
-            "must be there to bring them, and as many be at risk; give more guided=, or look at what begins it"
-        )
+    _check(logs, series, fitted)
     shares = np.exp(logs - logs.max(-1, keepdims=True))
-    evidence = logs.max(-1) + np.log(shares.mean(-1))
     shares /= shares.sum(-1, keepdims=True)
-    effective = 1 / (shares**2).sum(-1)
-    least = _LEAST_EACH if fitted else _LEAST
-    if np.median(effective) < least:
-        one = "each draw's guided runs are" if fitted else "the guided runs are"
-        raise InputError(
-            f"{one} worth {np.median(effective):.1f} that are as was seen, of {groups.shape[1]}, and {least:g} are "
-            "needed; give more guided=, observe a shorter span, or draw from a posterior that has seen the same"
-        )
-    if evidence.max() - evidence.min() > _APART:
-        far = int((evidence < evidence.max() - _APART).sum())
-        warnings.warn(
-            f"what was seen is e^{_APART:g} times less likely with {far} of {len(groups)} draws of the posterior than "
-            "with the best: it must be one given the same observations",
-            stacklevel=3,
-        )
     chance = np.random.default_rng(seed)
     picked: list[int] = []
     for group, share in zip(groups, shares, strict=True):
@@ -123,7 +100,42 @@ def abducted(
         picked += group[np.searchsorted(share.cumsum(), places).clip(max=len(group) - 1)].tolist()
     runs, times = np.unique(picked, return_counts=True)
     noises = [_noise(model, series, thetas[whose[k]], int(k), span, seed, done) for k in runs]
-    return Abduction([whose[k] for k in runs], noises, times / times.sum(), float(effective.sum()), len(whose), series)
+    return Abduction(
+        [whose[k] for k in runs], noises, times / times.sum(), float(_effective(logs).sum()), len(whose), series
+    )
+
+
+def _effective(logs: np.ndarray) -> np.ndarray:
+    r"""The effective number of runs, :math:`(\sum w)^2 / \sum w^2`, of log-weights of shape (groups, runs)."""
+    weights = np.exp(logs - logs.max(-1, keepdims=True))
+    return np.asarray(weights.sum(-1) ** 2 / (weights**2).sum(-1))
+
+
+def _check(logs: np.ndarray, series: Mapping[str, Sequence[float]], fitted: bool) -> None:
+    """Refuse guided runs that can't be as was seen, or of which too few carry the weight."""
+    impossible = ~np.isfinite(logs).any(-1)
+    if impossible.any():
+        whole = ", ".join(f"{site} {[int(x) if x == x else None for x in counts]}" for site, counts in series.items())
+        of = f"with {impossible.sum()} of {len(logs)} draws of the posterior, " if fitted else ""
+        raise InputError(
+            f"{of}none of {logs.shape[1]} guided runs could have as many events as were seen of {whole}: somebody "
+            "must be there to bring them, and as many be at risk; give more guided=, or look at what begins it"
+        )
+    worth, least = float(np.median(_effective(logs))), _LEAST_EACH if fitted else _LEAST
+    if worth < least:
+        one = "each draw's guided runs are" if fitted else "the guided runs are"
+        raise InputError(
+            f"{one} worth {worth:.1f} that are as was seen, of {logs.shape[1]}, and {least:g} are "
+            "needed; give more guided=, observe a shorter span, or draw from a posterior that has seen the same"
+        )
+    evidence = np.logaddexp.reduce(logs, -1)
+    far = int((evidence < evidence.max() - _APART).sum())
+    if far:
+        warnings.warn(
+            f"what was seen is e^{_APART:g} times less likely with {far} of {len(logs)} draws of the posterior than "
+            "with the best: it must be one given the same observations",
+            stacklevel=4,
+        )
 
 
 def _noise(
