@@ -33,7 +33,7 @@ _WIDTH, _NAMED = 64, 8
 
 _RATE, _KEPT, _REPLAY, _AT_ONCE = 5e-3, 0.99, 100, 64
 """Adam's rate, how much of their average the weights keep in a step, how many steps there are for each batch of runs,
-and of how many runs a batch is."""
+and how many runs of each society are one."""
 
 _ENDED, _GAPS, _LOST = 0.3, 0.2, 0.1
 """In how many of the runs that are learnt from the last days are unseen, or some days, and how often a series is."""
@@ -243,7 +243,7 @@ class CalibNN:
         loss = torch.zeros((), dtype=torch.float64)
         for name in self.tasks:
             u, counts = (torch.cat(parts) for parts in self._seen[name])
-            at = torch.randint(len(u), (max(_AT_ONCE // len(self.tasks), _AT_ONCE // 4),), generator=self._chance)
+            at = torch.randint(len(u), (_AT_ONCE,), generator=self._chance)
             seen = self._partly(self.tasks[name], counts[at])
             loss = loss - self.network(self.tasks[name], seen).log_prob(u[at]).mean() / len(self.tasks)
         self._optimizer.zero_grad()
