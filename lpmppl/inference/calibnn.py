@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -56,8 +57,11 @@ class _Task:
 
     @property
     def streams(self) -> list[str]:
-        """The name of every series, those of strata apart."""
-        return [s.name for s in self.ensemble.observed.streams for _ in range(s.counts.shape[1])]
+        """The name of every series, with the labels of its stratum."""
+        each = (
+            (s.name, labels) for s in self.ensemble.observed.streams for labels in itertools.product(*s.kept.values())
+        )
+        return ["/".join([name, *labels]).replace(".", " ") for name, labels in each]
 
     def input(self, counts: Tensor) -> Tensor:
         """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, 4)."""
@@ -101,10 +105,10 @@ class CalibNN:
     .. math:: q(u \mid y, c) = N\big(\mu(y, c),\; D(y, c) + L(y, c) L(y, c)^\top\big)
 
     It is learnt from simulations at parameters of the priors as these come, by maximising :math:`\log q` of the
-    parameters that made them, which is least in expectation at the posterior; earlier ones are gone through again.
+    parameters that made them, which in expectation is greatest at the posterior; earlier ones are gone through again.
     Societies of several regions or models share the encoder, and by their names the outputs of parameters, so that each
-    learns from all, and one that wasn't among them is calibrated by a forward pass. The DNN_Q of the LPM paper (§4.2)
-    without its squared loss, which has another posterior.
+    learns from all, and one that wasn't among them is calibrated by a forward pass. The DNN_Q of the LPM paper
+    (§5.1, Fig. 8) without its squared loss, which has another posterior.
 
     Args:
         models: the society, or societies by name; their parameters of one name mean the same.
@@ -157,7 +161,8 @@ class CalibNN:
         rank = max(len(task.scale) for task in self.tasks.values())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = _Network(self.streams, self._named, sizes.pop(), rank)
+            series = sorted({n for task in self.tasks.values() for n in task.streams})
+            self.network = _Network(series, self._named, sizes.pop(), rank)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT))
         self._chance = torch.Generator().manual_seed(self.seed)
         self._seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in self.tasks}
@@ -328,6 +333,10 @@ class CalibNN:
             known = {*self._named}
             if missing := [n for n in of.scale.names if n not in known]:
                 raise InputError(f"the network never met the parameters {', '.join(missing)}; learn them, or set= them")
+            if other := [n for n in of.streams if n not in self.network.names]:
+                raise InputError(
+                    f"the network never read the series {', '.join(other)}; give a society with its strata"
+                )
             if len(of.context) != len(next(iter(self.tasks.values())).context):
                 raise InputError(f"{len(covariates)} covariates were given; give as many as the others have")
         else:

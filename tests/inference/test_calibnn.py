@@ -94,6 +94,16 @@ def test_several_societies_share_a_network_and_one_more_is_read_by_it():
         network.posterior({"infections": [1, 2, 3]}, "few")
 
 
+def test_strata_are_told_apart():
+    """What is the same in sum, but in another borough, is other data."""
+    network = lpm.CalibNN(society(by=True), {"infections": ["borough"]}, 4)
+    network.learn(64)
+    assert network.tasks[""].streams == ["infections/0", "infections/1"]
+    counts = torch.tensor([[9.0, 0, 9, 0, 9, 0, 9, 0], [0, 9, 0, 9, 0, 9, 0, 9]], dtype=torch.float64)
+    one, other = network.given(counts).mean
+    assert float((one - other).abs().max()) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("models", "streams", "more", "said"),
     [
