@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lpmppl.effects.distributions import Counted
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.calibrate import fitted_names
+from lpmppl.inference.encoder import Network, Task, blank, laid, wanted
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import parameters_of
@@ -29,9 +29,6 @@ from lpmppl.models.model import Model
 
 __all__ = ["CalibNN"]
 
-_WIDTH, _NAMED = 64, 8
-"""How wide the network is, and how many numbers stand for the name of a stream."""
-
 _RATE, _KEPT, _REPLAY, _AT_ONCE = 5e-3, 0.99, 100, 64
 """Adam's rate, how much of their average the weights keep in a step, how many steps there are for each batch of runs,
 and how many runs of each society are one."""
@@ -39,61 +36,7 @@ and how many runs of each society are one."""
 _ENDED, _GAPS, _LOST = 0.3, 0.2, 0.1
 """In how many of the runs that are learnt from the last days are unseen, or some days, and how often a series is."""
 
-_LEAST_SPREAD = 1e-3
-"""The least standard deviation of a posterior, on the parameters' scale."""
-
 _LEVEL = 0.9
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One society that is to be calibrated, with what is observed of it."""
-
-    model: Model
-    scale: Scale
-    rest: Mapping[str, float]
-    ensemble: Ensemble
-    context: Tensor
-
-    @property
-    def streams(self) -> list[str]:
-        """The name of every series, with the labels of its stratum."""
-        each = (
-            (s.name, labels) for s in self.ensemble.observed.streams for labels in itertools.product(*s.kept.values())
-        )
-        return ["/".join([name, *labels]).replace(".", " ") for name, labels in each]
-
-    def input(self, counts: Tensor) -> Tensor:
-        """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, 4)."""
-        parts = self.ensemble.observed.split(counts.numpy())
-        series = torch.from_numpy(np.concatenate(parts, -1)).swapaxes(-1, -2)
-        known, day = series.nan_to_num(), torch.linspace(0.0, 1.0, series.shape[-1]).expand(series.shape)
-        logs = [torch.log1p(x) / 3.0 for x in (known, known.cumsum(-1))]
-        return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
-
-
-class _Network(nn.Module):
-    """From the series of a task to the mean, spread and loadings of its parameters, by name."""
-
-    def __init__(self, streams: Collection[str], parameters: Collection[str], context: int, rank: int) -> None:
-        super().__init__()
-        self.names = nn.ParameterDict({n: torch.randn(_NAMED) for n in streams})
-        self.encoder = nn.GRU(4 + _NAMED, _WIDTH, batch_first=True)
-        self.trunk = nn.Sequential(
-            nn.Linear(2 * _WIDTH + context, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU()
-        )
-        self.outputs = nn.ModuleDict({f"of {n}": nn.Linear(_WIDTH, 2 + rank) for n in parameters})
-
-    def forward(self, task: _Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
-        x = task.input(counts)
-        names = torch.stack([self.names[n] for n in task.streams])
-        named = names[None, :, None].expand(*x.shape[:3], _NAMED)
-        states, _ = self.encoder(torch.cat([x, named], -1).flatten(0, 1))
-        found = torch.cat([states[:, -1], states.mean(1)], -1).unflatten(0, x.shape[:2]).mean(1)
-        hidden = self.trunk(torch.cat([found, task.context.expand(len(x), -1)], -1))
-        out = torch.stack([self.outputs[f"of {n}"](hidden) for n in task.scale.names], -2).double()
-        spread = nn.functional.softplus(out[..., 1]) ** 2 + _LEAST_SPREAD**2
-        return torch.distributions.LowRankMultivariateNormal(out[..., 0], out[..., 2:], spread, validate_args=False)
 
 
 class CalibNN:
@@ -147,11 +90,13 @@ class CalibNN:
         societies = {"": models} if isinstance(models, Model) else models
         if not isinstance(societies, Mapping) or not societies:
             raise InputError("no society was given; give a model, or models by name")
-        self.streams, self.days = _wanted(streams), whole("days", days, 2)
+        self.streams, self.days = wanted(streams), whole("days", days, 2)
         self.parameters_of_interest, self.held, self.acts = parameters, dict(set or {}), interventions
         self.seed = whole("seed", seed, 0)
-        self.tasks: dict[str, _Task] = {}
+        self.tasks: dict[str, Task] = {}
         self.losses: list[float] = []
+        if strange := [n for n in covariates or {} if n not in societies]:
+            raise InputError(nearest("society", str(strange[0]), societies))
         for name, model in societies.items():
             self.tasks[name] = self._task(name, model, (covariates or {}).get(name, ()))
         sizes = {len(task.context) for task in self.tasks.values()}
@@ -162,22 +107,25 @@ class CalibNN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             series = sorted({n for task in self.tasks.values() for n in task.streams})
-            self.network = _Network(series, self._named, sizes.pop(), rank)
+            self.network = Network(series, self._named, sizes.pop(), rank)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT))
         self._chance = torch.Generator().manual_seed(self.seed)
         self._seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in self.tasks}
         self._ranks: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
         self._optimizer = torch.optim.Adam(self.network.parameters(), _RATE)
 
-    def _task(self, name: str, model: Any, covariates: Sequence[float]) -> _Task:
+    def _task(self, name: str, model: Any, covariates: Sequence[float]) -> Task:
         fixed, acts = checked(model, self.days, self.seed, self.held, self.acts, None, "")
-        observed = Observed.of(model, _blank(model, self.streams, self.days))
+        observed = Observed.of(model, blank(model, self.streams, self.days))
         scale = Scale(model, fitted_names(model, self.parameters_of_interest, fixed))
         (rest,) = drawn(model, fixed, None, self.seed)
-        context = [math.log(model.population.size) / 10.0, *(float(x) for x in covariates)]
+        try:
+            context = [math.log(model.population.size) / 10.0, *(float(x) for x in covariates)]
+        except (TypeError, ValueError):
+            context = [math.nan]
         if not np.isfinite(context).all():
-            raise InputError(f"the covariates of '{name}' are {list(covariates)}: give finite numbers")
-        return _Task(model, scale, rest, Ensemble(model, observed, self.seed, acts), torch.tensor(context))
+            raise InputError(f"the covariates of '{name}' are {covariates!r}: give finite numbers")
+        return Task(model, scale, rest, Ensemble(model, observed, self.seed, acts), torch.tensor(context))
 
     def given(self, counts: Tensor, task: str = "") -> torch.distributions.LowRankMultivariateNormal:
         """The posterior given counts, by the weights' average over the last steps.
@@ -187,10 +135,17 @@ class CalibNN:
             task: the name of the society.
         Returns:
             over the task's parameters on their scale, batch shape (B,).
+        Raises:
+            InputError: for a society that there isn't, or counts of another shape.
         """
+        if task not in self.tasks:
+            raise InputError(nearest("society", task, self.tasks))
+        cells = len(self.tasks[task].ensemble.observed.counts)
+        if counts.dim() != 2 or counts.shape[1] != cells:
+            raise InputError(f"counts of shape {tuple(counts.shape)} were given; give (B, {cells})")
         return self._given(self.tasks[task], counts)
 
-    def _given(self, task: _Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
+    def _given(self, task: Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
         with torch.no_grad():
             found: torch.distributions.LowRankMultivariateNormal = self.averaged(task, counts)
         return found
@@ -261,7 +216,7 @@ class CalibNN:
         self.averaged.update_parameters(self.network)
         self.losses.append(value)
 
-    def _partly(self, task: _Task, counts: Tensor) -> Tensor:
+    def _partly(self, task: Task, counts: Tensor) -> Tensor:
         """Counts of which some aren't seen, as may be so with data: shape (B, D)."""
         runs, days = len(counts), self.days
 
@@ -314,8 +269,8 @@ class CalibNN:
         """The posterior given data, by one pass through the network.
 
         Args:
-            data: counts by stream, as `calibrate` takes them, for as many days as the network reads; NaN, or an absent
-                day, wasn't seen.
+            data: counts by stream, as `calibrate` takes them; NaN, or an absent day, wasn't seen, and days after those
+                that the network reads are left out. A warning says where they lie beyond all runs that it met.
             task: the name of the society, or a society that wasn't among them, whose streams and parameters were.
             draws: how many draws.
             seed: their seed.
@@ -345,7 +300,9 @@ class CalibNN:
         if not self.losses:
             raise InputError("the network hasn't learnt anything yet: call .learn(simulations) first")
         observed = Observed.of(of.model, data, self.days - 1)
-        counts = _laid(of.ensemble.observed, observed)
+        counts = laid(of.ensemble.observed, observed)
+        if self._seen.get(name, ([], []))[1] and of is self.tasks[name]:
+            _compare(of, counts, torch.cat(self._seen[name][1]).numpy())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(whole("seed", seed, 0))
             u = self._given(of, torch.from_numpy(counts)[None]).sample((whole("draws", draws, 1),))[:, 0]
@@ -370,46 +327,21 @@ class CalibNN:
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
 
 
-def _wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    if isinstance(streams, Mapping):
-        found = {str(n): [kept] if isinstance(kept, str) else list(kept) for n, kept in streams.items()}
-    else:
-        found = {str(n): [] for n in ([streams] if isinstance(streams, str) else streams)}
-    if not found:
-        raise InputError("streams= names nothing; give one or more, such as 'infections'")
-    return found
+def _compare(task: Task, counts: np.ndarray, runs: np.ndarray) -> None:
+    """Say which series, of shape (D,), lie beyond those of all runs, of shape (B, D)."""
+    split = task.ensemble.observed.split
+    mine, others = (np.concatenate(split(x), -1) for x in (counts, runs))
+    beyond = [n for k, n in enumerate(task.streams) if _outside(mine[:, k], others[..., k])]
+    if beyond:
+        warnings.warn(
+            f"{', '.join(beyond)}: more or fewer were seen than in any of {len(runs)} runs that the network has met; it "
+            "knows nothing of such: calibrate with lpm.calibrate, or widen the priors",
+            stacklevel=3,
+        )
 
 
-def _blank(model: Any, streams: Mapping[str, Sequence[str]], days: int) -> xr.Dataset:
-    """Counts of nothing, of the form that is to be observed."""
-    strata = {} if model.by is None else {d: list(labels) for d, labels in model.by.dims.items()}
-    found = {}
-    for name, kept in streams.items():
-        for dim in kept:
-            if dim not in strata:
-                raise InputError(nearest(f"stratum of {name}", dim, strata))
-        shape = [days, *(len(strata[dim]) for dim in kept)]
-        coords = {"day": np.arange(days), **{dim: strata[dim] for dim in kept}}
-        found[name] = xr.DataArray(np.zeros(shape), dims=("day", *kept), coords=coords)
-    return xr.Dataset(found)
-
-
-def _laid(form: Observed, given: Observed) -> np.ndarray:
-    """What was observed in the order in which the network reads it, shape (D,), NaN where it wasn't seen."""
-    mine = {s.name: s for s in given.streams}
-    for name in mine:
-        if name not in {s.name for s in form.streams}:
-            raise InputError(nearest("stream that the network reads", name, [s.name for s in form.streams]))
-    parts = []
-    for stream in form.streams:
-        counts = np.full_like(stream.counts, np.nan)
-        if stream.name in mine:
-            other = mine[stream.name]
-            if dict(other.kept) != dict(stream.kept):
-                raise InputError(
-                    f"'{stream.name}' is by {', '.join(other.kept) or 'nothing'}, and the network reads it by "
-                    f"{', '.join(stream.kept) or 'nothing'}"
-                )
-            counts[: len(other.counts)] = other.counts
-        parts.append(counts.reshape(-1))
-    return np.concatenate(parts)
+def _outside(seen: np.ndarray, runs: np.ndarray) -> bool:
+    """Whether the sum of what was seen lies beyond that of every run's on the same days: (T,) and (B, T)."""
+    known = ~np.isnan(seen)
+    total, others = seen[known].sum(), runs[:, known].sum(-1)
+    return bool(known.any() and not others.min() <= total <= others.max())

@@ -72,6 +72,12 @@ def test_a_posterior_follows_the_data(learnt):
     assert float(lpm.contrast(what)["infections"].sel(estimate="mean").max()) < 0
 
 
+def test_data_beyond_all_runs_are_noticed(learnt):
+    network, _ = learnt
+    with pytest.warns(UserWarning, match="infections: more or fewer were seen than in any of 448 runs"):
+        network.posterior({"infections": [400.0] * 9}, draws=3)
+
+
 def test_the_same_seed_learns_the_same():
     networks = [lpm.CalibNN(society(), "infections", 5, seed=4) for _ in range(2)]
     assert len({network.learn(70)[""] for network in networks}) == 1
@@ -117,6 +123,9 @@ def test_strata_are_told_apart():
         (society(), "infections", {"parameters": ["bta"]}, "did you mean 'beta'"),
         (society(), "infections", {"covariates": {"": [float("nan")]}}, "finite numbers"),
         ({"a": society(), "b": society()}, "infections", {"covariates": {"a": [1.0]}}, "as many"),
+        (society(), "infections", {"covariates": {"": ["wide"]}}, "finite numbers"),
+        (society(), "infections", {"covariates": {"burrow": [1.0]}}, "unknown society 'burrow'"),
+        (society(), 3, {}, "give names"),
     ],
 )
 def test_what_cannot_be_is_refused(models, streams, more, said):
@@ -130,6 +139,10 @@ def test_what_it_cannot_answer_is_refused(learnt):
         lpm.CalibNN(society(), "infections", 5).posterior({"infections": [1, 2]})
     with pytest.raises(InputError, match="unknown society 'burrow'"):
         network.posterior({"infections": [1, 2]}, "burrow")
+    with pytest.raises(InputError, match="unknown society 'burrow'"):
+        network.given(torch.ones(1, DAYS), "burrow")
+    with pytest.raises(InputError, match=r"shape \(1, 7\) were given; give \(B, 15\)"):
+        network.given(torch.ones(1, 7))
     with pytest.raises(InputError, match="simulations=0"):
         network.learn(0)
     with pytest.raises(InputError, match="give counts"):

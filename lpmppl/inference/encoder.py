@@ -1,0 +1,126 @@
+"""The network of CalibNN: it reads series of counts, and gives a normal posterior of parameters by their names."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from lpmppl.errors import InputError, nearest
+from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.observed import Observed
+from lpmppl.inference.scales import Scale
+from lpmppl.models.model import Model
+
+__all__ = ["Network", "Task", "blank", "laid", "wanted"]
+
+_WIDTH, _NAMED = 64, 8
+"""How wide the network is, and how many numbers stand for the name of a series."""
+
+_LEAST_SPREAD = 1e-3
+"""The least standard deviation of a posterior, on the parameters' scale."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One society that is to be calibrated, with what is observed of it."""
+
+    model: Model
+    scale: Scale
+    rest: Mapping[str, float]
+    ensemble: Ensemble
+    context: Tensor
+
+    @property
+    def streams(self) -> list[str]:
+        """The name of every series, with the labels of its stratum."""
+        each = (
+            (s.name, labels) for s in self.ensemble.observed.streams for labels in itertools.product(*s.kept.values())
+        )
+        return ["/".join([name, *labels]).replace(".", " ") for name, labels in each]
+
+    def input(self, counts: Tensor) -> Tensor:
+        """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, 4)."""
+        parts = self.ensemble.observed.split(counts.numpy())
+        series = torch.from_numpy(np.concatenate(parts, -1)).swapaxes(-1, -2)
+        known, day = series.nan_to_num(), torch.linspace(0.0, 1.0, series.shape[-1]).expand(series.shape)
+        logs = [torch.log1p(x) / 3.0 for x in (known, known.cumsum(-1))]
+        return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
+
+
+class Network(nn.Module):
+    """From the series of a task to the mean, spread and loadings of its parameters, by name."""
+
+    def __init__(self, streams: Collection[str], parameters: Collection[str], context: int, rank: int) -> None:
+        super().__init__()
+        self.names = nn.ParameterDict({n: torch.randn(_NAMED) for n in streams})
+        self.encoder = nn.GRU(4 + _NAMED, _WIDTH, batch_first=True)
+        self.trunk = nn.Sequential(
+            nn.Linear(2 * _WIDTH + context, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU()
+        )
+        self.outputs = nn.ModuleDict({f"of {n}": nn.Linear(_WIDTH, 2 + rank) for n in parameters})
+
+    def forward(self, task: Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
+        x = task.input(counts)
+        names = torch.stack([self.names[n] for n in task.streams])
+        named = names[None, :, None].expand(*x.shape[:3], _NAMED)
+        states, _ = self.encoder(torch.cat([x, named], -1).flatten(0, 1))
+        found = torch.cat([states[:, -1], states.mean(1)], -1).unflatten(0, x.shape[:2]).mean(1)
+        hidden = self.trunk(torch.cat([found, task.context.expand(len(x), -1)], -1))
+        out = torch.stack([self.outputs[f"of {n}"](hidden) for n in task.scale.names], -2).double()
+        spread = nn.functional.softplus(out[..., 1]) ** 2 + _LEAST_SPREAD**2
+        return torch.distributions.LowRankMultivariateNormal(out[..., 0], out[..., 2:], spread, validate_args=False)
+
+
+def wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The strata that each stream keeps, by its name."""
+    if not isinstance(streams, str | Mapping | Sequence):
+        raise InputError(f"streams={streams!r} was given; give names, such as 'infections'")
+    if isinstance(streams, Mapping):
+        found = {str(n): [kept] if isinstance(kept, str) else list(kept) for n, kept in streams.items()}
+    else:
+        found = {str(n): [] for n in ([streams] if isinstance(streams, str) else streams)}
+    if not found:
+        raise InputError("streams= names nothing; give one or more, such as 'infections'")
+    return found
+
+
+def blank(model: Any, streams: Mapping[str, Sequence[str]], days: int) -> xr.Dataset:
+    """Counts of nothing, of the form that is to be observed."""
+    strata = {} if model.by is None else {d: list(labels) for d, labels in model.by.dims.items()}
+    found = {}
+    for name, kept in streams.items():
+        for dim in kept:
+            if dim not in strata:
+                raise InputError(nearest(f"stratum of {name}", dim, strata))
+        shape = [days, *(len(strata[dim]) for dim in kept)]
+        coords = {"day": np.arange(days), **{dim: strata[dim] for dim in kept}}
+        found[name] = xr.DataArray(np.zeros(shape), dims=("day", *kept), coords=coords)
+    return xr.Dataset(found)
+
+
+def laid(form: Observed, given: Observed) -> np.ndarray:
+    """What was observed in the order in which the network reads it, shape (D,), NaN where it wasn't seen."""
+    mine = {s.name: s for s in given.streams}
+    for name in mine:
+        if name not in {s.name for s in form.streams}:
+            raise InputError(nearest("stream that the network reads", name, [s.name for s in form.streams]))
+    parts = []
+    for stream in form.streams:
+        counts = np.full_like(stream.counts, np.nan)
+        if stream.name in mine:
+            other = mine[stream.name]
+            if dict(other.kept) != dict(stream.kept):
+                raise InputError(
+                    f"'{stream.name}' is by {', '.join(other.kept) or 'nothing'}, and the network reads it by "
+                    f"{', '.join(stream.kept) or 'nothing'}"
+                )
+            counts[: len(other.counts)] = other.counts
+        parts.append(counts.reshape(-1))
+    return np.concatenate(parts)
