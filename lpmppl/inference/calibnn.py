@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lpmppl.effects.distributions import Counted
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.calibrate import fitted_names
-from lpmppl.inference.encoder import Network, Task, blank, laid, wanted
+from lpmppl.inference.encoder import Reader, Task, blank, laid, wanted
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import parameters_of
@@ -107,7 +107,7 @@ class CalibNN:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             series = sorted({n for task in self.tasks.values() for n in task.streams})
-            self.network = Network(series, self._named, sizes.pop(), rank)
+            self.network = Reader(series, self._named, sizes.pop(), rank)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT))
         self._chance = torch.Generator().manual_seed(self.seed)
         self._seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in self.tasks}
@@ -334,8 +334,8 @@ def _compare(task: Task, counts: np.ndarray, runs: np.ndarray) -> None:
     beyond = [n for k, n in enumerate(task.streams) if _outside(mine[:, k], others[..., k])]
     if beyond:
         warnings.warn(
-            f"{', '.join(beyond)}: more or fewer were seen than in any of {len(runs)} runs that the network has met; it "
-            "knows nothing of such: calibrate with lpm.calibrate, or widen the priors",
+            f"{', '.join(beyond)}: more or fewer were seen than in any of {len(runs)} runs that the network has met: "
+            "it knows nothing of such; calibrate with lpm.calibrate, or widen the priors",
             stacklevel=3,
         )
 

@@ -18,7 +18,7 @@ from lpmppl.inference.observed import Observed
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
 
-__all__ = ["Network", "Task", "blank", "laid", "wanted"]
+__all__ = ["Reader", "Task", "blank", "laid", "wanted"]
 
 _WIDTH, _NAMED = 64, 8
 """How wide the network is, and how many numbers stand for the name of a series."""
@@ -54,7 +54,7 @@ class Task:
         return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
 
 
-class Network(nn.Module):
+class Reader(nn.Module):
     """From the series of a task to the mean, spread and loadings of its parameters, by name."""
 
     def __init__(self, streams: Collection[str], parameters: Collection[str], context: int, rank: int) -> None:
