@@ -19,9 +19,9 @@ from lpmppl.effects.internals.segments import broadcast, differentiated, empty
 from lpmppl.effects.tape import on_tape, plain
 from lpmppl.errors import InputError
 
-__all__ = ["Counted", "Exposure", "Left"]
+__all__ = ["MOST", "Counted", "Exposure", "Left"]
 
-_MOST = 2.0**53
+MOST = 2.0**53
 """The greatest count: beyond it float64 has gaps."""
 
 
@@ -254,7 +254,7 @@ class Counted(dist.TorchDistribution):
         nobody = np.exp(-size * np.log1p(mean / size))
         found = np.where(u <= nobody, 0.0, np.where(poisson, pdtrik(u, mean), nbdtrik(u, size, p)))
         # The inverse is of a continuous extension of the distribution function: one off where that is rounded.
-        count = np.ceil(np.clip(np.nan_to_num(found), 0, _MOST))
+        count = np.ceil(np.clip(np.nan_to_num(found), 0, MOST))
         below = np.maximum(count - 1, 0)
         reached = np.where(poisson, pdtr(below, mean), betainc(size, below + 1, p))
         count = np.where(reached >= u, below, count)

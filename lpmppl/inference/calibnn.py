@@ -110,7 +110,7 @@ class CalibNN:
             self.network = Reader(series, self._named, sizes.pop(), rank)
         self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT))
         self._chance = torch.Generator().manual_seed(self.seed)
-        self._seen: dict[str, tuple[list[Tensor], list[Tensor]]] = {name: ([], []) for name in self.tasks}
+        self._seen: dict[str, tuple[Tensor, Tensor]] = {}
         self._ranks: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
         self._optimizer = torch.optim.Adam(self.network.parameters(), _RATE)
 
@@ -184,8 +184,10 @@ class CalibNN:
             for name in self.tasks:
                 u, counts = self.simulated(name, runs)
                 losses[name] += self._judged(name, u, counts)
-                for kept, new in zip(self._seen[name], (u, counts), strict=True):
-                    kept.append(new)
+                before = self._seen.get(name)
+                self._seen[name] = (
+                    (u, counts) if before is None else (torch.cat((before[0], u)), torch.cat((before[1], counts)))
+                )
             for _ in range(_REPLAY):
                 self._step()
             done += runs
@@ -202,7 +204,7 @@ class CalibNN:
         """One step of the weights, on runs of all societies."""
         loss = torch.zeros((), dtype=torch.float64)
         for name in self.tasks:
-            u, counts = (torch.cat(parts) for parts in self._seen[name])
+            u, counts = self._seen[name]
             at = torch.randint(len(u), (_AT_ONCE,), generator=self._chance)
             seen = self._partly(self.tasks[name], counts[at])
             loss = loss - self.network(self.tasks[name], seen).log_prob(u[at]).mean() / len(self.tasks)
@@ -301,8 +303,8 @@ class CalibNN:
             raise InputError("the network hasn't learnt anything yet: call .learn(simulations) first")
         observed = Observed.of(of.model, data, self.days - 1)
         counts = laid(of.ensemble.observed, observed)
-        if self._seen.get(name, ([], []))[1] and of is self.tasks[name]:
-            _compare(of, counts, torch.cat(self._seen[name][1]).numpy())
+        if name in self._seen and of is self.tasks[name]:
+            _compare(of, counts, self._seen[name][1].numpy())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(whole("seed", seed, 0))
             u = self._given(of, torch.from_numpy(counts)[None]).sample((whole("draws", draws, 1),))[:, 0]

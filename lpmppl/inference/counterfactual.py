@@ -22,7 +22,7 @@ from lpmppl.inference.run import ONE_AT_A_TIME, alone, checked, drawn, simulated
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
-from lpmppl.inference.weights import said, weighted
+from lpmppl.inference.weights import weighted
 from lpmppl.models.model import Model
 from lpmppl.models.networks import Groups
 
@@ -122,7 +122,7 @@ def counterfactual(
         whose = abduction.whose
         each = [thetas[k] for k in whose]
         attrs |= {
-            "observed": json.dumps(said(abduction.series)),
+            "observed": json.dumps(dict(abduction.series)),
             "guided_runs": abduction.runs,
             "effective_runs": abduction.effective,
         }

@@ -16,7 +16,7 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.policies import FACTUAL, WORLD
 
-__all__ = ["WEIGHT", "said", "weigh", "weighted"]
+__all__ = ["WEIGHT", "weigh", "weighted"]
 
 WEIGHT = "weight"
 """The coordinate of draws that says what each counts for; the weights add up to 1."""
@@ -85,8 +85,9 @@ def weigh(
             "draw more, observe a shorter span, or draw from a posterior"
         )
     found = weighted(tree.copy(), weights)
-    before = json.loads(str(tree.attrs.get("observed", "{}")))
-    found.attrs |= {"effective_draws": effective, "observed": json.dumps({**before, **said(observed)})}
+    said = json.loads(str(tree.attrs.get("observed", "{}")))
+    said |= {name: np.asarray(series, float).tolist() for name, series in observed.items()}
+    found.attrs |= {"effective_draws": effective, "observed": json.dumps(said)}
     return with_effects(found)
 
 
@@ -96,11 +97,6 @@ def weighted(tree: xr.DataTree, weights: np.ndarray) -> xr.DataTree:
         if group in tree.children:
             tree[group] = xr.DataTree(tree[group].to_dataset().assign_coords({WEIGHT: ("draw", weights)}))
     return tree
-
-
-def said(observed: Mapping[str, Any]) -> dict[str, list[float]]:
-    """What was observed, as a result keeps it."""
-    return {name: np.asarray(series, float).tolist() for name, series in observed.items()}
 
 
 def _agreement(own: np.ndarray, seen: np.ndarray, size: float | None) -> np.ndarray:

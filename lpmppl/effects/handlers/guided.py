@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
-from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.distributions import MOST, Exposure
 from lpmppl.effects.handlers.held import BEFORE, place_of
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.internals.counts import chosen, log_probability
@@ -22,9 +22,6 @@ from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Guided"]
-
-_MOST = 2.0**53
-"""The greatest count: beyond it float64 has gaps."""
 
 Uniforms = Callable[[Tensor, int], Tensor]
 
@@ -177,6 +174,6 @@ def _counts(site: str, series: Any) -> list[float]:
     except (TypeError, ValueError, OverflowError) as e:
         raise InputError(f"what was observed of '{site}' can't be read: {series!r}; give a number for each step") from e
     for day, x in enumerate(counts):
-        if not math.isnan(x) and (not 0 <= x <= _MOST or not x.is_integer()):
+        if not math.isnan(x) and (not 0 <= x <= MOST or not x.is_integer()):
             raise InputError(f"{x:g} events of '{site}' in step {day}: give whole numbers, 0 or more, or NaN if unseen")
     return counts
