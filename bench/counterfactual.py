@@ -1,6 +1,7 @@
 """What a counterfactual costs beside a run, and what shared chance saves beside runs of their own seeds.
 
-Two worlds that part on day 30 of 90, `transmission` at 0.7, in the New York epidemic or pandemic.
+Two worlds that part on day 30 of 90, `transmission` at 0.7, in the New York epidemic or pandemic; for the pandemic's
+spread also a cheque of $500.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def costs(agents: int, repetitions: int, name: str) -> dict[str, list[float]]:
     return found
 
 
-def spreads(agents: int, draws: int, name: str) -> dict[str, tuple[float, float, float]]:
+def spreads(agents: int, draws: int, name: str, do: dict[str, float]) -> dict[str, tuple[float, float, float]]:
     """By tally, the mean effect and its standard deviation over draws of chance: with shared chance, and without."""
     import numpy as np
 
@@ -48,7 +49,7 @@ def spreads(agents: int, draws: int, name: str) -> dict[str, tuple[float, float,
     from lpmppl.inference.contrasts import amounts
 
     model = getattr(lpm.nyc, name)(lpm.nyc.population(agents))
-    tree = lpm.counterfactual(model, {"transmission": 0.7}, at=PART, days=DAYS, seed=0, replicates=2 * draws)
+    tree = lpm.counterfactual(model, do, at=PART, days=DAYS, seed=0, replicates=2 * draws)
     found: dict[str, tuple[float, float, float]] = {}
     for tally, values in amounts(tree).items():
         x = values.isel(chain=0).transpose("draw", "policy").to_numpy().astype(float)
@@ -96,21 +97,21 @@ def main() -> None:
     print(f"{args.model}, worlds that part on day {PART} of {DAYS}, {os.cpu_count()} cores\n")
     header = ["agents", "run, s", "two worlds, s", "times", "run, GiB", "two worlds, GiB", "times"]
     print(markdown(header, rows))
-    print(f"\n{args.spread_agents:,} people, {args.draws} draws of chance\n")
-    rows = [
-        [
-            name,
-            f"{mean:,.1f}",
-            f"{shared:,.2f}",
-            f"{apart:,.2f}",
-            f"{shared / apart:.2f}",
-            f"{(apart / shared) ** 2:.0f}",
+    for do in ({"stimulus": 500.0}, {"transmission": 0.7}) if args.model == "pandemic" else ({"transmission": 0.7},):
+        rows = [
+            [
+                name,
+                f"{mean:,.1f}",
+                f"{shared:,.2f}",
+                f"{apart:,.2f}",
+                f"{shared / apart:.2f}",
+                f"{(apart / shared) ** 2:.0f}" if shared > 0 else "–",
+            ]
+            for name, (mean, shared, apart) in spreads(args.spread_agents, args.draws, args.model, do).items()
         ]
-        if shared > 0
-        else [name, f"{mean:,.1f}", "0", f"{apart:,.2f}", "0", "–"]
-        for name, (mean, shared, apart) in spreads(args.spread_agents, args.draws, args.model).items()
-    ]
-    print(markdown(["tally", "effect", "sd, shared chance", "sd, own seeds", "ratio", "runs saved, times"], rows))
+        policy = ", ".join(f"{name}={value:g}@{PART}" for name, value in do.items())
+        print(f"\n{policy}: {args.spread_agents:,} people, {args.draws} draws of chance\n")
+        print(markdown(["tally", "effect", "sd, shared chance", "sd, own seeds", "ratio", "runs saved, times"], rows))
 
 
 if __name__ == "__main__":

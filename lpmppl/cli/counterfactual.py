@@ -115,7 +115,7 @@ def compute(
     from lpmppl.report.tables import totals
 
     fitted = datatree.load(posterior) if posterior else None
-    people, prepared = people_of(asked, folder, 1 + (2 ** len(chosen) - 1 if factorial else len(chosen)))
+    people, prepared = people_of(asked, folder)
     tree = ask(
         fitted_as(made(asked, people), fitted),
         chosen,

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from lpmppl.cli.machine import CITY_BYTES, free_disk, free_memory
+from lpmppl.cli.machine import CITY_BYTES, free_disk
 from lpmppl.cli.versions import KNOWN_TO_WORK, installed, required
+from lpmppl.inference.memory import free_memory
 
 __all__ = ["Finding", "doctor", "examine"]
 

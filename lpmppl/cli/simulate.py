@@ -199,15 +199,13 @@ def people_for(asked: Settings) -> Population:
     return population
 
 
-def people_of(asked: Settings, folder: RunFolder | None, worlds: int = 1) -> tuple[Population, float]:
-    """Get the people ready for so many worlds, note in `folder` what they were built from, and say how long it took."""
+def people_of(asked: Settings, folder: RunFolder | None) -> tuple[Population, float]:
+    """Get the people ready, note in `folder` what they were built from, and say how long it took."""
     from lpmppl.cli.waiting import waiting
 
     began = time.perf_counter()
     with waiting("Preparing the population"):
         population = people_for(asked)
-    if worlds > 1:
-        check_memory(population.size, worlds=worlds)
     prepared = time.perf_counter() - began
     if folder:
         begin(folder, replace(asked, agents=population.size), origin(population))

@@ -17,12 +17,13 @@ from lpmppl.inference import policies as plans
 from lpmppl.inference.abduction import MOST, Abduction, abducted
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows
-from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy, UnderPolicies
+from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
 from lpmppl.inference.run import ONE_AT_A_TIME, alone, checked, drawn, simulated, whole
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
 from lpmppl.inference.weights import weighted
+from lpmppl.inference.worlds import UnderPolicies
 from lpmppl.models.model import Model
 from lpmppl.models.networks import Groups
 
@@ -89,7 +90,8 @@ def counterfactual(
         which they are in force. With `observed`, draws have the coordinate `weight` where some count for more than
         others, and the attrs `guided_runs` and `effective_runs`, what those are worth.
     Raises:
-        InputError: for a policy, name, value, day or posterior that can't be used.
+        InputError: for a policy, name, value, day or posterior that can't be used, and for more policies at once than
+            fit into memory, with how many do.
     """
     chosen = plans.policies(do, at)
     chosen = plans.factorial(chosen) if factorial else chosen

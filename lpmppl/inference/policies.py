@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-import torch
-from chirho.interventional.ops import intervene
 from torch import Tensor
 
-from lpmppl.errors import InputError, nearest
-from lpmppl.inference.run import setting, whole
-from lpmppl.inference.triggers import in_force
-from lpmppl.models.model import Model
-from lpmppl.typing import Dynamics, State, Theta
+from lpmppl.errors import InputError
+from lpmppl.typing import State
 
-__all__ = ["FACTUAL", "Act", "Policy", "Trigger", "UnderPolicies", "factorial", "policies"]
+__all__ = ["FACTUAL", "WORLD", "Act", "Policy", "Trigger", "factorial", "labels_of", "policies"]
 
 FACTUAL = "as it was"
 """The label of the world in which nothing is done."""
 
 WORLD = "policy"
 """The name of the index of worlds, and of the state key that says which policy is in force: 0 for none."""
-
-BENEATH = f"{WORLD}/beneath/"
-"""The prefix of state keys with what lies beneath triggers."""
 
 Condition = tuple[str, float] | Callable[[State], Tensor]
 
@@ -72,7 +62,7 @@ class Act:
     to: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        labels = [_each(x) for x in self.to.values()] if isinstance(self.to, Mapping) else [[]]
+        labels = [labels_of(x) for x in self.to.values()] if isinstance(self.to, Mapping) else [[]]
         if not all(each and all(isinstance(x, str) for x in each) for each in labels):
             raise InputError(f"to={self.to!r} can't be read; give labels by variable, such as {{'borough': 'Bronx'}}")
 
@@ -85,11 +75,12 @@ class Act:
             shown = f"{_shown(value.value)}{condition} on trigger"
         else:
             shown = _shown(value)
-        whom = ", ".join("/".join(_each(labels)) for labels in self.to.values())
+        whom = ", ".join("/".join(labels_of(labels)) for labels in self.to.values())
         return f"{self.name}={shown}@{self.day}" + (f" ({whom})" if whom else "")
 
 
-def _each(labels: Any) -> Sequence[str]:
+def labels_of(labels: Any) -> Sequence[str]:
+    """The labels that an act's `to` has for a variable, of which one may stand alone."""
     return labels if isinstance(labels, list | tuple) else [labels]
 
 
@@ -209,213 +200,3 @@ def _several(x: Any) -> list[Any]:
     if isinstance(x, list | tuple | range):
         return list(x)
     return list(x.tolist()) if hasattr(x, "tolist") and getattr(x, "ndim", 0) == 1 else [x]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """An act made ready: its value as a number, whom it concerns as a tensor, and where it remembers its trigger."""
-
-    act: Act
-    value: float
-    whom: Tensor | None
-    memory: str
-
-    @property
-    def name(self) -> str:
-        return self.act.name
-
-    @property
-    def trigger(self) -> Trigger | None:
-        return self.act.value if isinstance(self.act.value, Trigger) else None
-
-    def due(self, t: float, dt: float) -> bool:
-        """Whether it is looked at today."""
-        begun = self.act.day < t + dt * (1 - 1e-6)
-        return begun and (self.trigger is not None or t - 1e-6 * dt <= self.act.day)
-
-    def holds(self, state: State) -> Tensor:
-        """Whether the trigger's value is in force from today on, in each world: Boolean of shape (…, 1)."""
-        assert self.trigger is not None
-        on, ends = state[self.memory], torch.zeros_like(state[self.memory])
-        if self.trigger.until is not None:
-            ends = self._true(self.trigger.until, state, below=True)
-        return torch.where(on, ~ends, self._true(self.trigger.when, state))
-
-    def set(self, state: dict[str, Tensor], here: Tensor | None) -> None:
-        """Give the key its value, where `here` says so, or everywhere."""
-        current = state[self.name]
-        value = torch.full_like(current[..., :1], self.value)
-        if self.whom is not None:
-            here = self.whom if here is None else self.whom & here
-        state[self.name] = value if here is None else torch.where(here, value, current)
-
-    def _true(self, condition: Condition, state: State, below: bool = False) -> Tensor:
-        if not callable(condition):
-            name, threshold = condition
-            return state[name] < threshold if below else state[name] > threshold
-        try:
-            found = torch.as_tensor(condition(MappingProxyType(state)))
-        except Exception as e:
-            raise InputError(f"the trigger of {self.act} can't be evaluated: {type(e).__name__}: {e}") from e
-        if found.dtype != torch.bool or found.shape[-1:] not in ((), (1,)):
-            raise InputError(
-                f"the trigger of {self.act} gave {found.dtype} of shape {tuple(found.shape)}; it must give one Boolean "
-                "for each world, such as a comparison of a sum over agents with keepdim=True"
-            )
-        return found
-
-
-class UnderPolicies(Model):
-    """A model in whose worlds policies are done: world 0 does nothing, world k does the k-th.
-
-    Its worlds are one index, `policy`, which ChiRho's `MultiWorldCounterfactual` makes on the first day on which one
-    of them does something; until then there is one world. Without that handler it is the society of the k-th policy.
-
-    Args:
-        model: the society.
-        alternatives: the policies.
-        always: acts that are done in every world, before a policy's of the same day.
-        days: how long a run is, for refusing acts that come after its end.
-        only: without worlds, the number of the policy in force from the start.
-    Raises:
-        InputError: for an act that can't be, by its name; and for two at once on one key and day.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        alternatives: Sequence[Policy],
-        always: Sequence[Act] = (),
-        days: int | None = None,
-        only: int | None = None,
-    ) -> None:
-        self.model, self.policies, self.only = model, tuple(alternatives), only
-        self.name, self.population = model.name, model.population  # type: ignore[misc]
-        self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
-        self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
-        self.units, self.targets, self.outcomes, self.by = model.units, model.targets, model.outcomes, model.by
-        self.pulses, self.spreads = model.pulses, model.spreads
-        self.plans = [
-            [_ready(model, act, days, f"{WORLD}/{k}/{n}") for n, act in enumerate(acts)]
-            for k, acts in enumerate([tuple(always), *(p.acts for p in self.policies)])
-        ]
-        for plan in self.plans:
-            fixed = [(s.name, s.act.day) for s in plan if s.trigger is None and s.whom is None]
-            if twice := next((pair for pair in fixed if fixed.count(pair) > 1), None):
-                raise InputError(f"two acts set {twice[0]} on day {twice[1]}: leave one of them out")
-        names = [FACTUAL, *(p.name for p in self.policies)]
-        self.triggers = {
-            s.memory: (names[k], k, str(s.act)) for k, plan in enumerate(self.plans) for s in plan if s.trigger
-        }
-        self.triggered = {s.name for plan in self.plans for s in plan if s.trigger} - {*model.pulses}
-
-    def __getattr__(self, name: str) -> Any:
-        # What a model has besides, such as its strata and its start.
-        return getattr(self.__dict__["model"], name)
-
-    def initial(self, theta: Theta, start: float = 0.0) -> State:
-        state = self.model.initial(theta, start)
-        device = self.population.device
-        off = torch.zeros(1, dtype=torch.bool, device=device)
-        city = [name for name, x in state.items() if x.shape[-1:] == (1,)]
-        memories = {step.memory: off for plan in self.plans for step in plan if step.trigger}
-        for step in (s for plan in self.plans for s in plan if s.trigger):
-            assert step.trigger is not None
-            for condition in (step.trigger.when, step.trigger.until):
-                if isinstance(condition, tuple) and (condition[0] not in city):
-                    raise InputError(nearest("number of the whole city in the state", condition[0], city))
-        beneath = {f"{BENEATH}{name}": state[name] for name in self.triggered}
-        world = torch.full((1,), self.only or 0, dtype=torch.int32, device=device)
-        return {**state, **memories, **beneath, WORLD: world}
-
-    def day(self, theta: Theta) -> Dynamics:
-        step = self.model.day(theta)
-        return lambda state: step(self._done(dict(state)))
-
-    def _done(self, state: dict[str, Tensor]) -> State:
-        """What today's acts make of the state, in the worlds of their policies."""
-        t, dt = float(state["t"]), float(state["dt"])
-        today = [[step for step in plan if step.due(t, dt)] for plan in self.plans]
-        on = {s.memory: s.holds(state) for plan in today for s in plan if s.trigger}
-        if self.only is None and state[WORLD].numel() == 1 and any(_acts(s, state, on) for p in today[1:] for s in p):
-            worlds = tuple(torch.full_like(state[WORLD], k) for k in range(1, len(self.plans)))
-            state[WORLD] = intervene(state[WORLD], worlds, name=WORLD)
-        here = [None, *(state[WORLD] == k for k in range(1, len(self.plans)))]
-        # What acts with a day have set lies beneath what triggers hold, and comes back when they let go.
-        for name in self.triggered:
-            state[name] = state[f"{BENEATH}{name}"]
-        for plan, where in zip(today, here, strict=True):
-            for step in plan if where is None or bool(where.any()) else ():
-                if step.trigger is None:
-                    step.set(state, where)
-        for name in self.triggered:
-            state[f"{BENEATH}{name}"] = state[name]
-        for plan, where in zip(today, here, strict=True):
-            for step in plan:
-                if step.trigger is not None:
-                    holds = on[step.memory] if where is None else on[step.memory] & where
-                    # A pulse, such as a payment, comes once, when its trigger turns.
-                    now = holds & ~state[step.memory] if step.name in self.model.pulses else holds
-                    state[step.memory] = holds
-                    if bool(now.any()):
-                        step.set(state, now)
-        if on:
-            in_force(round(t), {memory: state[memory] for memory in on})
-        return state
-
-
-def _acts(step: _Step, state: State, on: Mapping[str, Tensor]) -> bool:
-    """Whether it changes anything today."""
-    return step.trigger is None or bool((on[step.memory] != state[step.memory]).any())
-
-
-def _ready(model: Model, act: Act, days: int | None, memory: str) -> _Step:
-    """Check an act, and make its value a number."""
-    if act.name not in model.environment:
-        raise InputError(nearest("part of the environment", str(act.name), model.environment))
-    day = whole(f"the day of {act.name}", act.day, 0)
-    if days is not None and day >= days:
-        raise InputError(f"{act} lies outside the run: give a day below {days}")
-    value = act.value
-    if isinstance(value, Trigger):
-        for condition in (value.when, *([] if value.until is None else [value.until])):
-            if not callable(condition):
-                _threshold(act.name, condition)
-        value = value.value
-    return _Step(act, setting(model, act.name, value), _whom(model, act), memory)
-
-
-def _threshold(name: str, condition: object) -> None:
-    number = isinstance(condition, tuple) and len(condition) == 2 and isinstance(condition[1], int | float)
-    if not (number and isinstance(condition[0], str) and math.isfinite(condition[1])):  # type: ignore[index]
-        raise InputError(
-            f"the trigger of {name} has the condition {condition!r}; give (part of the state, threshold) or a function"
-        )
-
-
-def _whom(model: Model, act: Act) -> Tensor | None:
-    """Whom an act concerns, Boolean over the agents or groups that its key can be set for; None for everybody."""
-    if not act.to:
-        return None
-    scale = model.targets.get(act.name)
-    if scale is None:
-        able = ", ".join(sorted(model.targets)) or "no part of this model"
-        raise InputError(f"{act}: {act.name} is one for the whole city; {able} can be set for some people alone")
-    people = model.population
-    mask = None
-    for variable, chosen in act.to.items():
-        if variable not in people.dataset or "labels" not in people.dataset[variable].attrs:
-            coded = [str(v) for v in people.dataset.variables if "labels" in people.dataset[v].attrs]
-            raise InputError(nearest("variable with labels", str(variable), coded))
-        codes = people[variable]
-        where = people.dataset[variable].dims[0]
-        if where == "household" and scale == "agent":
-            codes = codes[people["household"].long()]
-        elif where != scale:
-            raise InputError(f"{act}: {act.name} is set for each {scale}, but {variable} is known of each {where}")
-        labels = people.labels(variable)
-        if unknown := [label for label in _each(chosen) if label not in labels]:
-            raise InputError(nearest(variable, unknown[0], labels))
-        mine = torch.isin(codes, torch.tensor([labels.index(x) for x in _each(chosen)], device=codes.device))
-        mask = mine if mask is None else mask & mine
-    return mask

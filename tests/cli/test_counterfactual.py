@@ -88,9 +88,12 @@ def test_what_cannot_be_asked_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_more_worlds_than_fit_are_refused_with_how_many_do(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lpmppl.cli import machine
+def test_more_worlds_than_fit_are_refused_with_how_many_do(
+    here: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from lpmppl.inference import memory
 
-    monkeypatch.setattr(machine, "free_memory", lambda: 3000 * (machine.CITY_BYTES + 1.5 * machine.WORLD_BYTES))
-    arms = [text for k in range(3) for text in ("--do", f"stimulus={100 + k}@3")]
-    assert "give at most 1 at once" in here(*SMALL, *arms).refused()
+    monkeypatch.setattr(memory, "free_memory", lambda device=None: 1e6)
+    arms = [text for k in range(30) for text in ("--do", f"stimulus={100 + k}@3")]
+    assert "policies at once take about" in here(*SMALL, *arms, "--out", "run").refused()
+    assert not (tmp_path / "run").exists()

@@ -63,15 +63,6 @@ def test_the_versions_known_to_work_are_the_constraints() -> None:
     assert {name: pinned[name] for name in versions.KNOWN_TO_WORK} == versions.KNOWN_TO_WORK
 
 
-def test_a_control_group_limits_the_free_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, text in {"GROUP_LIMIT": "3000000", "GROUP_USED": "1000000", "MEMORY": "MemAvailable: 5000 kB"}.items():
-        (tmp_path / name).write_text(text)
-        monkeypatch.setattr(machine, name, tmp_path / name)
-    assert machine.free_memory() == 2_000_000
-    (tmp_path / "GROUP_LIMIT").write_text("max")
-    assert machine.free_memory() == 5000 * 1024
-
-
 def test_more_people_than_fit_are_refused_with_a_number_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda: 1e9)
     machine.check_memory(1_000_000)

@@ -9,7 +9,8 @@ from chirho.dynamical.handlers.interruption import StaticIntervention
 
 import lpmppl as lpm
 from lpmppl.errors import InputError
-from lpmppl.inference.policies import Act, Policy, Trigger, UnderPolicies, factorial, policies
+from lpmppl.inference.policies import Act, Policy, Trigger, factorial, policies
+from lpmppl.inference.worlds import UnderPolicies
 from tests.laws.conftest import MODELS
 
 

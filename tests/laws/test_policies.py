@@ -12,8 +12,9 @@ from xarray.testing import assert_identical
 
 import lpmppl as lpm
 from lpmppl.inference.counterfactual import counterfactual
-from lpmppl.inference.policies import FACTUAL, Act, Policy, Trigger, UnderPolicies, policies
+from lpmppl.inference.policies import FACTUAL, Act, Policy, Trigger, policies
 from lpmppl.inference.run import simulated
+from lpmppl.inference.worlds import UnderPolicies
 from tests.laws.conftest import AGENTS, DAYS, MODELS
 
 INFECTED = {"initial_infected": 0.05}
