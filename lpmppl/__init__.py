@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.counterfactual import counterfactual as counterfactual
     from lpmppl.inference.disparities import disparity as disparity
     from lpmppl.inference.exactly import calibrate_exactly as calibrate_exactly
+    from lpmppl.inference.federated import FederatedCalibNN as FederatedCalibNN
     from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
     from lpmppl.inference.likelihood import likelihood as likelihood
     from lpmppl.inference.policies import Act as Act
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.search import search as search
     from lpmppl.inference.sensitivity import sensitivity as sensitivity
     from lpmppl.inference.simulator import Simulator as Simulator
+    from lpmppl.inference.split import SplitCalibNN as SplitCalibNN
     from lpmppl.inference.weights import weigh as weigh
     from lpmppl.models import nyc as nyc
 
@@ -65,16 +67,18 @@ _VERBS = {
     "disparity": "lpmppl.inference.disparities",
     "Simulator": "lpmppl.inference.simulator",
     "CalibNN": "lpmppl.inference.calibnn",
+    "FederatedCalibNN": "lpmppl.inference.federated",
+    "SplitCalibNN": "lpmppl.inference.split",
     "Act": "lpmppl.inference.policies",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "CalibNN", "Simulator", "Trigger", "attribute", "attribute_groups", "attribute_layers",
-    "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast", "cost_per", "counterfactual",
-    "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc", "refine", "report", "run", "search",
-    "sensitivity", "weigh",
+    "Act", "CalibNN", "FederatedCalibNN", "Simulator", "SplitCalibNN", "Trigger", "attribute", "attribute_groups",
+    "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast", "cost_per",
+    "counterfactual", "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc", "refine", "report",
+    "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "Messenger",
     "Solver",
     "TraceMessenger",
+    "acts_of",
     "add_indices",
     "backward_pass",
     "broadcast_to_plates",
@@ -46,7 +47,6 @@ __all__ = [
     "handler_stack",
     "inside_transform",
     "interruptions_renewed",
-    "keys_intervened",
     "repair_chirho",
     "simulate_point",
     "storage_uses",
@@ -142,13 +142,13 @@ def interruptions_renewed() -> Iterator[Callable[[], None]]:
         renew()
 
 
-def keys_intervened(interruption: Interruption[torch.Tensor]) -> tuple[str, ...]:
-    """The state keys that an interruption is to set, where it is an intervention given as a mapping."""
+def acts_of(interruption: Interruption[torch.Tensor]) -> Mapping[str, Any]:
+    """What an interruption is to set each state key to, where it is an intervention given as a mapping."""
     callback = interruption.callback
     names = callback.__code__.co_freevars
     cells = callback.__closure__ or ()
     act = dict(zip(names, (c.cell_contents for c in cells), strict=True)).get("intervention")
-    return tuple(act) if isinstance(act, Mapping) else ()
+    return act if isinstance(act, Mapping) else {}
 
 
 def handler_stack() -> tuple[Messenger, ...]:

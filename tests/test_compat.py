@@ -6,10 +6,17 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from chirho.dynamical.handlers.interruption import StaticIntervention
 from chirho.dynamical.handlers.solver import TorchDiffEq
 from chirho.dynamical.ops import simulate
 
 from lpmppl import _compat
+
+
+def test_an_intervention_says_what_it_sets():
+    static = StaticIntervention(torch.tensor(1.0), {"x": torch.tensor([2.0])})
+    assert {n: float(x) for n, x in _compat.acts_of(static).items()} == {"x": 2.0}
+    assert _compat.acts_of(StaticIntervention(torch.tensor(1.0), lambda s: s)) == {}
 
 
 def test_the_repair_of_chirho_is_still_needed():

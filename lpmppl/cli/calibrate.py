@@ -6,15 +6,16 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lpmppl.cli import options
+from lpmppl.cli.counts import counted, eight_days_before
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import peak_rss_mb
@@ -22,24 +23,31 @@ from lpmppl.cli.settings import Settings
 from lpmppl.cli.simulate import explicitly_given, keep, opening, people_for, people_of
 from lpmppl.cli.spelling import interventions, settings
 from lpmppl.cli.summary import closing
-from lpmppl.errors import InputError, LpmError, nearest
-
-if TYPE_CHECKING:
-    import xarray as xr
+from lpmppl.errors import InputError, LpmError
 
 __all__ = ["calibrate"]
 
 COARSE = 84_000
-STREAMS = ("admissions", "deaths", "cases")
 
 
 def calibrate(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="POPULATION", help="Whom to calibrate.")] = "nyc",
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The Health Department's trends/data-by-day.csv.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The Health Department's trends/data-by-day.csv, or versions of it."),
     ] = None,
-    until: Annotated[str, typer.Option(metavar="DATE", help="The last day that is fitted.")] = "2020-05-31",
+    vintage: Annotated[
+        str,
+        typer.Option(metavar="DATE", help="Fit what was known of the whole city on this day, by a file of versions."),
+    ] = "",
+    until: Annotated[
+        str,
+        typer.Option(
+            metavar="DATE",
+            help="The last day that is fitted: 2020-05-31, or eight days before --vintage, as the last are partial.",
+        ),
+    ] = "",
     stream: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="admissions, deaths or cases; the first two by default. Repeat for more."),
@@ -61,6 +69,9 @@ def calibrate(
     ] = 0.1,
     simulations: Annotated[int, typer.Option(help="Runs of all the people at draws of the posterior.")] = 8,
     ahead: Annotated[int, typer.Option(help="Days that these go on after the last that is fitted.")] = 0,
+    before: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Go on from the posterior in this results.nc, of fewer weeks.")
+    ] = None,
     seed: options.Seed = 0,
     set_: Annotated[
         list[str] | None,
@@ -95,13 +106,19 @@ def calibrate(
 
     [cyan]lpmppl calibrate nyc --data data-by-day.csv --until 2020-05-31 --ahead 61 --out runs/fit[/]
 
+    What was known of the city on 1 June, and four weeks more:
+
+    [cyan]lpmppl calibrate nyc --data vintages.csv --vintage 2020-06-01 --ahead 28 --out runs/june[/]
+
     Go on after Ctrl-C:
 
     [cyan]lpmppl calibrate --resume runs/fit[/]
     """
     explicit = explicitly_given(context)
+    until = until or (eight_days_before(vintage) if vintage else "2020-05-31")
     question: dict[str, Any] = {
         "data": str(data.absolute()) if data else "",
+        "vintage": vintage,
         "until": until,
         "streams": stream or ["admissions", "deaths"],
         "fit": fit or [],
@@ -111,6 +128,7 @@ def calibrate(
         "misfit": misfit,
         "simulations": simulations,
         "ahead": ahead,
+        "before": str(before.absolute()) if before else "",
     }
     folder = None
     try:
@@ -160,31 +178,25 @@ def days_to(until: str, start: str) -> int:
     return days
 
 
-def counted(path: str | Path, streams: Sequence[str]) -> xr.Dataset:
-    """Read the counts of streams by borough."""
-    from lpmppl.data import nyc_health
-
-    for name in streams:
-        if name not in STREAMS:
-            raise InputError(nearest("stream", name, STREAMS))
-    of = {f"borough_{n}": n for n in streams}
-    return nyc_health.read(path)[list(of)].rename(of)
-
-
 def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None, again: bool) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
     from lpmppl.inference.calibrate import calibrate as ask
     from lpmppl.models import nyc
+    from lpmppl.report.datatree import load
     from lpmppl.report.tables import totals
 
-    data = counted(question["data"], question["streams"])
+    vintage = question.get("vintage", "")
+    data = counted(question["data"], question["streams"], vintage)
+    before = load(question["before"]) if question.get("before") else None
     people, prepared = people_of(asked, folder)
     fitted = days_to(question["until"], asked.start)
     ahead = question["ahead"]
-    model = nyc.varying(people, fitted, asked.start, ahead=ahead)
+    within = "" if vintage else "borough"
+    model = nyc.varying(people, fitted, asked.start, ahead=ahead, within=within)
     small = None
     if 0 < question["coarse"] < people.size and not asked.saved:
-        small = nyc.varying(people_for(replace(asked, agents=question["coarse"])), fitted, asked.start, ahead=ahead)
+        few = people_for(replace(asked, agents=question["coarse"]))
+        small = nyc.varying(few, fitted, asked.start, ahead=ahead, within=within)
     # What comes after the data is unknown, and the walk rests where they end.
     rests, later = (model.steps(fitted - 1, fitted - 1), model.steps(fitted, fitted + 2 * ahead)) if ahead else ([], [])
     shown = [n for n in model.parameters if n in nyc.FITTED or n not in model.model.parameters]
@@ -204,6 +216,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
         misfit=question["misfit"],
         simulations=question["simulations"],
         ahead=ahead,
+        before=before,
         seed=asked.seed,
         checkpoint=folder.checkpoint if folder else None,
         resume=bool(folder and again and folder.checkpoint.exists()),
@@ -232,7 +245,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
         "interventions": [list(act) for act in asked.intervene],
     }
     if folder:
-        tree.attrs["knots"] = json.dumps(model.knots)
+        tree.attrs["knots"], tree.attrs["within"] = json.dumps(model.knots), within
         tree.attrs["data_sha256"] = str(data.attrs.get("sha256", ""))
         keep(tree, folder, outcome)
     return {**outcome, "peak_rss_mb": peak_rss_mb(), **({"out": str(folder.path)} if folder else {})}

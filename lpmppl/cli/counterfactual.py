@@ -156,7 +156,7 @@ def fitted_as(model: Model, fitted: DataTree | None) -> Model:
 
     if fitted is None or "knots" not in fitted.attrs:
         return model
-    return Varying(model, knots=json.loads(fitted.attrs["knots"]), within="borough")
+    return Varying(model, knots=json.loads(fitted.attrs["knots"]), within=str(fitted.attrs.get("within", "borough")))
 
 
 def policy_effects(tree: DataTree) -> dict[str, dict[str, dict[str, float]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lpmppl.cli.interrupted import Interrupted
-from lpmppl.errors import InputError, LpmError
+from lpmppl.errors import InputError
 from lpmppl.report.atomic import PART, replacing
 
 __all__ = ["RunFolder", "whole_or_nothing"]
@@ -169,7 +169,7 @@ def whole_or_nothing(folder: RunFolder | None, what: str) -> Iterator[None]:
         if folder:
             folder.abandon()
         raise Interrupted(f"interrupted; {what} keeps nothing until it is done") from None
-    except (LpmError, OSError):
+    except Exception:
         if folder:
             folder.abandon()
         raise

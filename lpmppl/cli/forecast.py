@@ -6,12 +6,13 @@ import csv
 import io
 import json
 from datetime import date, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmppl.cli.calibrate import counted
+from lpmppl.cli.counts import counted, known_of
 from lpmppl.cli.options import AsJson
 from lpmppl.errors import InputError
 
@@ -20,57 +21,109 @@ if TYPE_CHECKING:
 
 __all__ = ["forecast"]
 
+MEASURES = ("wis", "covered", "covered_half")
 _TARGETS = {"admissions": "inc hosp", "deaths": "inc death", "cases": "inc case"}
 
 
 def forecast(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a calibration made with --ahead.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR …", help="The folders of calibrations made with --ahead, one or several."),
+    ],
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The Health Department's trends/data-by-day.csv of later, to score by."),
+        typer.Option(
+            metavar="FILE",
+            help="What was counted later, to score by: the Health Department's trends/data-by-day.csv, or versions of "
+            "it, of which the first is taken that has all these days.",
+        ),
     ] = None,
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the 23 quantiles in the hubs' format here.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forecast weekly counts after the days that a calibration was fitted to.
+    """Forecast weekly counts after the days that calibrations were fitted to.
 
-    With the data of later it is scored by the weighted interval score, counts a week, less being better, beside
-    persistence: the last week going on.
+    With the data of later they are scored by the weighted interval score, counts a week, less being better, beside the
+    hybrid, which takes into account what the model lately missed by; persistence, the last week going on; and ARIMA,
+    where statsmodels is installed. Several folders are several origins.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
     [cyan]lpmppl calibrate nyc --data data-by-day.csv --until 2020-05-31 --ahead 28 --out runs/fit[/]
 
     [cyan]lpmppl forecast runs/fit --data data-by-day.csv --csv forecast.csv[/]
+
+    Rolling origins, each with what was known then:
+
+    [cyan]for day in 2020-05-01 2020-06-01; do
+    lpmppl calibrate nyc --data vintages.csv --vintage $day --ahead 28 --out runs/$day; done[/]
+
+    [cyan]lpmppl forecast runs/2020-05-01 runs/2020-06-01 --data vintages.csv[/]
     """
     from lpmppl.inference import forecast as asked
     from lpmppl.report import datatree
 
-    fit = datatree.load(folder / "results.nc")
-    quantiles = asked.forecast(fit)
-    first = int(fit.attrs["fitted_days"])
-    outcome: dict[str, Any] = {
-        "from": str(date.fromisoformat(str(fit.attrs["start"])) + timedelta(days=first))
-        if fit.attrs["start"]
-        else first,
-        "forecast": {str(n): _city(x) for n, x in asked.forecast(fit, summed=True).items()},
-    }
+    fits = [datatree.load(folder / "results.nc") for folder in folders]
+    origins = []
+    for folder, fit in zip(folders, fits, strict=True):
+        said: dict[str, Any] = {
+            "folder": str(folder),
+            "from": _date(fit, 0) or int(fit.attrs["fitted_days"]),
+            "forecast": {str(n): _city(x) for n, x in asked.forecast(fit, summed=True).items()},
+        }
+        if data is not None:
+            scores = asked.scored(fit, _counted_later(data, fit), forecasters=_forecasters())
+            for measure in MEASURES:
+                said[measure] = {str(n): _scores(scores[f"{n}_{measure}"]) for n in fit["observed_data"].data_vars}
+        origins.append(said)
+    outcome = {"from": origins[-1]["from"], "forecast": origins[-1]["forecast"], "origins": origins}
     if data is not None:
-        scores = asked.scored(fit, counted(data, [str(n) for n in quantiles]))
-        outcome["wis"] = {str(n): _scores(scores[f"{n}_wis"]) for n in quantiles}
-        outcome["covered"] = {str(n): _scores(scores[f"{n}_covered"]) for n in quantiles}
+        outcome |= {measure: _pooled([each[measure] for each in origins]) for measure in MEASURES}
     if table is not None:
         from lpmppl.report.atomic import replacing
 
         with replacing(table) as part:
-            part.write_text(_hub(fit, quantiles), encoding="utf-8")
+            part.write_text(_hub(fits), encoding="utf-8")
         outcome["csv"] = str(table)
     if as_json:
         print(json.dumps(outcome))
     else:
         _show(outcome)
+
+
+def _forecasters() -> list[str]:
+    """All that can be made here."""
+    from lpmppl.inference.forecast import FORECASTERS
+
+    return [name for name in FORECASTERS if name != "arima" or find_spec("statsmodels") is not None]
+
+
+def _date(fit: xr.DataTree, days: int) -> str:
+    """The date so many days after the last that was fitted and one, "" without dates."""
+    if not fit.attrs.get("start"):
+        return ""
+    return str(date.fromisoformat(str(fit.attrs["start"])) + timedelta(days=int(fit.attrs["fitted_days"]) + days))
+
+
+def _counted_later(path: Path, fit: xr.DataTree) -> xr.Dataset:
+    """What was counted after a fit, of the streams that were fitted and by what they were fitted by."""
+    streams = [str(n) for n in fit["observed_data"].data_vars]
+    if "borough" in fit["observed_data"].dims:
+        return counted(path, streams)
+    end = _date(fit, int(fit.attrs["days"]) - int(fit.attrs["fitted_days"]) - 1)
+    return known_of(path, streams, end)
+
+
+def _pooled(each: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The mean over origins, by stream and forecaster."""
+    streams = dict.fromkeys(n for scores in each for n in scores)
+    found = {}
+    for stream in streams:
+        here = [scores[stream] for scores in each if stream in scores]
+        found[stream] = {f: round(sum(x[f] for x in here) / len(here), 4) for f in here[0]}
+    return found
 
 
 def _city(quantiles: xr.DataArray) -> list[dict[str, float]]:
@@ -85,25 +138,27 @@ def _scores(scores: xr.DataArray) -> dict[str, float]:
     return {str(f): round(float(scores.sel(forecaster=f).mean()), 4) for f in scores["forecaster"].values}
 
 
-def _hub(fit: xr.DataTree, quantiles: xr.Dataset) -> str:
+def _hub(fits: list[xr.DataTree]) -> str:
     """The quantiles as the hubs' table, a row for each."""
-    if not fit.attrs.get("start"):
-        raise InputError("this calibration has no dates, which the hubs' format needs; fit a model with a start")
-    last = date.fromisoformat(str(fit.attrs["start"])) + timedelta(days=int(fit.attrs["fitted_days"]) - 1)
+    from lpmppl.inference.forecast import forecast as asked
+
     out = io.StringIO()
     rows = csv.writer(out)
     rows.writerow(["forecast_date", "target", "target_end_date", "location", "type", "quantile", "value"])
-    for name, values in quantiles.data_vars.items():
-        kept = [d for d in values.dims if d not in ("quantile", "horizon")]
-        flat = values.stack(place=kept) if kept else values.expand_dims(place=[("all",)])
-        for place in flat["place"].values:
-            for week in flat["horizon"].values:
-                target = f"{week} wk ahead {_TARGETS.get(str(name), f'inc {name}')}"
-                end = last + timedelta(days=7 * int(week))
-                for q in flat["quantile"].values:
-                    value = float(flat.sel(place=place, horizon=week, quantile=q))
-                    where = " ".join(map(str, place)) if isinstance(place, tuple) else str(place)
-                    rows.writerow([last, target, end, where, "quantile", f"{q:.3f}", f"{value:.1f}"])
+    for fit in fits:
+        if not fit.attrs.get("start"):
+            raise InputError("this calibration has no dates, which the hubs' format needs; fit a model with a start")
+        for name, values in asked(fit).data_vars.items():
+            kept = [d for d in values.dims if d not in ("quantile", "horizon")]
+            flat = values.stack(place=kept) if kept else values.expand_dims(place=[str(fit.attrs["population"])])
+            for place in flat["place"].values:
+                where = " ".join(map(str, place)) if isinstance(place, tuple) else str(place)
+                for week in flat["horizon"].values:
+                    target = f"{week} wk ahead {_TARGETS.get(str(name), f'inc {name}')}"
+                    end = _date(fit, 7 * int(week) - 1)
+                    for q in flat["quantile"].values:
+                        value = float(flat.sel(place=place, horizon=week, quantile=q))
+                        rows.writerow([_date(fit, -1), target, end, where, "quantile", f"{q:.3f}", f"{value:.1f}"])
     return out.getvalue()
 
 
@@ -120,11 +175,14 @@ def _show(outcome: dict[str, Any]) -> None:
             shown.add_row(str(k), f"{x['median']:,.0f}", f"{x['low']:,.0f} to {x['high']:,.0f}")
         console.print(shown)
     for name, scores in outcome.get("wis", {}).items():
-        held = outcome["covered"][name]["model"]
-        console.print(
-            f"{name}: weighted interval score {scores['model']:,.1f}, of persistence {scores['persistence']:,.1f}; the "
-            f"90 % intervals held {held:.0%}",
-            highlight=False,
-        )
+        origins = len(outcome["origins"])
+        shown = Table(title=f"{name}, {origins} origin{'s' if origins > 1 else ''}", title_justify="left")
+        shown.add_column("forecaster")
+        for head in ("weighted interval score", "90 % held", "50 % held"):
+            shown.add_column(head, justify="right")
+        for forecaster, score in scores.items():
+            held, half = (outcome[m][name][forecaster] for m in ("covered", "covered_half"))
+            shown.add_row(forecaster, f"{score:,.1f}", f"{held:.0%}", f"{half:.0%}")
+        console.print(shown)
     if "csv" in outcome:
         console.print(f"quantiles: {outcome['csv']}", highlight=False, soft_wrap=True, markup=False)

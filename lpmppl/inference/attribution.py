@@ -16,9 +16,10 @@ from lpmppl._compat import Message, Messenger
 from lpmppl.effects.fields import Network
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.checks import alone
 from lpmppl.inference.contrasts import amounts
-from lpmppl.inference.policies import FACTUAL, WORLD
-from lpmppl.inference.run import alone, run
+from lpmppl.inference.policies import AND, FACTUAL, WORLD
+from lpmppl.inference.run import run
 from lpmppl.inference.sources import layers_of
 from lpmppl.inference.strata import strata
 from lpmppl.models.model import Model
@@ -75,8 +76,8 @@ def attribute(tree: xr.DataTree, by: str | Sequence[str] = ()) -> xr.Dataset:
     """
     found = amounts(tree, by)
     worlds = [str(w) for w in found[WORLD].values]
-    causes = [w for w in worlds[1:] if " + " not in w]
-    names = {frozenset(c): " + ".join(c) for k in range(1, len(causes) + 1) for c in itertools.combinations(causes, k)}
+    causes = [w for w in worlds[1:] if AND not in w]
+    names = {frozenset(c): AND.join(c) for k in range(1, len(causes) + 1) for c in itertools.combinations(causes, k)}
     if not 2 <= len(causes) <= MOST or set(worlds) != {FACTUAL, *names.values()}:
         raise InputError("sharing out an effect needs every combination of two to six policies: give factorial=True")
 

@@ -13,28 +13,24 @@ import numpy as np
 import torch
 import xarray as xr
 from scipy import stats
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
-from lpmppl.effects.distributions import Counted
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.calibrate import fitted_names
-from lpmppl.inference.encoder import Reader, Task, blank, laid, wanted
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import parameters_of
-from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.reader import Posterior, Reader, Task, blank, laid, named, wanted
+from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
+from lpmppl.inference.training import Network, Trained, TrainingRuns
 from lpmppl.models.model import Model
 
-__all__ = ["CalibNN"]
+__all__ = ["AT_ONCE", "CalibNN", "beyond"]
 
-_RATE, _KEPT, _REPLAY, _AT_ONCE = 5e-3, 0.99, 100, 64
-"""Adam's rate, how much of their average the weights keep in a step, how many steps there are for each batch of runs,
-and how many runs of each society are one."""
-
-_ENDED, _GAPS, _LOST = 0.3, 0.2, 0.1
-"""In how many of the runs that are learnt from the last days are unseen, or some days, and how often a series is."""
+_REPLAY, AT_ONCE = 100, 64
+"""How many steps there are for each batch of runs, and how many runs of each society are one."""
 
 _LEVEL = 0.9
 
@@ -106,13 +102,12 @@ class CalibNN:
         rank = max(len(task.scale) for task in self.tasks.values())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            series = sorted({n for task in self.tasks.values() for n in task.streams})
-            self.network = Reader(series, self._named, sizes.pop(), rank)
-        self.averaged = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT))
-        self._chance = torch.Generator().manual_seed(self.seed)
-        self._seen: dict[str, tuple[Tensor, Tensor]] = {}
-        self._ranks: dict[str, list[Tensor]] = {name: [] for name in self.tasks}
-        self._optimizer = torch.optim.Adam(self.network.parameters(), _RATE)
+            self._series = sorted({n for task in self.tasks.values() for n in task.streams})
+            self._trained = self._begun(sizes.pop(), rank)
+        self._runs = {
+            name: TrainingRuns(task, self.days, self.seed + 104_729 * k)
+            for k, (name, task) in enumerate(self.tasks.items())
+        }
 
     def _task(self, name: str, model: Any, covariates: Sequence[float]) -> Task:
         fixed, acts = checked(model, self.days, self.seed, self.held, self.acts, None, "")
@@ -127,7 +122,11 @@ class CalibNN:
             raise InputError(f"the covariates of '{name}' are {covariates!r}: give finite numbers")
         return Task(model, scale, rest, Ensemble(model, observed, self.seed, acts), torch.tensor(context))
 
-    def given(self, counts: Tensor, task: str = "") -> torch.distributions.LowRankMultivariateNormal:
+    def _begun(self, context: int, rank: int) -> Trained:
+        """The network, of which nothing is learnt yet."""
+        return Trained(Reader({"all": self._series}, self._named, context, rank))
+
+    def given(self, counts: Tensor, task: str = "") -> Posterior:
         """The posterior given counts, by the weights' average over the last steps.
 
         Args:
@@ -143,26 +142,16 @@ class CalibNN:
         cells = len(self.tasks[task].ensemble.observed.counts)
         if counts.dim() != 2 or counts.shape[1] != cells:
             raise InputError(f"counts of shape {tuple(counts.shape)} were given; give (B, {cells})")
-        return self._given(self.tasks[task], counts)
-
-    def _given(self, task: Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
         with torch.no_grad():
-            found: torch.distributions.LowRankMultivariateNormal = self.averaged(task, counts)
-        return found
+            return self._network()(self.tasks[task], counts)
+
+    def _network(self) -> Network:
+        """What gives posteriors, by the weights' average."""
+        return self._trained.averaged
 
     def simulated(self, task: str, runs: int) -> tuple[Tensor, Tensor]:
         """Parameters of the priors, on their scale, and the counts of a run of each: shapes (B, P) and (B, D)."""
-        of = self.tasks[task]
-        done = of.ensemble.runs
-        u = of.scale.drawn(runs, self.seed + 7919 * (done + 1))
-        thetas = [{**of.rest, **values} for values in of.scale.values(u)]
-        mean, size, _ = of.ensemble(thetas, range(done, done + runs))
-        expected, dispersion = torch.from_numpy(mean), torch.from_numpy(size)
-        exact = ~torch.isfinite(dispersion)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed + done)
-            counts = Counted(expected, dispersion.masked_fill(exact, 1.0)).sample()
-        return u, torch.where(exact, expected, counts)
+        return self._of(task).simulated(runs)
 
     def learn(self, simulations: int, *, progress: Callable[[str], None] = lambda _: None) -> dict[str, float]:
         """Simulate, and take steps of the network's weights on each batch of runs; call it again to go on.
@@ -180,58 +169,29 @@ class CalibNN:
         number, done = whole("simulations", simulations, 1), 0
         losses: dict[str, list[float]] = {name: [] for name in self.tasks}
         while done < number:
-            runs = min(_AT_ONCE, number - done)
-            for name in self.tasks:
-                u, counts = self.simulated(name, runs)
-                losses[name] += self._judged(name, u, counts)
-                before = self._seen.get(name)
-                self._seen[name] = (
-                    (u, counts) if before is None else (torch.cat((before[0], u)), torch.cat((before[1], counts)))
-                )
-            for _ in range(_REPLAY):
-                self._step()
+            runs = min(AT_ONCE, number - done)
+            for name, of in self._runs.items():
+                losses[name] += of.more(runs, self._network())
+            self._steps(_REPLAY)
             done += runs
             progress(f"{done} of {number} runs of each society: loss {self.losses[-1]:.2f}")
         return {name: float(np.mean(each[len(each) // 2 :])) for name, each in losses.items()}
 
-    def _judged(self, name: str, u: Tensor, counts: Tensor) -> list[float]:
-        """The loss of runs that nothing was learnt from yet, with where their parameters are in the posterior."""
-        found = self.given(counts, name)
-        self._ranks[name].append(torch.special.ndtr((u - found.mean) / found.stddev))
-        return [-float(x) for x in found.log_prob(u)]
+    def _steps(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
 
     def _step(self) -> None:
         """One step of the weights, on runs of all societies."""
-        loss = torch.zeros((), dtype=torch.float64)
-        for name in self.tasks:
-            u, counts = self._seen[name]
-            at = torch.randint(len(u), (_AT_ONCE,), generator=self._chance)
-            seen = self._partly(self.tasks[name], counts[at])
-            loss = loss - self.network(self.tasks[name], seen).log_prob(u[at]).mean() / len(self.tasks)
-        self._optimizer.zero_grad()
+        loss = torch.stack([of.loss(self._trained.network, AT_ONCE) for of in self._runs.values()]).mean()
         loss.backward()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise LpmError(f"the network's loss is {value}: its weights were kept as they were before")
-        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self._optimizer.step()
-        self.averaged.update_parameters(self.network)
-        self.losses.append(value)
+        self._noted(float(loss.detach()))
+        self._trained.step(self._trained.length())
 
-    def _partly(self, task: Task, counts: Tensor) -> Tensor:
-        """Counts of which some aren't seen, as may be so with data: shape (B, D)."""
-        runs, days = len(counts), self.days
-
-        def chance(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=self._chance)
-
-        last = torch.where(chance(runs, 1) < _ENDED, (1 + chance(runs, 1) * days).floor(), float(days))
-        gone = (torch.arange(days) >= last) | ((chance(runs, 1) < _GAPS) & (chance(runs, days) < 0.3))
-        parts = []
-        for part in task.ensemble.observed.split(counts.numpy()):
-            lost = chance(runs, 1, part.shape[-1]) < (_LOST if len(task.streams) > 1 else 0.0)
-            parts.append(torch.from_numpy(part).masked_fill(gone[..., None] | lost, math.nan).flatten(1))
-        return torch.cat(parts, -1)
+    def _noted(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise LpmError(f"the network's loss is {loss}: its weights were kept as they were before")
+        self.losses.append(loss)
 
     def calibration(self, task: str = "", last: int = 500) -> xr.Dataset:
         """Where the parameters of runs were in their posteriors, before anything was learnt from these.
@@ -242,7 +202,7 @@ class CalibNN:
         Returns:
             over `parameter`: `p_value` of a Kolmogorov–Smirnov test of uniform ranks, and `coverage` of 90 % intervals.
         """
-        ranks = torch.cat(self._of(self._ranks, task))[-whole("last", last, 2) :].numpy()
+        ranks = self._learnt(task).ranks[-whole("last", last, 2) :].numpy()
         inside = np.abs(ranks - 0.5) <= _LEVEL / 2
         return xr.Dataset(
             {
@@ -252,12 +212,16 @@ class CalibNN:
             {"parameter": self.tasks[task].scale.names},
         ).assign_attrs(runs=len(ranks))
 
-    def _of(self, kept: Mapping[str, list[Tensor]], task: str) -> list[Tensor]:
-        if task not in kept:
-            raise InputError(nearest("society", task, kept))
-        if not kept[task]:
+    def _of(self, task: str) -> TrainingRuns:
+        if task not in self._runs:
+            raise InputError(nearest("society", task, self._runs))
+        return self._runs[task]
+
+    def _learnt(self, task: str) -> TrainingRuns:
+        found = self._of(task)
+        if not self.losses:
             raise InputError("the network hasn't learnt anything yet: call .learn(simulations) first")
-        return kept[task]
+        return found
 
     def posterior(
         self,
@@ -285,30 +249,50 @@ class CalibNN:
             InputError: for data that can't be read, a society that there isn't, or nothing learnt.
         """
         began = time.perf_counter()
-        if isinstance(task, Model):
-            of, name = self._task("the society", task, covariates), ""
-            known = {*self._named}
-            if missing := [n for n in of.scale.names if n not in known]:
-                raise InputError(f"the network never met the parameters {', '.join(missing)}; learn them, or set= them")
-            if other := [n for n in of.streams if n not in self.network.names]:
-                raise InputError(
-                    f"the network never read the series {', '.join(other)}; give a society with its strata"
-                )
-            if len(of.context) != len(next(iter(self.tasks.values())).context):
-                raise InputError(f"{len(covariates)} covariates were given; give as many as the others have")
-        else:
-            self._of(self._ranks, task)
-            of, name = self.tasks[task], task
-        if not self.losses:
-            raise InputError("the network hasn't learnt anything yet: call .learn(simulations) first")
-        observed = Observed.of(of.model, data, self.days - 1)
-        counts = laid(of.ensemble.observed, observed)
-        if name in self._seen and of is self.tasks[name]:
-            _compare(of, counts, self._seen[name][1].numpy())
+        of = self._asked(task, covariates)
+        form = of.ensemble.observed
+        counts = laid(form, Observed.of(of.model, data, self.days - 1))
+        if (runs := self._met(of)) is not None:
+            beyond(form, counts, runs.counts.numpy())
+        with torch.no_grad():
+            found = self._network()(of, torch.from_numpy(counts)[None])
+        tree = self._tree(of, found, draws, seed, began)
+        streams = zip(form.streams, form.split(counts), strict=True)
+        tree["observed_data"] = xr.DataTree(
+            xr.Dataset({s.name: s.array(x) for s, x in streams}, {"day": np.arange(self.days)})
+        )
+        return tree
+
+    def _met(self, task: Task) -> TrainingRuns | None:
+        """The runs of a society, where it is one of those that the network learnt from."""
+        return next((runs for runs in self._runs.values() if runs.task is task), None)
+
+    def _asked(self, task: str | Model, covariates: Sequence[float]) -> Task:
+        """The society that is asked about."""
+        if not isinstance(task, Model):
+            return self._learnt(task).task
+        of = self._task("the society", task, covariates)
+        self._learnt(next(iter(self.tasks)))
+        if missing := [n for n in of.scale.names if n not in self._named]:
+            raise InputError(f"the network never met the parameters {', '.join(missing)}; learn them, or set= them")
+        if other := [n for n in of.streams if n not in self._series]:
+            raise InputError(f"the network never read the series {', '.join(other)}; give a society with its strata")
+        if len(of.context) != len(next(iter(self.tasks.values())).context):
+            raise InputError(f"{len(covariates)} covariates were given; give as many as the others have")
+        return of
+
+    def _tree(
+        self,
+        of: Task,
+        found: Posterior,
+        draws: int,
+        seed: int,
+        began: float,
+    ) -> xr.DataTree:
+        """Draws of a society's posterior, with its priors'."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(whole("seed", seed, 0))
-            u = self._given(of, torch.from_numpy(counts)[None]).sample((whole("draws", draws, 1),))[:, 0]
-        streams = zip(of.ensemble.observed.streams, of.ensemble.observed.split(counts), strict=True)
+            u = found.sample((whole("draws", draws, 1),))[:, 0]
         attrs: dict[str, Any] = {
             "agents": of.model.population.size,
             "days": self.days,
@@ -319,24 +303,22 @@ class CalibNN:
             "runs": sum(t.ensemble.runs for t in self.tasks.values()),
             "seconds": time.perf_counter() - began,
         }
-        if self._ranks.get(name):
-            attrs["coverage"] = float(self.calibration(name)["coverage"].mean())
+        if name := [name for name, task in self.tasks.items() if task is of]:
+            attrs["coverage"] = float(self.calibration(name[0])["coverage"].mean())
         groups = {
             "posterior": parameters_of(of.model, of.scale, u[None]),
             "prior": parameters_of(of.model, of.scale, of.scale.drawn(1000, int(seed))[None]),
-            "observed_data": xr.Dataset({s.name: s.array(x) for s, x in streams}, {"day": np.arange(self.days)}),
         }
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
 
 
-def _compare(task: Task, counts: np.ndarray, runs: np.ndarray) -> None:
-    """Say which series, of shape (D,), lie beyond those of all runs, of shape (B, D)."""
-    split = task.ensemble.observed.split
-    mine, others = (np.concatenate(split(x), -1) for x in (counts, runs))
-    beyond = [n for k, n in enumerate(task.streams) if _outside(mine[:, k], others[..., k])]
-    if beyond:
+def beyond(observed: Observed, counts: np.ndarray, runs: np.ndarray) -> None:
+    """Warn of series whose counts, shape (D,), lie beyond those of all runs, shape (B, D)."""
+    mine, others = (np.concatenate(observed.split(x), -1) for x in (counts, runs))
+    far = [n for k, n in enumerate(named(observed)) if _outside(mine[:, k], others[..., k])]
+    if far:
         warnings.warn(
-            f"{', '.join(beyond)}: more or fewer were seen than in any of {len(runs)} runs that the network has met: "
+            f"{', '.join(far)}: more or fewer were seen than in any of {len(runs)} runs that the network has met: "
             "it knows nothing of such; calibrate with lpm.calibrate, or widen the priors",
             stacklevel=3,
         )

@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.guides import GUIDES, guide_of
 from lpmppl.inference.objectives import CHANCE, Counts, Loss, squared
@@ -22,7 +23,7 @@ from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import Chain, Posterior
 from lpmppl.inference.response import Response
 from lpmppl.inference.rounds import Rounds
-from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
 from lpmppl.inference.svi import fitted, weighed
 from lpmppl.models.model import Model

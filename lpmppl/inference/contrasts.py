@@ -12,7 +12,7 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.inference.policies import FACTUAL, WORLD
 from lpmppl.inference.results import in_all
 
-__all__ = ["amounts", "contrast", "cost_per", "fates", "with_effects"]
+__all__ = ["PRICE", "amounts", "check_compared", "contrast", "cost_per", "fates", "with_effects"]
 
 SAMPLES = ("chain", "draw")
 PRICE = "payments"
@@ -34,14 +34,13 @@ def amounts(tree: xr.DataTree, by: str | Sequence[str] = (), daily: bool = False
     Raises:
         InputError: for a result without policies, or a stratum that no tally has.
     """
-    if "prior_predictive" not in tree.children or WORLD not in tree["prior_predictive"].dims:
-        raise InputError("this result has no policies to compare; make it with lpm.counterfactual")
+    check_compared(tree)
     tallies = tree["prior_predictive"].to_dataset()
-    wanted = [by] if isinstance(by, str) else list(by)
+    wanted = kept_by(by)
     strata = [str(d) for d in tallies.dims if d not in (*SAMPLES, WORLD, "day")]
     for stratum in wanted:
         if stratum not in strata:
-            raise InputError(nearest("stratum", stratum, strata))
+            raise InputError(nearest("stratum", str(stratum), strata))
     found: dict[Hashable, xr.DataArray] = {}
     for name, tally in tallies.data_vars.items():
         if not set(wanted) <= set(map(str, tally.dims)):
@@ -57,6 +56,24 @@ def amounts(tree: xr.DataTree, by: str | Sequence[str] = (), daily: bool = False
     if not found:
         raise InputError(f"no tally is counted by {' and '.join(wanted)} at once; leave one of them out")
     return xr.Dataset(found)
+
+
+def check_compared(tree: object) -> None:
+    """Refuse what is no result with worlds to compare."""
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(f"{type(tree).__name__} was given in place of a result; make it with lpm.counterfactual")
+    dims = tree["prior_predictive"].dims if "prior_predictive" in tree.children else ()
+    if WORLD not in dims or not {*SAMPLES} <= {*dims}:
+        raise InputError("this result has no policies to compare, or no draws; give that of lpm.counterfactual whole")
+
+
+def kept_by(by: object) -> list[str]:
+    """The strata that are kept, by name."""
+    if isinstance(by, str):
+        return [by]
+    if not isinstance(by, Sequence) or not all(isinstance(name, str) for name in by):
+        raise InputError(f"by={by!r} was given; give names of strata, such as 'borough'")
+    return list(by)
 
 
 def contrast(
@@ -183,12 +200,13 @@ def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: 
         InputError: for an outcome or a stratum that the result hasn't.
     """
     _checked(level)
+    check_compared(tree)
     if "flows" not in tree.children:
         raise InputError("this result has no individual outcomes; make it with lpm.counterfactual")
     flows = tree["flows"].to_dataset()
     if outcome not in flows:
-        raise InputError(nearest("outcome", outcome, [str(n) for n in flows.data_vars]))
-    counts, wanted = flows[outcome], [by] if isinstance(by, str) else list(by)
+        raise InputError(nearest("outcome", str(outcome), [str(n) for n in flows.data_vars]))
+    counts, wanted = flows[outcome], kept_by(by)
     strata = [str(d) for d in counts.dims if d not in (*SAMPLES, WORLD, "was", "would")]
     for name in wanted:
         if name not in strata:
@@ -238,7 +256,7 @@ def cost_per(
     found = amounts(tree)
     for tally in (outcome, cost):
         if tally not in found:
-            raise InputError(nearest("tally", tally, [str(n) for n in found.data_vars]))
+            raise InputError(nearest("tally", str(tally), [str(n) for n in found.data_vars]))
     return _price(found, outcome, cost, level, resamples, seed)
 
 

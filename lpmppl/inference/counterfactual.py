@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,10 +17,12 @@ from chirho.counterfactual.handlers import MultiWorldCounterfactual
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.abduction import MOST, Abduction, abducted
+from lpmppl.inference.checks import MOST_DRAWS, ONE_AT_A_TIME, alone, checked, whole
 from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows
+from lpmppl.inference.memory import check_worlds
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
-from lpmppl.inference.run import ONE_AT_A_TIME, alone, checked, drawn, simulated, whole
+from lpmppl.inference.run import drawn, simulated
 from lpmppl.inference.sources import Who
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
@@ -28,6 +32,9 @@ from lpmppl.models.model import Model
 from lpmppl.models.networks import Groups
 
 __all__ = ["counterfactual", "worlds_of"]
+
+_KEPT = 16
+"""What a number of a tally takes with its effects, in bytes."""
 
 
 def counterfactual(
@@ -105,6 +112,8 @@ def counterfactual(
         "interventions": json.dumps(always),
         "draws_from": "posterior" if posterior is not None else "defaults" if draws is None else "prior",
     }
+    if len(thetas) * replicates > MOST_DRAWS:
+        raise InputError(f"{len(thetas)} draws of replicates={replicates} each are over {MOST_DRAWS:,}: give fewer")
     whose = [k for k in range(len(thetas)) for _ in range(replicates)]
     acts = [Act(str(n), v, int(d)) for n, v, d in always]
     each = [thetas[k] for k in whose]
@@ -166,6 +175,13 @@ def worlds_of(
     """
     alone("lpm.counterfactual")
     under, kinds = _asked(model, chosen, always, days, by)
+    cells = math.prod(len(labels) for labels in model.by.dims.values()) if model.by else 1
+    under.begun = partial(
+        check_worlds,
+        people=model.population.size,
+        results=_KEPT * days * cells * len(model.tallies) * len(thetas),
+        sources=who is not None,
+    )
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
     counted = Flows(model.outcomes, kinds, WORLD, worlds)
     turned = InForce(under.triggers)
@@ -208,7 +224,12 @@ def _held(model: Model, tree: xr.DataTree) -> dict[str, float]:
         held = json.loads(str(tree.attrs.get("set", "{}")))
     except json.JSONDecodeError:
         return {}
-    return {n: float(x) for n, x in held.items() if n in model.parameters} if isinstance(held, dict) else {}
+    found = {n: x for n, x in held.items() if n in model.parameters} if isinstance(held, dict) else {}
+    for name, x in found.items():
+        number = isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+        if not number or not bool(model.parameters[name].prior.support.check(torch.tensor(float(x)))):
+            raise InputError(f"the posterior held {name} at {x!r}, which can't be by the model's prior")
+    return found
 
 
 def _posterior(

@@ -12,9 +12,10 @@ from scipy import stats
 
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.calibrate import calibrate, fitted_names
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.exactly import calibrate_exactly
 from lpmppl.inference.observed import tally_of
-from lpmppl.inference.run import alone, checked, drawn, run, whole
+from lpmppl.inference.run import drawn, run
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
 

@@ -12,9 +12,10 @@ import xarray as xr
 
 from lpmppl.effects.handlers.guided import Guided
 from lpmppl.inference.calibrate import fitted_names
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.importance import conditioned
 from lpmppl.inference.posterior import parameters_of
-from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lpmppl.errors import InputError
-from lpmppl.inference.run import whole
+from lpmppl.errors import InputError, nearest
+from lpmppl.inference.baselines import QUANTILES, arima, persistence
+from lpmppl.inference.checks import whole
+from lpmppl.inference.hybrid import corrected
 
-__all__ = ["QUANTILES", "forecast", "persistence", "scored", "weighted_interval_score"]
+__all__ = ["FORECASTERS", "forecast", "hybrid", "scored", "weighted_interval_score"]
 
-QUANTILES = (0.01, 0.025, *(round(0.05 * k, 2) for k in range(1, 20)), 0.975, 0.99)
-"""The 23 quantiles of the forecast hubs of the United States."""
-
-_PATHS = 10_000
+FORECASTERS = ("model", "hybrid", "persistence", "arima")
 
 
 def forecast(fit: xr.DataTree, every: int = 7, *, summed: bool = False) -> xr.Dataset:
@@ -37,42 +37,74 @@ def forecast(fit: xr.DataTree, every: int = 7, *, summed: bool = False) -> xr.Da
     return weeks.quantile(QUANTILES, ("chain", "draw")).transpose("quantile", "horizon", ...)
 
 
-def scored(fit: xr.DataTree, data: Any, every: int = 7, seed: int = 0) -> xr.Dataset:
-    """How good a forecast was, beside persistence, the last week going on.
+def hybrid(fit: xr.DataTree, every: int = 7, seed: int = 0) -> xr.Dataset:
+    """The forecast times what the society lately missed by, as `lpmppl.inference.hybrid` explains; as `forecast`.
+
+    Args:
+        fit: what `lpm.calibrate` gave, with `ahead` of at least one week, fitted to two weeks or more.
+        every: days in a week.
+        seed: the seed of the paths of errors.
+    Raises:
+        InputError: for a fit without days ahead, or of fewer than two weeks.
+    """
+    seen, fitted = fit["observed_data"].to_dataset(), fit["posterior_predictive"].to_dataset()
+    if seen.sizes["day"] < 2 * whole("every", every, 1):
+        raise InputError(f"{seen.sizes['day']} days are too few to learn what a forecast misses: fit two weeks or more")
+    weeks = _weeks(_ahead(fit), every)
+    return xr.Dataset({str(n): corrected(x, fitted[n], weeks[n], every, seed) for n, x in seen.data_vars.items()})
+
+
+def scored(
+    fit: xr.DataTree,
+    data: Any,
+    every: int = 7,
+    seed: int = 0,
+    *,
+    forecasters: Sequence[str] = ("model", "hybrid", "persistence"),
+) -> xr.Dataset:
+    """How good a forecast was, beside others made from the same data.
 
     Args:
         fit: what `lpm.calibrate` gave, with `ahead` of at least one week.
         data: what was counted, as `lpm.calibrate` takes it, a Dataset with the days after the fit.
         every: days in a week.
-        seed: the seed of persistence's paths.
+        seed: the seed of others' paths.
+        forecasters: of "model"; "hybrid", the model with what it lately missed by; "persistence", the last week going
+            on; and "arima", for which statsmodels is needed.
     Returns:
-        by stream, over `forecaster` ("model", "persistence"), `horizon` and strata: `<stream>_wis`, the weighted
-        interval score, counts a week, and `<stream>_covered`, whether the 90 % interval held what was counted.
+        by stream, over `forecaster`, `horizon` and strata: `<stream>_wis`, the weighted interval score, counts a week,
+        and `<stream>_covered` and `<stream>_covered_half`, whether the 90 % and 50 % intervals held what was counted.
     Raises:
-        InputError: for a fit without days ahead, or data that don't have these days.
+        InputError: for a fit without days ahead, data that don't have these days, or a forecaster that there isn't.
     """
-    found = {"model": forecast(fit, every)}
+    for name in forecasters:
+        if name not in FORECASTERS:
+            raise InputError(nearest("forecaster", str(name), FORECASTERS))
+    if not forecasters:
+        raise InputError(f"no forecaster was given; give some of {', '.join(FORECASTERS)}")
     seen = fit["observed_data"].to_dataset()
     first, last = int(fit.attrs["fitted_days"]), int(fit.attrs["days"])
     truth = _weeks(_later(data, seen, str(fit.attrs.get("start", "")), first, last), every)
     horizons = truth.sizes["horizon"]
-    found["persistence"] = xr.Dataset(
-        {str(n): persistence(x, horizons, every, seed) for n, x in seen.data_vars.items()}
-    )
+    found = {}
+    for name in forecasters:
+        if name in ("model", "hybrid"):
+            found[name] = forecast(fit, every) if name == "model" else hybrid(fit, every, seed)
+        else:
+            by = persistence if name == "persistence" else arima
+            found[name] = xr.Dataset({str(n): by(x, horizons, every, seed) for n, x in seen.data_vars.items()})
     out: dict[str, xr.DataArray] = {}
-    for name, y in truth.data_vars.items():
-        scores, held = [], []
-        for quantiles in found.values():
-            q = quantiles[name].isel(horizon=slice(horizons))
-            scores.append(weighted_interval_score(q, y))
-            held.append((y >= q.sel(quantile=0.05)) & (y <= q.sel(quantile=0.95)))
-        which = xr.IndexVariable("forecaster", list(found))
-        out[f"{name}_wis"] = xr.concat(scores, which, coords="minimal", compat="override").drop_vars(
-            "quantile", errors="ignore"
-        )
-        out[f"{name}_covered"] = xr.concat(
-            [h.drop_vars("quantile", errors="ignore") for h in held], which, coords="minimal", compat="override"
-        )
+    for stream, y in truth.data_vars.items():
+        each = {f: quantiles[stream].isel(horizon=slice(horizons)) for f, quantiles in found.items()}
+        measures = {
+            "wis": [weighted_interval_score(q, y) for q in each.values()],
+            "covered": [(y >= q.sel(quantile=0.05)) & (y <= q.sel(quantile=0.95)) for q in each.values()],
+            "covered_half": [(y >= q.sel(quantile=0.25)) & (y <= q.sel(quantile=0.75)) for q in each.values()],
+        }
+        which = xr.IndexVariable("forecaster", list(each))
+        for what, values in measures.items():
+            flat = [x.drop_vars("quantile", errors="ignore") for x in values]
+            out[f"{stream}_{what}"] = xr.concat(flat, which, coords="minimal", compat="override")
     return xr.Dataset(out)
 
 
@@ -89,36 +121,6 @@ def weighted_interval_score(quantiles: xr.DataArray, y: xr.DataArray) -> xr.Data
     level = quantiles["quantile"]
     loss = ((y <= quantiles).astype(float) - level) * (quantiles - y)
     return loss.sum("quantile") / (quantiles.sizes["quantile"] / 2)
-
-
-def persistence(history: xr.DataArray, horizons: int, every: int = 7, seed: int = 0) -> xr.DataArray:
-    """The last week going on, with what weeks differed by in the past, either way: the hubs' baseline.
-
-    Args:
-        history: counts over `day` and strata, two weeks or more; NaN counts as nothing.
-        horizons: for how many weeks.
-        every: days in a week.
-        seed: the seed of its paths.
-    Returns:
-        quantiles over `quantile`, `horizon` and strata.
-    Raises:
-        InputError: where there are fewer than two weeks.
-    """
-    weeks = history.sizes["day"] // every
-    if weeks < 2:
-        raise InputError(f"{history.sizes['day']} days are too few for persistence: give two weeks or more")
-    tail = history.fillna(0.0).isel(day=slice(history.sizes["day"] - weeks * every, None))
-    other = [d for d in tail.dims if d != "day"]
-    counts = tail.transpose("day", *other).to_numpy()
-    sums = counts.reshape(weeks, every, *counts.shape[1:]).sum(1)
-    steps = np.diff(sums, axis=0)
-    both = np.concatenate([steps, -steps])
-    rng = np.random.default_rng(seed)
-    paths = sums[-1] + np.cumsum(both[rng.integers(len(both), size=(_PATHS, horizons))], 1)
-    found = np.quantile(np.maximum(paths, 0.0), QUANTILES, axis=0)
-    found += sums[-1] - np.median(np.maximum(paths, 0.0), 0)
-    coords = {"quantile": list(QUANTILES), "horizon": np.arange(1, horizons + 1), **{d: history[d] for d in other}}
-    return xr.DataArray(np.maximum(found, 0.0), dims=("quantile", "horizon", *other), coords=coords)
 
 
 def _ahead(fit: xr.DataTree) -> xr.Dataset:

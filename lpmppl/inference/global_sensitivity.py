@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from lpmppl.errors import InputError
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.differences import differences, either_side
 from lpmppl.inference.flipping import Question
 from lpmppl.inference.readings import reading_of
-from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.run import drawn
 from lpmppl.inference.sensitivity import numbers_of
 from lpmppl.models.model import Model
 

@@ -19,8 +19,9 @@ from lpmppl.effects.handlers.held import BEFORE, place_of
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.errors import LpmError
+from lpmppl.inference.checks import whole
 from lpmppl.inference.likelihood import Guide
-from lpmppl.inference.run import playing, whole
+from lpmppl.inference.run import playing
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
 

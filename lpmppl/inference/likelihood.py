@@ -17,9 +17,10 @@ from lpmppl.effects.handlers.guided import Guided
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.differences import _takes_rows as takes_rows
 from lpmppl.inference.flipping import ROWS, Question, expanded
-from lpmppl.inference.run import alone, checked, drawn, playing, whole
+from lpmppl.inference.run import drawn, playing
 from lpmppl.models.model import Model
 
 __all__ = ["Guide", "likelihood"]

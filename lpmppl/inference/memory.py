@@ -14,29 +14,36 @@ if TYPE_CHECKING:
 
 __all__ = ["check_worlds", "free_memory"]
 
-A_DAY, A_WORLD = 1.0, 1.5
-"""What a day takes beside the state, and each world of it, in times the state of one world: between what was measured
-with 1 to 5 worlds of a million people in the New York epidemic (a state of 21 bytes a person) and pandemic (92)."""
+A_DAY, A_WORLD, A_SOURCE = 20, 16, 80
+"""What a day takes for each person beside a state, what it does in each world, and who infected whom, in bytes: by
+what was measured with 1 to 5 worlds of a million people in the New York epidemic (a state of 21 bytes a person) and
+pandemic (92)."""
 
 GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 GROUP_USED = Path("/sys/fs/cgroup/memory.current")
 MEMORY = Path("/proc/meminfo")
 
 
-def check_worlds(state: Mapping[str, torch.Tensor], worlds: int) -> None:
+def check_worlds(
+    state: Mapping[str, torch.Tensor], worlds: int, *, people: int, results: int = 0, sources: bool = False
+) -> None:
     """Refuse more worlds of a state than fit into the memory that is still free.
 
     Args:
         state: what one world begins from.
         worlds: how many there will be, the one as it was among them.
+        people: how many people there are.
+        results: what is kept of each world, in bytes.
+        sources: whether it is recorded who infected whom.
     Raises:
         InputError: with how many policies at once do fit.
     """
     one = sum(x.numel() * x.element_size() for x in state.values())
     free = free_memory(next(iter(state.values())).device) if state else None
-    need = one * (A_DAY + A_WORLD * worlds)
+    day, each = one + A_DAY * people, one + (A_WORLD + A_SOURCE * sources) * people + results
+    need = day + each * worlds
     if worlds > 1 and free is not None and need > free:
-        fit = int((free / one - A_DAY) / A_WORLD) - 1
+        fit = int((free - day) / each) - 1
         remedy = f"give at most {fit} at once, or fewer people" if fit > 0 else "give fewer people"
         policies = "1 policy takes" if worlds == 2 else f"{worlds - 1} policies at once take"
         raise InputError(f"{policies} about {need / 1e9:.2g} GB here, and {free / 1e9:.2g} GB are free: {remedy}")

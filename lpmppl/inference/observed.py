@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -119,6 +119,11 @@ class Observed:
         days = cells.shape[-1] // sum(strata)
         parts = np.split(cells, days * np.cumsum(strata)[:-1], axis=-1)
         return [p.reshape(*p.shape[:-1], days, k) for p, k in zip(parts, strata, strict=True)]
+
+    def only(self, streams: Collection[str], cells: np.ndarray) -> np.ndarray:
+        """Of values of all cells, shape (B, D), those of some streams."""
+        parts = zip(self.streams, self.split(cells), strict=True)
+        return np.concatenate([x.reshape(len(cells), -1) for s, x in parts if s.name in streams], -1)
 
 
 def _dataset(data: Any) -> xr.Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +13,18 @@ from torch import Tensor
 from lpmppl.errors import InputError
 from lpmppl.typing import State
 
-__all__ = ["FACTUAL", "WORLD", "Act", "Policy", "Trigger", "factorial", "labels_of", "policies"]
+__all__ = ["AND", "FACTUAL", "WORLD", "Act", "Policy", "Trigger", "factorial", "labels_of", "policies"]
 
 FACTUAL = "as it was"
 """The label of the world in which nothing is done."""
 
 WORLD = "policy"
 """The name of the index of worlds, and of the state key that says which policy is in force: 0 for none."""
+
+AND = " + "
+"""What stands between the names of policies that are done together."""
+
+_COMBINED = 10
 
 Condition = tuple[str, float] | Callable[[State], Tensor]
 
@@ -142,23 +148,26 @@ def policies(do: Any, at: int | Sequence[int] | None = None) -> tuple[Policy, ..
 
 def distinct(found: Sequence[Policy]) -> tuple[Policy, ...]:
     """Give the policies, if each has a name of its own, or raise InputError."""
-    names = [policy.name for policy in found]
-    for name in names:
+    for name, times in Counter(policy.name for policy in found).items():
         if not isinstance(name, str) or not name.strip() or name == FACTUAL:
             raise InputError(f"a policy can't be called {name!r}; give it another name")
-        if names.count(name) > 1:
+        if times > 1:
             raise InputError(f"there are two policies '{name}'; give each a name of its own")
     return tuple(found)
 
 
 def factorial(chosen: Sequence[Policy]) -> tuple[Policy, ...]:
-    """Every combination of policies: 2ᵏ − 1 of them, besides doing nothing.
+    """Every combination of up to ten policies: 2ᵏ − 1 of them, besides doing nothing.
 
     >>> [policy.name for policy in factorial(policies({"a": [("x", 1.0, 0)], "b": [("y", 1.0, 0)]}))]
     ['a', 'b', 'a + b']
     """
+    if len(chosen) > _COMBINED:
+        raise InputError(f"{len(chosen)} policies have 2^{len(chosen)} − 1 combinations: give {_COMBINED} at most")
+    if among := next((p.name for p in chosen if AND in p.name), None):
+        raise InputError(f"a policy that is combined with others can't be called '{among}': leave '{AND}' out")
     combined = (c for k in range(1, len(chosen) + 1) for c in itertools.combinations(chosen, k))
-    return distinct([Policy(" + ".join(p.name for p in c), tuple(a for p in c for a in p.acts)) for c in combined])
+    return distinct([Policy(AND.join(p.name for p in c), tuple(a for p in c for a in p.acts)) for c in combined])
 
 
 def _is_acts(value: object) -> bool:

@@ -13,8 +13,8 @@ from scipy import stats
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.audit import are_apart
+from lpmppl.inference.checks import checked, setting, whole
 from lpmppl.inference.policies import WORLD, Policy, policies
-from lpmppl.inference.run import checked, setting, whole
 from lpmppl.inference.search import Objective, Trial, check_aim, search
 from lpmppl.models.model import Model
 

@@ -12,10 +12,11 @@ import xarray as xr
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference import policies as plans
-from lpmppl.inference.contrasts import amounts
+from lpmppl.inference.checks import checked, whole
+from lpmppl.inference.contrasts import PRICE, amounts
 from lpmppl.inference.counterfactual import worlds_of
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
-from lpmppl.inference.run import checked, drawn, whole
+from lpmppl.inference.run import drawn
 from lpmppl.models.model import Model
 
 __all__ = ["Objective", "Trial", "check_aim", "search"]
@@ -104,7 +105,7 @@ def check_aim(model: Model, objective: Objective, budget: float | None, cost: st
         raise InputError(f"budget={budget!r} was given; give 0 or more")
     if not isinstance(objective, str) and not callable(objective):
         raise InputError(f"objective={objective!r} was given; give a tally, or a function of what there is of them")
-    for name in [cost] * (budget is not None) + ([objective] if isinstance(objective, str) else []):
+    for name in [cost] * (budget is not None or cost != PRICE) + ([objective] if isinstance(objective, str) else []):
         if name not in model.tallies:
             raise InputError(nearest("tally", name, model.tallies))
 
@@ -150,11 +151,15 @@ class Trial:
         thetas = [self._theta(k if self.parameters else None) for k in chances]
         tree = worlds_of(self.model, batch, always, thetas, chances, list(chances), self.days, self.seed, {})
         found = amounts(tree)
-        value = found[self.objective] if isinstance(self.objective, str) else self.objective(found)
+        value = found[self.objective] if isinstance(self.objective, str) else self._asked(found)
         if not isinstance(value, xr.DataArray) or {*value.dims} != {"chain", "draw", WORLD}:
             raise InputError(
                 "the objective must give one number for each chain, draw and policy; sum over anything else"
             )
+        each = value.isel(chain=0).transpose("draw", WORLD).to_numpy().astype(float)
+        for draw, world in np.argwhere(~np.isfinite(each))[:1]:
+            name = value[WORLD].values[world]
+            raise InputError(f"the objective of '{name}' is {each[draw, world]:g}: it must be finite for every plan")
         paid = found[self.cost] - found[self.cost].sel({WORLD: FACTUAL}, drop=True) if self.cost in found else None
         paid = xr.zeros_like(value) if paid is None else paid
         return {
@@ -164,6 +169,13 @@ class Trial:
             )
             for name in (FACTUAL, *(policy.name for policy in batch))
         }
+
+    def _asked(self, found: xr.Dataset) -> Any:
+        assert callable(self.objective)
+        try:
+            return self.objective(found)
+        except Exception as e:
+            raise InputError(f"the objective can't be evaluated: {type(e).__name__}: {e}") from e
 
     def _theta(self, draw: int | None) -> dict[str, float]:
         """The parameters of one draw."""

@@ -12,10 +12,11 @@ from scipy import stats
 
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.audit import AUDITED, Audit
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.estimation import ESTIMATORS, Estimation
 from lpmppl.inference.flipping import Question
 from lpmppl.inference.readings import Reading, reading_of
-from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.run import drawn
 from lpmppl.models.model import Model
 
 __all__ = ["numbers_of", "sensitivity"]

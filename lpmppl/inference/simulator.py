@@ -17,13 +17,14 @@ from lpmppl._compat import Messenger, inside_transform
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.errors import InputError, LpmError, nearest
+from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.differences import either_value, on_each_side
 from lpmppl.inference.estimation import check_seen, check_timed, cuts_of, warn_of_plateau
 from lpmppl.inference.flipping import Direct, Question
 from lpmppl.inference.pathwise import carried
 from lpmppl.inference.readings import reading_of
 from lpmppl.inference.relaxing import RELAXATIONS, relaxation
-from lpmppl.inference.run import alone, checked, drawn, whole
+from lpmppl.inference.run import drawn
 from lpmppl.models.model import Model
 
 __all__ = ["Simulator"]

@@ -13,7 +13,8 @@ import xarray as xr
 
 from lpmppl.effects.distributions import Counted
 from lpmppl.errors import InputError, nearest
-from lpmppl.inference.contrasts import with_effects
+from lpmppl.inference.checks import whole
+from lpmppl.inference.contrasts import check_compared, with_effects
 from lpmppl.inference.policies import FACTUAL, WORLD
 
 __all__ = ["WEIGHT", "weigh", "weighted"]
@@ -48,23 +49,30 @@ def weigh(
         InputError: for a tally that the result hasn't, a series too long, negative or empty; if the effective sample
             size is below `least`.
     """
-    if "prior_predictive" not in tree.children or WORLD not in tree["prior_predictive"].dims:
-        raise InputError("this result has no policies to compare; make it with lpm.counterfactual")
-    if size is not None and not size > 0:
+    check_compared(tree)
+    if size is not None and not (_is_number(size) and size > 0):
         raise InputError(f"size={size} was given; give a dispersion above 0, or None for exact counts")
+    if not (_is_number(least) and least >= 0):
+        raise InputError(f"least={least} was given; give how many draws' worth there must be, such as 10")
+    first = whole("first", first, 0)
     tallies = tree["prior_predictive"].to_dataset().sel({WORLD: FACTUAL}, drop=True)
-    if not observed:
+    if not isinstance(observed, Mapping) or not observed:
         raise InputError("nothing was observed; give series by tally, such as {'admissions': [0, 2, 3]}")
     score: Any = 0.0
     for name, series in observed.items():
         if name not in tallies.data_vars:
-            raise InputError(nearest("tally", name, [str(n) for n in tallies.data_vars]))
-        seen = np.asarray(series, float)
+            raise InputError(nearest("tally", str(name), [str(n) for n in tallies.data_vars]))
+        try:
+            seen = np.asarray(series, float)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"observed {name} can't be read: {series!r}; give one number for each day") from e
         days = tallies.sizes["day"]
         if seen.ndim != 1 or not 0 < len(seen) <= days - first or first < 0:
             raise InputError(
                 f"observed {name} has shape {seen.shape} from day {first} of {days}; give one number for each day"
             )
+        if np.isnan(seen).all():
+            raise InputError(f"observed {name} has no number on any day; leave it out")
         if (seen < 0).any() or np.isinf(seen).any():
             raise InputError(f"observed {name} has {np.nanmin(seen):g} to {np.nanmax(seen):g}; counts are 0 or more")
         tally = tallies[name].sum([d for d in tallies[name].dims if d not in ("chain", "draw", "day")])
@@ -97,6 +105,10 @@ def weighted(tree: xr.DataTree, weights: np.ndarray) -> xr.DataTree:
         if group in tree.children:
             tree[group] = xr.DataTree(tree[group].to_dataset().assign_coords({WEIGHT: ("draw", weights)}))
     return tree
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool) and math.isfinite(x)
 
 
 def _agreement(own: np.ndarray, seen: np.ndarray, size: float | None) -> np.ndarray:

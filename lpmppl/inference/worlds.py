@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,12 +12,13 @@ import torch
 from chirho.interventional.ops import intervene
 from torch import Tensor
 
+from lpmppl.effects.internals.worlds import within_worlds
 from lpmppl.errors import InputError, nearest
-from lpmppl.inference.memory import check_worlds
+from lpmppl.inference.checks import setting, whole
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Condition, Policy, Trigger, labels_of
-from lpmppl.inference.run import setting, whole
 from lpmppl.inference.triggers import in_force
 from lpmppl.models.model import Model
+from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
 __all__ = ["UnderPolicies"]
@@ -72,10 +73,11 @@ class _Step:
             found = torch.as_tensor(condition(MappingProxyType(state)))
         except Exception as e:
             raise InputError(f"the trigger of {self.act} can't be evaluated: {type(e).__name__}: {e}") from e
-        if found.dtype != torch.bool or found.shape[-1:] not in ((), (1,)):
+        # A number without dimensions is of all worlds together, as `.sum()` is.
+        if found.dtype != torch.bool or found.shape[-1:] != (1,) or not within_worlds(found.shape, state):
             raise InputError(
                 f"the trigger of {self.act} gave {found.dtype} of shape {tuple(found.shape)}; it must give one Boolean "
-                "for each world, such as a comparison of a sum over agents with keepdim=True"
+                "for each world, such as a comparison of .sum(-1, keepdim=True)"
             )
         return found
 
@@ -92,9 +94,9 @@ class UnderPolicies(Model):
         always: acts that are done in every world, before a policy's of the same day.
         days: how long a run is, for refusing acts that come after its end.
         only: without worlds, the number of the policy in force from the start.
+        begun: is told what the first run begins from, and how many worlds there will be.
     Raises:
-        InputError: for an act that can't be, by its name; for two at once on one key and day; and, when it begins, for
-            more worlds than fit into memory.
+        InputError: for an act that can't be, by its name; and for two at once on one key and day.
     """
 
     def __init__(
@@ -104,8 +106,9 @@ class UnderPolicies(Model):
         always: Sequence[Act] = (),
         days: int | None = None,
         only: int | None = None,
+        begun: Callable[[State, int], None] | None = None,
     ) -> None:
-        self.model, self.policies, self.only, self.weighed = model, tuple(alternatives), only, False
+        self.model, self.policies, self.only, self.begun = model, tuple(alternatives), only, begun
         self.name, self.population = model.name, model.population  # type: ignore[misc]
         self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
         self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
@@ -131,9 +134,9 @@ class UnderPolicies(Model):
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         state = self.model.initial(theta, start)
-        if self.only is None and not self.weighed:
-            check_worlds(state, len(self.plans))
-            self.weighed = True
+        if self.begun is not None:
+            self.begun(state, len(self.plans))
+            self.begun = None
         device = self.population.device
         off = torch.zeros(1, dtype=torch.bool, device=device)
         city = [name for name, x in state.items() if x.shape[-1:] == (1,)]
@@ -200,8 +203,25 @@ def _ready(model: Model, act: Act, days: int | None, memory: str) -> _Step:
         for condition in (value.when, *([] if value.until is None else [value.until])):
             if not callable(condition):
                 _threshold(act.name, condition)
+        low, high = value.until, value.when
+        if isinstance(low, tuple) and isinstance(high, tuple) and low[0] == high[0] and low[1] > high[1]:
+            raise InputError(f"{act} begins above {high[1]:g} and would end below {low[1]:g}: give a lower end")
         value = value.value
     return _Step(act, setting(model, act.name, value), _whom(model, act), memory)
+
+
+def _of_households(people: Population, codes: Tensor, act: Act, variable: str) -> Tensor:
+    """What all members of each household have in common, shape (H,)."""
+    home = people["household"].long()
+    count = people.network("household").count
+    least = torch.full((count,), 2**31 - 1, device=codes.device).scatter_reduce(0, home, codes.long(), "amin")
+    most = torch.full((count,), -1, device=codes.device).scatter_reduce(0, home, codes.long(), "amax")
+    if bool(((most >= 0) & (least != most)).any()):
+        raise InputError(
+            f"{act}: {act.name} is set for each household, whose members differ in {variable}; choose them by what "
+            "they have in common, such as borough or income_band"
+        )
+    return most
 
 
 def _threshold(name: str, condition: object) -> None:
@@ -230,6 +250,8 @@ def _whom(model: Model, act: Act) -> Tensor | None:
         where = people.dataset[variable].dims[0]
         if where == "household" and scale == "agent":
             codes = codes[people["household"].long()]
+        elif where == "agent" and scale == "household":
+            codes = _of_households(people, codes, act, str(variable))
         elif where != scale:
             raise InputError(f"{act}: {act.name} is set for each {scale}, but {variable} is known of each {where}")
         labels = people.labels(variable)

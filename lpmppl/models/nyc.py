@@ -88,6 +88,7 @@ def varying(
     every: int = 14,
     ahead: int = 0,
     without: Collection[str] = (),
+    within: str = "borough",
 ) -> Varying:
     """The composed pandemic with transmission that varies from fortnight to fortnight and by borough, to be calibrated.
 
@@ -98,11 +99,12 @@ def varying(
         every: the days between knots.
         ahead: for how many days after them the walk goes on, of which the data say nothing; it rests at their end.
         without: the names of substeps to leave out.
+        within: the variable whose values have factors of their own; "" for none, as where counts are of the whole city.
     """
     knots = [*range(every, max(every, days - 7), every)]
     if ahead:
         knots += range(days - 1, days + ahead + every, every)
-    return Varying(pandemic(people, start, without), knots=knots, within="borough")
+    return Varying(pandemic(people, start, without), knots=knots, within=within)
 
 
 def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:

@@ -37,7 +37,7 @@ def load(path: str | Path) -> xr.DataTree:
     """
     source = Path(path)
     if not source.is_file():
-        raise InputError(f"no result at {source}: run `lpmppl simulate ... --out {source.parent}` first")
+        raise InputError(f"no result at {source}: make one with --out {source.parent}, as of `lpmppl simulate`")
     try:
         with xr.open_datatree(source, engine="h5netcdf") as tree:
             result = tree.load().copy(deep=True)

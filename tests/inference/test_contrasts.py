@@ -175,7 +175,7 @@ def test_what_a_result_hasnt_is_named():
         (lambda: lpm.fates(tree, "infected", by="age"), "unknown stratum 'age'"),
         (lambda: lpm.cost_per(tree, "infection"), "did you mean 'infections'"),
         (lambda: amounts(xr.DataTree()), "no policies to compare"),
-        (lambda: lpm.fates(xr.DataTree(), "infected"), "no individual outcomes"),
+        (lambda: lpm.fates(xr.DataTree(), "infected"), "no policies to compare"),
     ):
         with pytest.raises(InputError, match=said):
             ask()

@@ -7,7 +7,9 @@ import xarray as xr
 
 import lpmppl as lpm
 from lpmppl.errors import InputError
-from lpmppl.inference.forecast import QUANTILES, forecast, persistence, scored, weighted_interval_score
+from lpmppl.inference.baselines import QUANTILES, arima, persistence
+from lpmppl.inference.forecast import forecast, hybrid, scored, weighted_interval_score
+from lpmppl.inference.hybrid import corrected
 
 PLACES = ["north", "south"]
 
@@ -22,8 +24,11 @@ def fit(ahead=15, level=10.0, start="2020-03-01"):
         {"deaths": (("chain", "draw", "day", "place"), rng.poisson(level, (1, 400, ahead, 2)).astype(float))},
         {"day": range(21, 21 + ahead), "place": PLACES},
     )
+    fitted = rng.poisson(level, (1, 400, 21, 2)).astype(float)
+    before = xr.Dataset({"deaths": (("chain", "draw", "day", "place"), fitted)}, {"day": range(21), "place": PLACES})
     root = xr.Dataset(attrs={"fitted_days": 21, "days": 21 + ahead, "start": start})
-    return xr.DataTree.from_dict({"/": root, "observed_data": seen, "forecast": later})
+    groups = {"observed_data": seen, "posterior_predictive": before, "forecast": later}
+    return xr.DataTree.from_dict({"/": root, **groups})
 
 
 def later(level=10.0, ahead=15):
@@ -72,6 +77,73 @@ def test_the_right_law_scores_better_than_a_wrong_one_and_covers() -> None:
     assert good < 10 < bad
     assert bool(right["deaths_covered"].sel(forecaster="model").all())
     assert not bool(wrong["deaths_covered"].sel(forecaster="model").any())
+
+
+def test_arima_goes_on_with_what_it_saw() -> None:
+    rng = np.random.default_rng(3)
+    week = np.array([1.3, 1.1, 1.0, 1.0, 1.0, 0.8, 0.8])
+    level = 1000 * np.exp(-0.03 * np.arange(70)) * np.tile(week, 10)
+    history = xr.DataArray(rng.poisson(level[:56]).astype(float), dims="day")
+    found = arima(history, 2)
+    assert found.dims == ("quantile", "horizon") and bool((found.diff("quantile") >= 0).all())
+    truth = level[56:].reshape(2, 7).sum(1)
+    assert bool((found.sel(quantile=0.01) < truth).all() and (found.sel(quantile=0.99) > truth).all())
+    # Persistence knows of no decline.
+    last = persistence(history, 2).sel(quantile=0.5)
+    assert bool((abs(found.sel(quantile=0.5) - truth) < abs(last - truth)).all())
+    assert (arima(history, 2) == found).all()
+    with pytest.raises(InputError, match="20 days are too few for ARIMA"):
+        arima(history.isel(day=slice(20)), 1)
+
+
+def test_arima_stands_days_that_were_not_seen_and_nothing_at_all() -> None:
+    history = xr.DataArray(np.random.default_rng(1).poisson(20.0, (30, 2)).astype(float), dims=("day", "place"))
+    history[5:8] = np.nan
+    found = arima(history.assign_coords(place=PLACES), 1)
+    assert found.dims == ("quantile", "horizon", "place") and bool(np.isfinite(found).all())
+    assert abs(float(found.sel(quantile=0.5).mean()) - 140) < 25
+    assert float(arima(xr.zeros_like(history), 1).max()) < 1.0
+
+
+def test_the_hybrid_takes_what_the_model_missed_by_and_lets_it_die_away() -> None:
+    """A society that counts half of what is seen, and one that is right."""
+    rng = np.random.default_rng(0)
+    levels = {"half": 50.0, "right": 100.0}
+    seen = xr.DataArray(rng.poisson(100.0, (56, 2)).astype(float), dims=("day", "place"), coords={"place": PLACES})
+    for name, level in levels.items():
+        fitted = xr.DataArray(rng.poisson(level, (1, 200, 56, 2)).astype(float), dims=("chain", "draw", "day", "place"))
+        ahead = xr.DataArray(
+            rng.poisson(7 * level, (1, 200, 4, 2)).astype(float),
+            dims=("chain", "draw", "horizon", "place"),
+            coords={"horizon": [1, 2, 3, 4], "place": PLACES},
+        )
+        found = corrected(seen, fitted, ahead)
+        middle = found.sel(quantile=0.5)
+        assert found.dims == ("quantile", "horizon", "place") and bool((found.diff("quantile") >= 0).all())
+        if name == "right":
+            assert bool((abs(middle - 700) < 30).all())
+            width = found.sel(quantile=0.95) - found.sel(quantile=0.05)
+            assert bool((width < 1.5 * 3.3 * 700**0.5).all())
+        else:
+            assert bool((middle.sel(horizon=1) > 600).all())
+            assert bool((middle.sel(horizon=4) < middle.sel(horizon=1)).all()) and bool((middle > 500).all())
+
+
+def test_forecasters_are_scored_side_by_side() -> None:
+    found = scored(fit(), later(), forecasters=("model", "hybrid", "persistence", "arima"))
+    assert found["forecaster"].values.tolist() == ["model", "hybrid", "persistence", "arima"]
+    score = found["deaths_wis"].mean(["horizon", "place"])
+    assert bool((score > 0).all()) and float(score.sel(forecaster="hybrid")) < 1.5 * float(
+        score.sel(forecaster="model")
+    )
+    assert found["deaths_covered"].dtype == bool and bool(
+        (found["deaths_covered_half"] <= found["deaths_covered"]).all()
+    )
+    assert bool((hybrid(fit())["deaths"].sel(quantile=0.99) > forecast(fit())["deaths"].sel(quantile=0.5)).all())
+    with pytest.raises(InputError, match="did you mean 'arima'"):
+        scored(fit(), later(), forecasters=["arma"])
+    with pytest.raises(InputError, match="no forecaster"):
+        scored(fit(), later(), forecasters=[])
 
 
 def test_what_cannot_be_forecast_or_scored_is_refused() -> None:

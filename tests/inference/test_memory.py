@@ -23,10 +23,10 @@ def test_a_control_group_limits_the_free_memory(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_as_many_worlds_are_refused_as_are_said_not_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda device=None: 400_000.0)
+    monkeypatch.setattr(memory, "free_memory", lambda device=None: 3_000_000.0)
     model = lpm.nyc.seirm(lpm.nyc.population(2_000))
     scales = [0.5 + 0.01 * k for k in range(40)]
-    with pytest.raises(InputError, match=r"40 policies at once take about .* GB here, and 0.0004 GB are free") as error:
+    with pytest.raises(InputError, match=r"40 policies at once take about .* GB here, and 0.003 GB are free") as error:
         lpm.counterfactual(model, {"transmission": scales}, at=1, days=3)
     found = re.search("give at most ([0-9]+) at once", str(error.value))
     assert found is not None
@@ -40,10 +40,10 @@ def test_as_many_worlds_are_refused_as_are_said_not_to_fit(monkeypatch: pytest.M
 
 def test_where_not_even_one_policy_fits_fewer_people_are_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     state = {"x": torch.zeros(1000)}
-    monkeypatch.setattr(memory, "free_memory", lambda device=None: 15_999.0)
-    with pytest.raises(InputError, match=r"1 policy takes about 1.6e-05 GB here.* give fewer people"):
-        memory.check_worlds(state, 2)
-    monkeypatch.setattr(memory, "free_memory", lambda device=None: 16_000.0)
-    memory.check_worlds(state, 2)
+    monkeypatch.setattr(memory, "free_memory", lambda device=None: 67_999.0)
+    with pytest.raises(InputError, match=r"1 policy takes about 6.8e-05 GB here.* give fewer people"):
+        memory.check_worlds(state, 2, people=1000, results=2000)
+    monkeypatch.setattr(memory, "free_memory", lambda device=None: 68_000.0)
+    memory.check_worlds(state, 2, people=1000, results=2000)
     monkeypatch.setattr(memory, "free_memory", lambda device=None: None)
-    memory.check_worlds(state, 1000)
+    memory.check_worlds(state, 1000, people=1000)

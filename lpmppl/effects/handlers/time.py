@@ -18,11 +18,11 @@ from lpmppl._compat import (
     Message,
     Messenger,
     Solver,
+    acts_of,
     add_indices,
     effectful,
     get_index_plates,
     get_new_interruptions,
-    keys_intervened,
     simulate_point,
 )
 from lpmppl.effects.handlers.noise import ExogenousNoise
@@ -30,7 +30,7 @@ from lpmppl.effects.internals import checkpoints
 from lpmppl.effects.internals.order import check_order
 from lpmppl.effects.internals.segments import at_work
 from lpmppl.effects.internals.successors import successors
-from lpmppl.effects.internals.worlds import policy
+from lpmppl.effects.internals.worlds import check_shapes, leading, policy, within_worlds
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
 
@@ -174,9 +174,11 @@ class DiscreteTime(Solver[Tensor]):
         seen: dict[int, int] = {}
         for interruption in get_new_interruptions():
             predicate = interruption.predicate
-            for name in keys_intervened(interruption):
+            acts = acts_of(interruption)
+            for name in acts:
                 if name not in state:
                     raise InputError(nearest("part of the state", name, state))
+            check_shapes(state, acts)
             if isinstance(predicate, StaticEvent):
                 n = self._steps(predicate.time, "time of an intervention")
                 key = seen[n] = seen.get(n, -1) + 1
@@ -218,11 +220,16 @@ class DiscreteTime(Solver[Tensor]):
         t = torch.tensor(now * self.dt)
         for k, interruption in dynamic:
             name = f"event/{k}"
-            value = torch.as_tensor(interruption.predicate.event_fn(t, state))
-            if value.dim() and value.shape[-1] != 1:
+            try:
+                value = torch.as_tensor(interruption.predicate.event_fn(t, state))
+            except Exception as e:
+                raise InputError(f"a dynamic event can't be evaluated: {type(e).__name__}: {e}") from e
+            # Where there are worlds, a number without dimensions is of all of them together, as `.sum()` is.
+            several = not value.dim() and leading(state).numel() > 1
+            if several or (value.dim() and (value.shape[-1] != 1 or not within_worlds(value.shape, state))):
                 raise InputError(
                     f"a dynamic event gave a value of shape {tuple(value.shape)}; it must be one number per world, "
-                    "such as a sum over agents with keepdim=True"
+                    "such as .sum(-1, keepdim=True), or (t - 5).reshape(1) where it is of time alone"
                 )
             fired = state[name]
             due = (value.reshape(value.shape or (1,)) >= 0) & ~fired
@@ -251,7 +258,9 @@ class DiscreteTime(Solver[Tensor]):
             state = self._path(dynamics, state, at, time)
             parts.append(state)
             at = time
-        msg["value"] = {k: torch.stack(torch.broadcast_tensors(*(p[k] for p in parts)), dim=-1) for k in state}
+        # What a step leaves for the next one is no part of what the state was at first.
+        kept = [k for k in parts[0] if all(k in p for p in parts)]
+        msg["value"] = {k: torch.stack(torch.broadcast_tensors(*(p[k] for p in parts)), dim=-1) for k in kept}
         msg["done"] = True
 
     def _path(self, dynamics: Dynamics, state: State, start: Any, end: Any) -> State:

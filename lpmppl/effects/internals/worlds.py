@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger, get_index_plates
+from lpmppl.errors import InputError
 
-__all__ = ["policy"]
+__all__ = ["check_shapes", "leading", "policy", "within_worlds"]
 
 
 class policy(Messenger):
@@ -44,6 +45,8 @@ class policy(Messenger):
                 for a in (act if isinstance(act, tuple) else (act,))
             )
             act = acts if isinstance(act, tuple) else acts[0]
+            # What was one number for everybody may become one for each.
+            value = value.expand(torch.broadcast_shapes(value.shape, *(a.shape for a in acts)))
         if self.due is not None:
             mask = self.due if self.parted is None else self.due & _acted_on(self.parted)
             act = _where(mask, act, value)
@@ -51,6 +54,35 @@ class policy(Messenger):
                 msg["value"] = act
                 msg["done"] = msg["stop"] = True
         msg["args"] = (value, (lambda _: act) if isinstance(value, Mapping) else act)
+
+
+def leading(state: Mapping[str, Tensor]) -> torch.Size:
+    """The shape of the worlds and draws of a state: that of all its parts without their last dimension."""
+    return torch.broadcast_shapes(*(x.shape[:-1] for x in state.values()))
+
+
+def within_worlds(shape: Sequence[int], state: Mapping[str, Tensor]) -> bool:
+    """Whether a value of this shape has no worlds or draws that a state hasn't."""
+    there = leading(state)
+    wide = (1,) * (len(there) + 1 - len(shape)) + tuple(shape)
+    lead = wide[: len(wide) - 1]
+    return len(lead) == len(there) and all(a in (1, b) for a, b in zip(lead, there, strict=True))
+
+
+def check_shapes(state: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    """Refuse values that have another number of agents or groups than what they are put in the place of."""
+    sizes = {x.shape[-1] for x in state.values() if isinstance(x, Tensor) and x.dim()}
+    for key, act in changed.items():
+        old = state.get(key)
+        if not isinstance(old, Tensor) or not old.dim():
+            continue
+        fit = {1, old.shape[-1]} if old.shape[-1] > 1 else sizes
+        for value in act if isinstance(act, tuple) else (act,):
+            if isinstance(value, Tensor) and value.dim() and value.shape[-1] not in fit:
+                raise InputError(
+                    f"an intervention sets '{key}' to {value.shape[-1]} numbers, and has to give "
+                    f"{' or '.join(f'{n:,}' for n in sorted(fit)[:4])}"
+                )
 
 
 def _acted_on(parted: Sequence[str]) -> Tensor:

@@ -18,7 +18,9 @@ from lpmppl.inference.observed import Observed
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
 
-__all__ = ["Reader", "Task", "blank", "laid", "wanted"]
+__all__ = ["Encoder", "Head", "Posterior", "Reader", "Task", "blank", "laid", "legible", "named", "wanted"]
+
+Posterior = torch.distributions.LowRankMultivariateNormal
 
 _WIDTH, _NAMED = 64, 8
 """How wide the network is, and how many numbers stand for the name of a series."""
@@ -40,42 +42,86 @@ class Task:
     @property
     def streams(self) -> list[str]:
         """The name of every series, with the labels of its stratum."""
-        each = (
-            (s.name, labels) for s in self.ensemble.observed.streams for labels in itertools.product(*s.kept.values())
-        )
-        return ["/".join([name, *labels]).replace(".", " ") for name, labels in each]
+        return named(self.ensemble.observed)
 
     def input(self, counts: Tensor) -> Tensor:
         """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, 4)."""
-        parts = self.ensemble.observed.split(counts.numpy())
-        series = torch.from_numpy(np.concatenate(parts, -1)).swapaxes(-1, -2)
-        known, day = series.nan_to_num(), torch.linspace(0.0, 1.0, series.shape[-1]).expand(series.shape)
-        logs = [torch.log1p(x) / 3.0 for x in (known, known.cumsum(-1))]
-        return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
+        return legible(self.ensemble.observed, counts)
 
 
-class Reader(nn.Module):
-    """From the series of a task to the mean, spread and loadings of its parameters, by name."""
+class Encoder(nn.Module):
+    """From series of counts to numbers that say what was read in each."""
 
-    def __init__(self, streams: Collection[str], parameters: Collection[str], context: int, rank: int) -> None:
+    def __init__(self, streams: Collection[str]) -> None:
         super().__init__()
         self.names = nn.ParameterDict({n: torch.randn(_NAMED) for n in streams})
-        self.encoder = nn.GRU(4 + _NAMED, _WIDTH, batch_first=True)
+        self.read = nn.GRU(4 + _NAMED, _WIDTH, batch_first=True)
+
+    def forward(self, x: Tensor, streams: Sequence[str]) -> Tensor:
+        """Read series of shape (B, S, T, 4), by their S names: shape (B, S, 2W)."""
+        names = torch.stack([self.names[n] for n in streams])
+        named = names[None, :, None].expand(*x.shape[:3], _NAMED)
+        states, _ = self.read(torch.cat([x, named], -1).flatten(0, 1))
+        return torch.cat([states[:, -1], states.mean(1)], -1).unflatten(0, x.shape[:2])
+
+
+class Head(nn.Module):
+    """From what was read to the mean, spread and loadings of a society's parameters, by name."""
+
+    def __init__(self, parameters: Collection[str], context: int, rank: int) -> None:
+        super().__init__()
         self.trunk = nn.Sequential(
             nn.Linear(2 * _WIDTH + context, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU()
         )
         self.outputs = nn.ModuleDict({f"of {n}": nn.Linear(_WIDTH, 2 + rank) for n in parameters})
 
-    def forward(self, task: Task, counts: Tensor) -> torch.distributions.LowRankMultivariateNormal:
-        x = task.input(counts)
-        names = torch.stack([self.names[n] for n in task.streams])
-        named = names[None, :, None].expand(*x.shape[:3], _NAMED)
-        states, _ = self.encoder(torch.cat([x, named], -1).flatten(0, 1))
-        found = torch.cat([states[:, -1], states.mean(1)], -1).unflatten(0, x.shape[:2]).mean(1)
-        hidden = self.trunk(torch.cat([found, task.context.expand(len(x), -1)], -1))
+    def forward(self, task: Task, read: Tensor) -> Posterior:
+        """The posterior given what was read of each series, shape (B, S, 2W)."""
+        hidden = self.trunk(torch.cat([read.mean(1), task.context.expand(len(read), -1)], -1))
         out = torch.stack([self.outputs[f"of {n}"](hidden) for n in task.scale.names], -2).double()
         spread = nn.functional.softplus(out[..., 1]) ** 2 + _LEAST_SPREAD**2
         return torch.distributions.LowRankMultivariateNormal(out[..., 0], out[..., 2:], spread, validate_args=False)
+
+
+class Reader(nn.Module):
+    """From the series of a task to the posterior of its parameters.
+
+    Args:
+        streams: the names of series that an encoder reads, by the name of the encoder.
+        parameters: the names of all parameters.
+        context: how many numbers tell a society from others.
+        rank: how many loadings each parameter has.
+    """
+
+    def __init__(
+        self, streams: Mapping[str, Collection[str]], parameters: Collection[str], context: int, rank: int
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({f"of {n}": Encoder(each) for n, each in streams.items()})
+        self.head = Head(parameters, context, rank)
+
+    def forward(self, task: Task, counts: Tensor) -> Posterior:
+        x, names, read = task.input(counts), task.streams, []
+        for encoder in self.encoders.values():
+            assert isinstance(encoder, Encoder)
+            mine = [k for k, n in enumerate(names) if n in encoder.names]
+            read.append(encoder(x[:, mine], [names[k] for k in mine]))
+        found: Posterior = self.head(task, torch.cat(read, 1))
+        return found
+
+
+def named(observed: Observed) -> list[str]:
+    """The name of every series of what is observed, with the labels of its stratum."""
+    each = ((s.name, labels) for s in observed.streams for labels in itertools.product(*s.kept.values()))
+    return ["/".join([name, *labels]).replace(".", " ") for name, labels in each]
+
+
+def legible(observed: Observed, counts: Tensor) -> Tensor:
+    """Counts of shape (B, D) in the order of what is observed, as numbers to read: shape (B, series, T, 4)."""
+    series = torch.from_numpy(np.concatenate(observed.split(counts.numpy()), -1)).swapaxes(-1, -2)
+    known, day = series.nan_to_num(), torch.linspace(0.0, 1.0, series.shape[-1]).expand(series.shape)
+    logs = [torch.log1p(x) / 3.0 for x in (known, known.cumsum(-1))]
+    return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
 
 
 def wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
