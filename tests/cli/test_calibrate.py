@@ -95,3 +95,49 @@ def test_bad_input_is_named_and_leaves_no_folder(here: Run, tmp_path: Path) -> N
     assert "date_of_interest" in here(*SMALL, "--data", "wrong.csv", "--out", "run").refused()
     assert "nothing-there.csv" in here(*SMALL, "--data", "nothing-there.csv", "--out", "run").refused()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Path:
+    """What was known of the city on three days, of which the second and third know more."""
+    rng = np.random.default_rng(1)
+    days = pd.date_range("2020-03-01", "2020-04-20")
+    counts = {c: rng.poisson(level, len(days)) for c, level in (("CASE", 50), ("HOSPITALIZED", 900), ("DEATH", 20))}
+    rows = []
+    for number, vintage in enumerate(("2020-04-01", "2020-04-08", "2020-04-20")):
+        known = days[days < vintage]
+        table = {f"{c}_COUNT": x[: len(known)] for c, x in counts.items()}
+        stamp = {"vintage_commit_date": vintage, "vintage_commit": f"{number:040x}"}
+        rows.append(pd.DataFrame({**stamp, "DATE_OF_INTEREST": known.strftime("%Y-%m-%d"), **table}))
+    pd.concat(rows).to_csv(tmp_path / "versions.csv", index=False)
+    return tmp_path / "versions.csv"
+
+
+def test_what_was_known_on_a_day_is_fitted_and_scored_by_what_came(here: Run, tmp_path: Path, versions: Path) -> None:
+    small = ("calibrate", "nyc", "--agents", "1000", "--coarse", "0", "--rounds", "1", "--simulations", "2", "--data",
+             versions.name, "--set", "initial_infected=0.1", "--fit", "beta", "--ahead", "7")  # fmt: skip
+    first = here(*small, "--vintage", "2020-04-01", "--out", "one", "--json").json
+    assert first["fitted_days"] == 24  # to 24 March
+    second = here(*small, "--vintage", "2020-04-08", "--before", "one/results.nc", "--out", "two", "--json").json
+    assert second["fitted_days"] == 31 and any("since the posterior before" in s for s in second["verdict"])
+    with xr.open_datatree(tmp_path / "two" / "results.nc") as tree:
+        assert tree["observed_data"]["deaths"].dims == ("day",)
+        assert not [n for n in tree["posterior"].data_vars if "Bronx" in str(n)]
+    scored = here("forecast", "one", "two", "--data", versions.name, "--csv", "hub.csv", "--json").json
+    assert [o["from"] for o in scored["origins"]] == ["2020-03-25", "2020-04-01"] and scored["from"] == "2020-04-01"
+    assert {*scored["wis"]["deaths"]} == {"model", "hybrid", "persistence", "arima"}
+    each = [o["wis"]["deaths"]["arima"] for o in scored["origins"]]
+    assert scored["wis"]["deaths"]["arima"] == pytest.approx(sum(each) / 2, abs=1e-3)
+    assert 0 <= scored["covered_half"]["admissions"]["hybrid"] <= scored["covered"]["admissions"]["hybrid"] <= 1
+    rows = (tmp_path / "hub.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2 * 23 and rows[-1].startswith("2020-03-31,1 wk ahead inc death,2020-04-07,")
+    said = here("forecast", "two", "--data", versions.name).out
+    assert "weighted interval score" in said and "hybrid" in said
+
+
+def test_versions_that_there_are_not_are_named(here: Run, versions: Path) -> None:
+    asked = ("calibrate", "nyc", "--agents", "1000", "--data", versions.name)
+    said = here(*asked, "--vintage", "2020-04-02", "--out", "run").refused()
+    assert "2020-04-01, 2020-04-08, 2020-04-20" in said
+    assert "write it as a date" in here(*asked, "--vintage", "April", "--out", "run").refused()
+    assert "no-such.nc" in here(*asked, "--vintage", "2020-04-01", "--before", "no-such.nc", "--out", "run").refused()
