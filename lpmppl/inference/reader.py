@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,8 @@ __all__ = ["Encoder", "Head", "Posterior", "Reader", "Task", "blank", "laid", "l
 
 Posterior = torch.distributions.LowRankMultivariateNormal
 
-_WIDTH, _NAMED = 64, 8
-"""How wide the network is, and how many numbers stand for the name of a series."""
+_WIDTH, _NAMED, _FEATURES = 64, 8, 6
+"""How wide the network is, and how many numbers stand for the name of a series, and for what it has on a day."""
 
 _LEAST_SPREAD = 1e-3
 """The least standard deviation of a posterior, on the parameters' scale."""
@@ -45,8 +46,8 @@ class Task:
         return named(self.ensemble.observed)
 
     def input(self, counts: Tensor) -> Tensor:
-        """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, 4)."""
-        return legible(self.ensemble.observed, counts)
+        """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, F)."""
+        return legible(self.ensemble.observed, counts, self.model.population.size)
 
 
 class Encoder(nn.Module):
@@ -55,10 +56,10 @@ class Encoder(nn.Module):
     def __init__(self, streams: Collection[str]) -> None:
         super().__init__()
         self.names = nn.ParameterDict({n: torch.randn(_NAMED) for n in streams})
-        self.read = nn.GRU(4 + _NAMED, _WIDTH, batch_first=True)
+        self.read = nn.GRU(_FEATURES + _NAMED, _WIDTH, batch_first=True)
 
     def forward(self, x: Tensor, streams: Sequence[str]) -> Tensor:
-        """Read series of shape (B, S, T, 4), by their S names: shape (B, S, 2W)."""
+        """Read series of shape (B, S, T, F), by their S names: shape (B, S, 2W)."""
         names = torch.stack([self.names[n] for n in streams])
         named = names[None, :, None].expand(*x.shape[:3], _NAMED)
         states, _ = self.read(torch.cat([x, named], -1).flatten(0, 1))
@@ -116,12 +117,17 @@ def named(observed: Observed) -> list[str]:
     return ["/".join([name, *labels]).replace(".", " ") for name, labels in each]
 
 
-def legible(observed: Observed, counts: Tensor) -> Tensor:
-    """Counts of shape (B, D) in the order of what is observed, as numbers to read: shape (B, series, T, 4)."""
+def legible(observed: Observed, counts: Tensor, people: int) -> Tensor:
+    """Counts of shape (B, D) in the order of what is observed, as numbers to read: shape (B, series, T, F).
+
+    They are there as numbers, and as shares of the people, by which a society of another size is read alike.
+    """
     series = torch.from_numpy(np.concatenate(observed.split(counts.numpy()), -1)).swapaxes(-1, -2)
     known, day = series.nan_to_num(), torch.linspace(0.0, 1.0, series.shape[-1]).expand(series.shape)
-    logs = [torch.log1p(x) / 3.0 for x in (known, known.cumsum(-1))]
-    return torch.stack([*logs, ~torch.isnan(series), day], -1).float()
+    so_far = known.cumsum(-1)
+    logs = [torch.log1p(x) / 3.0 for x in (known, so_far)]
+    shares = [(torch.log1p(known) - math.log(people)) / 3.0 + 1.5, so_far / people]
+    return torch.stack([*logs, *shares, ~torch.isnan(series), day], -1).float()
 
 
 def wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -145,7 +145,7 @@ class _Institution:
         self._waiting: list[Tensor] = []
 
     def read(self, series: Tensor, names: Sequence[str], learning: bool) -> Tensor:
-        """What it reads in S series by name, of shape (B, S, T, 4): (B, S, 2W), with no way back to its weights."""
+        """What it reads in S series by name, of shape (B, S, T, F): (B, S, 2W), with no way back to its weights."""
         if not learning:
             with torch.no_grad():
                 return torch.as_tensor(self.part.averaged(series, names))
@@ -165,7 +165,8 @@ class _Institution:
             counts = laid(form, Observed.of(model, data, days - 1))
         if met is not None:
             beyond(form, counts, met)
-        return self.read(legible(form, torch.from_numpy(counts)[None]), named(form), learning=False)
+        series = legible(form, torch.from_numpy(counts)[None], model.population.size)
+        return self.read(series, named(form), learning=False)
 
 
 def _stream(series: str) -> str:

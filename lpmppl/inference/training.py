@@ -17,8 +17,9 @@ __all__ = ["Network", "Trained", "TrainingRuns"]
 Network = Callable[[Task, Tensor], Posterior]
 """From a society and counts of shape (B, D), NaN where they weren't seen, to posteriors of batch shape (B,)."""
 
-_RATE, _KEPT, _GREATEST = 5e-3, 0.99, 5.0
-"""Adam's rate, how much of their average the weights keep in a step, and the greatest length of a gradient."""
+_RATE, _DECAY, _KEPT, _GREATEST = 5e-3, 0.1, 0.99, 5.0
+"""The rate of Adam and of the decay of weights, how much of their average these keep in a step, and the greatest length
+of a gradient."""
 
 _ENDED, _GAPS, _LOST = 0.3, 0.2, 0.1
 """In how many of the runs that are learnt from the last days are unseen, or some days, and how often a series is."""
@@ -35,7 +36,7 @@ class Trained:
     def __init__(self, network: nn.Module, each: int = 1) -> None:
         self.network = network
         self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT**each))
-        self.optimizer = torch.optim.Adam(network.parameters(), _RATE)
+        self.optimizer = torch.optim.AdamW(network.parameters(), _RATE, weight_decay=_DECAY)
 
     def length(self) -> float:
         """The length of the gradient."""
