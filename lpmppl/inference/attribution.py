@@ -122,14 +122,15 @@ def attribute_substeps(
     for model in models.values():
         if isinstance(outcome, str) and outcome not in model.tallies:
             raise InputError(nearest("tally that is left when these substeps are out", outcome, model.tallies))
-    given = dict(options.get("set") or {})
+    given, acts = dict(options.get("set") or {}), list(options.get("interventions") or ())
 
     def worth(left: frozenset[str]) -> float:
-        model = models[left]
-        # The whole model comes first, and refuses what none of them has.
-        gone = given.keys() - model.parameters.keys() if len(left) < len(names) else ()
-        values = {k: v for k, v in given.items() if k not in gone}
-        return _outcome(run(model, days, seed, **{**options, "set": values}), outcome)
+        model, values, done = models[left], given, acts
+        # The whole model comes first, and refuses what none of them has; what goes with a substep does nothing then.
+        if len(left) < len(names):
+            values = {k: v for k, v in given.items() if k in model.parameters}
+            done = [act for act in acts if act[0] in model.environment]
+        return _outcome(run(model, days, seed, **{**options, "set": values, "interventions": done}), outcome)
 
     return _shared_out("substep", names, worth, outcome)
 

@@ -29,7 +29,7 @@ from lpmppl.models.model import Model
 
 __all__ = ["AT_ONCE", "CalibNN", "beyond"]
 
-_REPLAY, AT_ONCE = 100, 64
+_REPLAY, AT_ONCE = 200, 64
 """How many steps there are for each batch of runs, and how many runs of each society are one."""
 
 _LEVEL = 0.9

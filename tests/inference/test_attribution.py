@@ -225,3 +225,13 @@ def test_tallies_by_income_are_those_of_households():
     strata = people.strata(known="known")
     assert strata.dims["known"] == ["unknown", "0"]
     assert strata.index.tolist() == (people["household"].long() % 2).tolist()
+
+
+def test_what_is_done_by_a_substep_goes_with_it():
+    make = functools.partial(lpm.nyc.pandemic, lpm.nyc.population(2_000))
+    options = {"set": {"initial_infected": 0.05}, "interventions": [("mask_mandate", 1.0, 1)]}
+    found = lpm.attribute_substeps(make, ["masking"], "infections", days=12, **options)
+    assert float(found["share"].sel(substep="masking")) < 0
+    assert found.attrs["with_all"] < found.attrs["with_none"]
+    with pytest.raises(InputError, match="did you mean 'mask_mandate'"):
+        lpm.attribute_substeps(make, ["masking"], "infections", days=4, interventions=[("mask_mandates", 1.0, 1)])

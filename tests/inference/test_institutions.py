@@ -97,7 +97,7 @@ def test_local_steps_learn_as_well_with_less_sent() -> None:
     losses, sent = [], []
     for local in (1, 10):
         network = FederatedCalibNN(societies, "infections", DAYS, local=local, set={"gamma": 0.1})
-        losses.append(network.learn(256)["some"])
+        losses.append(network.learn(128)["some"])
         sent.append(network.traffic["masked updates"])
         assert {*network.traffic} == {"weights", "masked updates"}
     u = network.tasks["some"].scale.drawn(2000, 1)
