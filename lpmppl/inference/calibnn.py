@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.calibrate import fitted_names
 from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.kept import restored, saved
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import parameters_of
 from lpmppl.inference.reader import Posterior, Reader, Task, blank, laid, named, wanted
@@ -177,12 +179,37 @@ class CalibNN:
             progress(f"{done} of {number} runs of each society: loss {self.losses[-1]:.2f}")
         return {name: float(np.mean(each[len(each) // 2 :])) for name, each in losses.items()}
 
+    def save(self, path: str | Path) -> None:
+        """Write what it learnt, and the runs that it learnt from, to a file.
+
+        Args:
+            path: the file, which is whole or not there.
+        Raises:
+            InputError: for a path that can't be written.
+        """
+        saved(Path(path), self._parts(), self._runs, self.losses)
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from what `save` wrote of a network that was made in the same way.
+
+        Args:
+            path: the file.
+        Raises:
+            InputError: for a file that isn't there, is damaged, or is of another network.
+        """
+        self.losses = restored(Path(path), self._parts(), self._runs)
+
+    def _parts(self) -> dict[str, Trained]:
+        """The parts that the network has, by name."""
+        return {"whole": self._trained}
+
     def _steps(self, count: int) -> None:
         for _ in range(count):
             self._step()
 
     def _step(self) -> None:
         """One step of the weights, on runs of all societies."""
+        self._trained.optimizer.zero_grad()
         loss = torch.stack([of.loss(self._trained.network, AT_ONCE) for of in self._runs.values()]).mean()
         loss.backward()
         self._noted(float(loss.detach()))

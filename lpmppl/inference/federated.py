@@ -58,6 +58,9 @@ class FederatedCalibNN(CalibNN):
     def _begun(self, context: int, rank: int) -> Trained:
         return Trained(super()._begun(context, rank).network, self.local)
 
+    def _parts(self) -> dict[str, Trained]:
+        return {"server": self._trained, **{each.name: each.mine for each in self._institutions}}
+
     def _steps(self, count: int) -> None:
         for _ in range(-(-count // self.local)):
             self._round()
@@ -86,24 +89,24 @@ class _Institution:
 
     def __init__(self, name: str, runs: TrainingRuns, keys: dict[str, bytes], network: torch.nn.Module) -> None:
         self.name, self._runs, self._keys = name, runs, keys
-        self._mine = Trained(copy.deepcopy(network))
+        self.mine = Trained(copy.deepcopy(network))
 
     def update(self, weights: Tensor, local: int, turn: int) -> np.ndarray:
         """The gradient at these weights, or what its own steps from them changed, with the loss, masked: uint64."""
-        network, losses = self._mine.network, []
+        network, losses = self.mine.network, []
         vector_to_parameters(weights.clone(), network.parameters())
         for _ in range(local):
+            self.mine.optimizer.zero_grad()
             loss = self._runs.loss(network, AT_ONCE)
             loss.backward()
             losses.append(float(loss.detach()))
             if local > 1:
-                self._mine.step(self._mine.length())
+                self.mine.step(self.mine.length())
         if local > 1:
             found = parameters_to_vector(network.parameters()).detach() - weights
         else:
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
             found = torch.cat([g.reshape(-1) for g in grads])
-            network.zero_grad()
         return masked(np.append(found.double().numpy(), np.mean(losses)), self.name, self._keys, turn)
 
 

@@ -68,16 +68,22 @@ class SplitCalibNN(CalibNN):
             found: Posterior = self._trained.network(task, torch.cat(parts, 1))
             return found
 
+        for institution in self.institutions.values():
+            institution.begin()
+        self._trained.optimizer.zero_grad()
         loss = torch.stack([of.loss(network, AT_ONCE) for of in self._runs.values()]).mean()
         loss.backward()
         self._noted(float(loss.detach()))
         for institution, part in read:
             assert part.grad is not None
             institution.learn(self._sent("derivatives", part.grad))
-        trained = [self._trained, *(institution.part for institution in self.institutions.values())]
+        trained = self._parts().values()
         length = math.hypot(*(each.length() for each in trained))
         for each in trained:
             each.step(length)
+
+    def _parts(self) -> dict[str, Trained]:
+        return {"server": self._trained, **{name: i.part for name, i in self.institutions.items()}}
 
     def _readings(self, task: Task, counts: Tensor, learning: bool = False) -> list[Tensor]:
         """What each institution reads in its series of runs, shape (B, S, 2W), to be differentiated by."""
@@ -152,6 +158,11 @@ class _Institution:
         found = self.part.network(series, names)
         self._waiting.append(found)
         return found.detach()
+
+    def begin(self) -> None:
+        """Forget what a step that was broken off had left."""
+        self._waiting.clear()
+        self.part.optimizer.zero_grad()
 
     def learn(self, derivative: Tensor) -> None:
         """Differentiate what was read first, given the derivative with respect to it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +43,12 @@ class Trained:
         return math.sqrt(sum(float((p.grad**2).sum()) for p in self.network.parameters() if p.grad is not None))
 
     def step(self, length: float) -> None:
-        """Take a step along the gradient, which is part of one of this length, and forget it."""
+        """Take a step along the gradient, which is part of one of this length."""
         if length > _GREATEST:
             for p in self.network.parameters():
                 if p.grad is not None:
                     p.grad.mul_(_GREATEST / length)
         self.optimizer.step()
-        self.optimizer.zero_grad()
         self.averaged.update_parameters(self.network)
 
 
@@ -92,6 +91,15 @@ class TrainingRuns:
         self.ranks = torch.cat((self.ranks, torch.special.ndtr((u - found.mean) / found.stddev)))
         self._u, self.counts = torch.cat((self._u, u)), torch.cat((self.counts, counts))
         return losses
+
+    def kept(self) -> dict[str, Tensor]:
+        """All that there is of them, by name."""
+        return {"u": self._u, "counts": self.counts, "ranks": self.ranks, "chance": self._chance.get_state()}
+
+    def put_back(self, kept: Mapping[str, Tensor]) -> None:
+        """Have what `kept` gave."""
+        self._u, self.counts, self.ranks = kept["u"], kept["counts"], kept["ranks"]
+        self._chance.set_state(kept["chance"])
 
     def loss(self, network: Network, runs: int) -> Tensor:
         """The mean loss of some of them, of which not all is seen, with its derivative: a scalar, nats."""

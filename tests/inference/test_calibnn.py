@@ -158,3 +158,41 @@ def test_what_it_cannot_answer_is_refused(learnt):
     free.learn(2)
     with pytest.raises(InputError, match="never met the parameters latent_mean, latent_spread"):
         free.posterior({"infections": [1, 2]}, seirm)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lpm.CalibNN(society(200), "infections", 5, seed=4),
+        lambda: lpm.SplitCalibNN(society(200), {"a": "infections", "b": "recoveries"}, 5, seed=4),
+        lambda: lpm.FederatedCalibNN({"a": society(100), "b": society(200)}, "infections", 5, local=5, seed=4),
+    ],
+    ids=["whole", "split", "federated"],
+)
+def test_a_kept_network_goes_on_as_if_it_had_never_stopped(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(lpm.inference.calibnn, "_REPLAY", 10)
+    one, other = make(), make()
+    one.learn(70)
+    one.save(tmp_path / "network.npz")
+    other.resume(tmp_path / "network.npz")
+    name = next(iter(one.tasks))
+    assert one.learn(66) == other.learn(66) and one.losses == other.losses
+    counts = torch.ones(1, len(one.tasks[name].ensemble.observed.counts), dtype=torch.float64)
+    assert torch.equal(one.given(counts, name).mean, other.given(counts, name).mean)
+    assert (one.calibration(name)["coverage"] == other.calibration(name)["coverage"]).all()
+
+
+def test_a_network_of_another_make_is_not_taken_up(tmp_path):
+    network = lpm.CalibNN(society(200), "infections", 5)
+    network.learn(2)
+    network.save(tmp_path / "network.npz")
+    for other in (lpm.CalibNN(society(300), "infections", 5), lpm.CalibNN(society(200), "infections", 6)):
+        with pytest.raises(InputError, match="is of another network"):
+            other.resume(tmp_path / "network.npz")
+    with pytest.raises(InputError, match="there is no network at"):
+        network.resume(tmp_path / "nothing.npz")
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "network.npz").read_bytes()[:500])
+    with pytest.raises(InputError, match="damaged"):
+        network.resume(tmp_path / "torn.npz")
+    with pytest.raises(InputError, match="can't be written"):
+        network.save(tmp_path / "no" / "folder.npz")

@@ -141,6 +141,7 @@ def test_split_steps_are_those_of_the_whole_network() -> None:
     begun = weights(pooled.network)
     for _ in range(5):
         split._steps(1)
+        pooled.optimizer.zero_grad()
         same.loss(pooled.network, 64).backward()
         pooled.step(pooled.length())
     for encoder, institution in zip(whole.encoders.values(), split.institutions.values(), strict=True):
