@@ -69,7 +69,7 @@ def main():
         )
         if name == unseen:
             task = together._task(name, regions[name], ())
-            mine = -float(together._given(task, fresh[name][1]).log_prob(u).mean())
+            mine = -float(together._network()(task, fresh[name][1]).log_prob(u).mean())
         else:
             mine = score(together, fresh[name], name)
         print(f"{name:>14} {prior:7.2f} {whole:7.2f} {half:12.2f} {mine:15.2f}", flush=True)

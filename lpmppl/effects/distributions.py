@@ -241,9 +241,12 @@ class Counted(dist.TorchDistribution):
         return torch.poisson(torch._standard_gamma(size) * (mean / size)).to(self.mean_count.dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        m, k = self.mean_count, self.size
+        m, k, some = self.mean_count, self.size, self.mean_count > 0
+        # Where nothing is expected a derivative would be 0 / 0.
+        m = torch.where(some, m, 1.0)
         out = torch.lgamma(value + k) - torch.lgamma(k) - torch.lgamma(value + 1)
-        return out - k * torch.log1p(m / k) + torch.xlogy(value, m / (m + k))
+        out = out - k * torch.log1p(m / k) + torch.xlogy(value, m / (m + k))
+        return torch.where(some, out, torch.where(value > 0, -torch.inf, 0.0).to(out.dtype))
 
     def icdf(self, value: Tensor) -> Tensor:
         """The smallest count whose cumulative probability reaches `value`; it carries no derivative."""

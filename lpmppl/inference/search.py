@@ -74,8 +74,8 @@ def search(
     chosen = (Policy(FACTUAL, ()), *plans.policies(candidates, at))
     fixed, acts = checked(model, days, seed, set or {}, interventions, 1, "")
     first, at_once = whole("first", first, 2), whole("at_once", at_once, 1)
-    if not 0.0 < keep < 1.0:
-        raise InputError(f"keep={keep} was given; give a share between 0 and 1, such as 0.5")
+    if not isinstance(keep, int | float) or not 0.0 < keep < 1.0:
+        raise InputError(f"keep={keep!r} was given; give a share between 0 and 1, such as 0.5")
     check_aim(model, objective, budget, cost)
     trial = Trial(model, fixed, acts, int(days), int(seed), objective, cost, parameters, at_once)
     scores: dict[str, list[float]] = {policy.name: [] for policy in chosen}

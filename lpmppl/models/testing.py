@@ -74,7 +74,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
         chance = theta["other_reasons"] * s["dt"]
         if chance.numel() > 1:
             return people.cohort(torch.remainder(s["test_turn"] - s["t"] * chance, 1.0) < chance)
-        share = float(chance)
+        share = float(chance.detach())
         low = math.fmod(float(s["t"]) * share, 1.0)
         window = people.cohort(s["test_turn"], above=low, below=low + share)
         return window if low + share <= 1 else _union(window, people.cohort(s["test_turn"], below=low + share - 1))

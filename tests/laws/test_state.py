@@ -9,7 +9,17 @@ import pyro
 import pytest
 import torch
 
-from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Verified, bounded, conserved, never_falls
+from lpmppl.effects.handlers import (
+    DiscreteTime,
+    ExogenousNoise,
+    Record,
+    Transitions,
+    Verified,
+    bounded,
+    conserved,
+    never_falls,
+)
+from lpmppl.effects.ops import simulate
 from tests.laws.conftest import AGENTS, DAYS, noise, play, policy, trigger, worlds
 
 
@@ -129,3 +139,22 @@ def test_prevalence_is_what_entered_less_what_left(model):
         infectious = int(run.state["infectious"].sum())
     assert run.series["infectious"][-1].sum() == infectious
     assert run.series["infections"].min() >= 0
+
+
+def test_a_path_that_was_kept_is_played_again_exactly(model):
+    """Whatever the noise and the parameters, the same happens to the same; the probability of it follows these."""
+
+    def run(path, seed, scale=1.0):
+        theta = {n: p.default * (scale if n in ("beta", "gamma") else 1.0) for n, p in model.parameters.items()}
+        values = {n: torch.tensor(x) for n, x in {**theta, "initial_infected": 0.05}.items()}
+        seen = Transitions(path)
+        with Record() as record, DiscreteTime(), ExogenousNoise(seed), seen:
+            simulate(model.day(values), model.initial(values), torch.tensor(0.0), torch.tensor(20.0))
+        return seen, {n: torch.stack([torch.as_tensor(x) for x in t.entries]) for n, t in record.series.items()}
+
+    first, tallies = run(None, 0)
+    again, same = run(first.path, 1)
+    other, too = run(first.path, 2, scale=0.9)
+    assert [n for n in tallies if not (torch.equal(tallies[n], same[n]) and torch.equal(tallies[n], too[n]))] == []
+    assert float(again.log_prob) == float(first.log_prob) != float(other.log_prob)
+    assert np.isfinite(float(other.log_prob))

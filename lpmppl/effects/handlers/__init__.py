@@ -15,6 +15,7 @@ from lpmppl.effects.handlers.score_function import ScoreFunction
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
 from lpmppl.effects.handlers.time import DiscreteTime
+from lpmppl.effects.handlers.transitions import Transitions
 from lpmppl.effects.handlers.verify import Invariant, Verified, bounded, conserved, never_falls
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Stakes",
     "StraightThrough",
     "Tabulated",
+    "Transitions",
     "Utility",
     "Verified",
     "bounded",

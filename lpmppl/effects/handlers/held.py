@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
-from lpmppl.effects.cohorts import Sparse
+from lpmppl.effects.cohorts import Sparse, dense
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.handlers.noise import base_of
 
-__all__ = ["BEFORE", "Held", "is_chance", "place_of", "slopes"]
+__all__ = ["BEFORE", "Held", "is_chance", "log_probability", "place_of", "slopes"]
 
 BEFORE = -1
 """The step of sites that come before the first one, such as who brings the infection."""
@@ -31,6 +31,35 @@ def is_chance(msg: Message) -> bool:
     if msg["is_observed"] or isinstance(msg["fn"], Left) or isinstance(base_of(msg["fn"]), dist.Delta):
         return False
     return infer.get("agents") is not None or "step" in infer
+
+
+def log_probability(msg: Message) -> Tensor | None:
+    """How probable what chance decided at a site is, given the past: its logarithm, of any shape; None for no chance.
+
+    An event counts by its step's hazard, and its time by its density given that it came.
+    """
+    fn = msg["fn"]
+    if isinstance(fn, Left):
+        h, event = _hazard(fn.exposure), dense(fn.event)
+        safe = torch.where(event & (h > 0), h, 1.0)
+        density = torch.log(safe) - safe * (1 - dense(msg["value"]).double()) - torch.log(-torch.expm1(-safe))
+        return torch.where(event & (h > 0), density, 0.0)
+    if not is_chance(msg):
+        return None
+    base = base_of(fn)
+    if not isinstance(base, Exposure):
+        found: Tensor = base.log_prob(msg["value"]).double()
+        return found
+    h = _hazard(base)
+    safe = torch.where(msg["value"] & (h > 0), h, 1.0)
+    log = torch.where(msg["value"], torch.log(-torch.expm1(-safe)), -h)
+    impossible = msg["value"] & ~(base.at_risk & (h > 0))
+    return torch.where(impossible, -torch.inf, torch.where(base.at_risk, log, 0.0))
+
+
+def _hazard(exposure: Exposure) -> Tensor:
+    """The step's hazard; 1 where nothing can happen, lest a derivative be infinite."""
+    return torch.where(exposure.at_risk, exposure.met, 1.0)
 
 
 def slopes(x: Tensor, parameters: Mapping[str, Tensor], each: Tensor | None = None) -> Tensor:

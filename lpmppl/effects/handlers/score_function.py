@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import Message
-from lpmppl.effects.cohorts import dense
-from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.handlers.held import Held, is_chance, place_of, slopes
-from lpmppl.effects.handlers.noise import base_of
+from lpmppl.effects.handlers.held import Held, log_probability, place_of, slopes
 
 __all__ = ["ScoreFunction"]
 
@@ -40,29 +37,7 @@ class ScoreFunction(Held):
         return {step: slopes(log, self.parameters) for step, log in self._logs.items()}
 
     def _met(self, msg: Message) -> None:
-        fn = msg["fn"]
-        if isinstance(fn, Left):
-            h, event = _met(fn.exposure), dense(fn.event)
-            safe = torch.where(event & (h > 0), h, 1.0)
-            # The time's density, given that the event came.
-            density = torch.log(safe) - safe * (1 - dense(msg["value"]).double()) - torch.log(-torch.expm1(-safe))
-            self._add(msg, torch.where(event & (h > 0), density, 0.0))
-        elif is_chance(msg):
-            base = base_of(fn)
-            if isinstance(base, Exposure):
-                h = _met(base)
-                safe = torch.where(msg["value"] & (h > 0), h, 1.0)
-                log = torch.where(msg["value"], torch.log(-torch.expm1(-safe)), -h)
-                self._add(msg, torch.where(base.at_risk, log, 0.0))
-            else:
-                self._add(msg, base.log_prob(msg["value"]).double())
-
-    def _add(self, msg: Message, log: Tensor) -> None:
-        if log.requires_grad:
+        log = log_probability(msg)
+        if log is not None and log.requires_grad:
             _, step = place_of(msg["infer"], msg["name"])
             self._logs[step] = self._logs[step] + log.sum()
-
-
-def _met(exposure: Exposure) -> Tensor:
-    """The step's hazard; 1 where nothing can happen, lest a derivative be infinite."""
-    return torch.where(exposure.at_risk, exposure.met, 1.0)
