@@ -68,12 +68,13 @@ class FederatedCalibNN(CalibNN):
     def _round(self) -> None:
         """One round: the weights go out, the sum of all updates comes back."""
         weights = parameters_to_vector(self._trained.network.parameters()).detach()
+        # Masks of a round that is broken off are never used again.
+        turn, self._turn = self._turn, self._turn + 1
         sent = []
         for institution in self._institutions:
-            sent.append(institution.update(weights.clone(), self.local, self._turn))
+            sent.append(institution.update(weights.clone(), self.local, turn))
             self.traffic["weights"] += weights.numel() * weights.element_size()
             self.traffic["masked updates"] += sent[-1].nbytes
-        self._turn += 1
         *mean, loss = torch.from_numpy(opened(sent) / len(sent)).split([weights.numel(), 1])
         self._noted(float(loss))
         if self.local == 1:
