@@ -13,9 +13,9 @@ from lpmppl.effects.distributions import Left
 from lpmppl.effects.handlers.held import BEFORE, Held, is_chance, log_probability, place_of
 from lpmppl.errors import LpmError
 
-__all__ = ["Path", "Transitions"]
+__all__ = ["Transitions"]
 
-Path = Mapping[tuple[str, int, int], Any]
+_Path = Mapping[tuple[str, int, int], Any]
 """What came out at each site, by its name, its step, and how often it had been met in this step."""
 
 
@@ -46,7 +46,7 @@ class Transitions(Held):
         LpmError: for a site and step that the path hasn't, as where the run is longer or of another model.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: _Path | None = None) -> None:
         super().__init__()
         self.played = path is not None
         self.path: dict[tuple[str, int, int], Any] = dict(path or {})
