@@ -187,6 +187,8 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
 
     vintage = question.get("vintage", "")
     data = counted(question["data"], question["streams"], vintage)
+    if vintage and question["until"] > (last := str(data["day"].values[-1])[:10]):
+        raise InputError(f"--until {question['until']}: on {vintage} no day after {last} was known")
     before = load(question["before"]) if question.get("before") else None
     people, prepared = people_of(asked, folder)
     fitted = days_to(question["until"], asked.start)

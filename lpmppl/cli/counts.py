@@ -21,7 +21,7 @@ def eight_days_before(vintage: str) -> str:
     """The last day of what was known on a day that was all but complete."""
     try:
         return str(date.fromisoformat(vintage) - timedelta(days=8))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"--vintage {vintage}: write it as a date such as 2020-06-01") from error
 
 
@@ -29,9 +29,7 @@ def counted(path: str | Path, streams: Sequence[str], vintage: str = "") -> xr.D
     """Read the counts of streams by borough, or those of the whole city as they were known on a day."""
     from lpmppl.data import nyc_health
 
-    for name in streams:
-        if name not in STREAMS:
-            raise InputError(nearest("stream", name, STREAMS))
+    _check(streams)
     if vintage:
         return known(path, streams, vintage)
     of = {f"borough_{n}": n for n in streams}
@@ -40,10 +38,17 @@ def counted(path: str | Path, streams: Sequence[str], vintage: str = "") -> xr.D
 
 def known(path: str | Path, streams: Sequence[str], vintage: str) -> xr.Dataset:
     """Read the counts of streams in the whole city as they were known on a day."""
+    _check(streams)
     table, days = versions(path)
     if vintage not in days:
         raise InputError(f"--vintage {vintage}: '{path}' has versions of {', '.join(days)}")
     return table[list(streams)].isel(vintage=days.index(vintage), drop=True).dropna("day", how="all")
+
+
+def _check(streams: Sequence[str]) -> None:
+    for name in streams:
+        if name not in STREAMS:
+            raise InputError(nearest("stream", name, STREAMS))
 
 
 def known_of(path: str | Path, streams: Sequence[str], day: str) -> xr.Dataset:

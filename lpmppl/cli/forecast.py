@@ -34,8 +34,8 @@ def forecast(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What was counted later, to score by: the Health Department's trends/data-by-day.csv, or versions of "
-            "it, of which the first is taken that has all these days.",
+            help="What was counted later, to score by: the Health Department's trends/data-by-day.csv; of "
+            "calibrations with --vintage versions of it, of which the first with all these days is taken.",
         ),
     ] = None,
     table: Annotated[
@@ -70,8 +70,8 @@ def forecast(
     for folder, fit in zip(folders, fits, strict=True):
         said: dict[str, Any] = {
             "folder": str(folder),
-            "from": _date(fit, 0) or int(fit.attrs["fitted_days"]),
             "forecast": {str(n): _city(x) for n, x in asked.forecast(fit, summed=True).items()},
+            "from": _date(fit, 0) or int(fit.attrs["fitted_days"]),
         }
         if data is not None:
             scores = asked.scored(fit, _counted_later(data, fit), forecasters=_forecasters())

@@ -28,7 +28,7 @@ def persistence(history: xr.DataArray, horizons: int, every: int = 7, seed: int 
     """The last week going on, with what weeks differed by in the past, either way: the hubs' baseline.
 
     Args:
-        history: counts over `day` and strata, two weeks or more; NaN counts as nothing.
+        history: counts over `day` and strata, two weeks or more; a week with NaN wasn't seen.
         horizons: for how many weeks.
         every: days in a week.
         seed: the seed of its paths.
@@ -37,20 +37,24 @@ def persistence(history: xr.DataArray, horizons: int, every: int = 7, seed: int 
     Raises:
         InputError: where there are fewer than two weeks.
     """
-    weeks = history.sizes["day"] // every
+    weeks = _checked(history).sizes["day"] // whole("every", every, 1)
     if weeks < 2:
         raise InputError(f"{history.sizes['day']} days are too few for persistence: give two weeks or more")
     rng = np.random.default_rng(seed)
 
     def forecast(counts: np.ndarray) -> np.ndarray:
         sums = counts[len(counts) - weeks * every :].reshape(weeks, every).sum(1)
-        steps = np.diff(sums)
+        steps, known = np.diff(sums), ~np.isnan(sums)
+        steps = steps[~np.isnan(steps)]
+        if not len(steps):
+            raise InputError("no two weeks in a row were seen whole, as persistence needs: give more days")
+        last = sums[known][-1]
         both = np.concatenate([steps, -steps])
-        paths = sums[-1] + np.cumsum(both[rng.integers(len(both), size=(_PATHS, horizons))], 1)
+        paths = last + np.cumsum(both[rng.integers(len(both), size=(_PATHS, horizons))], 1)
         found = np.quantile(np.maximum(paths, 0.0), QUANTILES, axis=0)
-        return np.maximum(found + sums[-1] - np.median(np.maximum(paths, 0.0), 0), 0.0)
+        return np.maximum(found + last - np.median(np.maximum(paths, 0.0), 0), 0.0)
 
-    return _each(history.fillna(0.0), horizons, forecast)
+    return _each(history, horizons, forecast)
 
 
 def arima(history: xr.DataArray, horizons: int, every: int = 7, seed: int = 0) -> xr.DataArray:
@@ -69,8 +73,10 @@ def arima(history: xr.DataArray, horizons: int, every: int = 7, seed: int = 0) -
     Raises:
         InputError: where there are fewer than 21 days, or statsmodels isn't installed.
     """
-    if history.sizes["day"] < 21:
-        raise InputError(f"{history.sizes['day']} days are too few for ARIMA: give three weeks or more")
+    seen = int(_checked(history).notnull().sum("day").min())
+    whole("every", every, 1)
+    if seen < 21:
+        raise InputError(f"{seen} days are too few for ARIMA: give three weeks or more that were seen")
     try:
         from statsmodels.tsa.statespace.sarimax import SARIMAX
     except ImportError as e:
@@ -98,6 +104,15 @@ def arima(history: xr.DataArray, horizons: int, every: int = 7, seed: int = 0) -
     return _each(history, horizons, forecast)
 
 
+def _checked(history: xr.DataArray) -> xr.DataArray:
+    """The history, if it is counts over days."""
+    if not isinstance(history, xr.DataArray) or "day" not in history.dims or history.dtype.kind not in "iuf":
+        raise InputError("what was counted must be a DataArray of numbers over `day`")
+    if bool((history < 0).any()) or bool(np.isinf(history).any()):
+        raise InputError("what was counted has numbers below 0 or none: give counts, or NaN where it wasn't seen")
+    return history
+
+
 def _each(history: xr.DataArray, horizons: int, forecast: Callable[[np.ndarray], np.ndarray]) -> xr.DataArray:
     """Forecast every stratum by itself: from counts of shape (T,) to quantiles of shape (Q, H)."""
     whole("horizons", horizons, 1)
@@ -105,6 +120,10 @@ def _each(history: xr.DataArray, horizons: int, forecast: Callable[[np.ndarray],
     counts = history.transpose("day", *other).to_numpy().astype(float)
     flat = counts.reshape(len(counts), -1)
     found = np.stack([forecast(series) for series in flat.T], -1)
-    coords = {"quantile": list(QUANTILES), "horizon": np.arange(1, horizons + 1), **{d: history[d] for d in other}}
+    coords = {
+        "quantile": list(QUANTILES),
+        "horizon": np.arange(1, horizons + 1),
+        **{d: history[d] for d in other if d in history.coords},
+    }
     values = found.reshape(len(QUANTILES), horizons, *counts.shape[1:])
     return xr.DataArray(values, dims=("quantile", "horizon", *other), coords=coords)

@@ -86,6 +86,7 @@ class CalibNN:
         seed: int = 0,
     ) -> None:
         societies = {"": models} if isinstance(models, Model) else models
+        societies = {str(n): m for n, m in societies.items()} if isinstance(societies, Mapping) else societies
         if not isinstance(societies, Mapping) or not societies:
             raise InputError("no society was given; give a model, or models by name")
         self.streams, self.days = wanted(streams), whole("days", days, 2)
@@ -199,9 +200,9 @@ class CalibNN:
         """
         self.losses = restored(Path(path), self._parts(), self._runs)
 
-    def _parts(self) -> dict[str, Trained]:
-        """The parts that the network has, by name."""
-        return {"whole": self._trained}
+    def _parts(self) -> list[Trained]:
+        """The parts that the network has."""
+        return [self._trained]
 
     def _steps(self, count: int) -> None:
         for _ in range(count):

@@ -143,7 +143,17 @@ def calibrate(
     path = None if checkpoint is None else Path(checkpoint)
     ensemble = Ensemble(small, observed, int(seed), acts)
     looking = Rounds(
-        ensemble, scale, rest, rows + rows % 2, int(seed), path, tag, resume, _start(before, scale), lost, float(misfit)
+        ensemble,
+        scale,
+        rest,
+        rows + rows % 2,
+        int(seed),
+        path,
+        tag,
+        resume,
+        _start(before, model, scale),
+        lost,
+        float(misfit),
     )
     most = whole("rounds", rounds, 1)
     progress(f"round 1 of {most} at most, of {looking.rows} runs")
@@ -223,12 +233,14 @@ def _loss(loss: str | Loss | None, weight: float) -> tuple[Loss, float] | None:
     return loss, float(weight)
 
 
-def _start(before: xr.DataTree | None, scale: Scale) -> np.ndarray | None:
+def _start(before: xr.DataTree | None, model: Model, scale: Scale) -> np.ndarray | None:
     """Where an earlier posterior has its mean, on the parameters' scale."""
     if before is None:
         return None
     if not isinstance(before, xr.DataTree) or "posterior" not in before.children:
         raise InputError("before= is no DataTree with a group 'posterior'; give what an earlier calibration gave")
+    if (of := str(before.attrs.get("model", model.name))) != model.name:
+        raise InputError(f"before= is a posterior of '{of}', and this is '{model.name}': give one of the same model")
     found = before["posterior"].to_dataset()
     values = {n: torch.tensor([scale.at(n) if n not in found else float(found[n].mean())]) for n in scale.names}
     start = scale.points(values)[0].numpy()

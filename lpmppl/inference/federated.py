@@ -58,8 +58,8 @@ class FederatedCalibNN(CalibNN):
     def _begun(self, context: int, rank: int) -> Trained:
         return Trained(super()._begun(context, rank).network, self.local)
 
-    def _parts(self) -> dict[str, Trained]:
-        return {"server": self._trained, **{each.name: each.mine for each in self._institutions}}
+    def _parts(self) -> list[Trained]:
+        return [self._trained, *(each.mine for each in self._institutions)]
 
     def _steps(self, count: int) -> None:
         for _ in range(-(-count // self.local)):

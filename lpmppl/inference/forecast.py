@@ -47,6 +47,7 @@ def hybrid(fit: xr.DataTree, every: int = 7, seed: int = 0) -> xr.Dataset:
     Raises:
         InputError: for a fit without days ahead, or of fewer than two weeks.
     """
+    _ahead(fit)
     seen, fitted = fit["observed_data"].to_dataset(), fit["posterior_predictive"].to_dataset()
     if seen.sizes["day"] < 2 * whole("every", every, 1):
         raise InputError(f"{seen.sizes['day']} days are too few to learn what a forecast misses: fit two weeks or more")
@@ -82,6 +83,7 @@ def scored(
             raise InputError(nearest("forecaster", str(name), FORECASTERS))
     if not forecasters:
         raise InputError(f"no forecaster was given; give some of {', '.join(FORECASTERS)}")
+    _ahead(fit)
     seen = fit["observed_data"].to_dataset()
     first, last = int(fit.attrs["fitted_days"]), int(fit.attrs["days"])
     truth = _weeks(_later(data, seen, str(fit.attrs.get("start", "")), first, last), every)
@@ -124,8 +126,10 @@ def weighted_interval_score(quantiles: xr.DataArray, y: xr.DataArray) -> xr.Data
 
 
 def _ahead(fit: xr.DataTree) -> xr.Dataset:
-    if not isinstance(fit, xr.DataTree) or "forecast" not in fit.children:
-        raise InputError("this has no days after those that were fitted; make it with lpm.calibrate(…, ahead=28)")
+    if not isinstance(fit, xr.DataTree) or "forecast" not in fit.children or "fitted_days" not in fit.attrs:
+        raise InputError(
+            "this has no days after those that were fitted; make it with lpm.calibrate(…, ahead=28), or --ahead 28"
+        )
     return fit["forecast"].to_dataset()
 
 
@@ -142,7 +146,21 @@ def _later(data: Any, seen: xr.Dataset, start: str, first: int, last: int) -> xr
     lacks = sorted(set(range(first, last)) - set(data["day"].to_numpy().tolist()))
     if lacks:
         raise InputError(f"what was counted later lacks day {lacks[0]}; give all days from {first} to {last - 1}")
-    found = data[list(seen.data_vars)].sel(day=range(first, last))
+    found = data[list(seen.data_vars)].drop_duplicates("day").sel(day=range(first, last))
+    for name, x in found.data_vars.items():
+        if {*x.dims} != {*seen[name].dims}:
+            raise InputError(
+                f"what was counted later of '{name}' is by {', '.join(map(str, x.dims))}, and what was fitted by "
+                f"{', '.join(map(str, seen[name].dims))}: give the same"
+            )
+        for dim in (d for d in x.dims if d != "day" and d in seen.coords):
+            if gone := [str(label) for label in seen[dim].values if label not in x[dim].values]:
+                raise InputError(f"what was counted later of '{name}' lacks the {dim} {gone[0]}, which was fitted")
+        unseen = x.isnull().any([d for d in x.dims if d != "day"]).to_numpy()
+        if unseen.any():
+            raise InputError(
+                f"'{name}' has no number on day {first + int(np.argmax(unseen))}, as is needed to score by"
+            )
     strata = {d: seen[d] for d in seen.dims if d != "day" and d in seen.coords}
     return found.sel(strata) if strata else found
 

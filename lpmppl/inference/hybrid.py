@@ -9,8 +9,8 @@ from lpmppl.inference.baselines import QUANTILES
 
 __all__ = ["corrected", "residual_law"]
 
-_MOST = 0.95
-"""The most that one week's error is taken to say of the next one's."""
+_MOST, _WIDEST = 0.95, 1.0
+"""The most that one week's error is taken to say of the next one's, and the largest standard deviation of an error."""
 
 
 def corrected(
@@ -81,7 +81,7 @@ def residual_law(residual: np.ndarray, noise: np.ndarray) -> tuple[float, float]
         return 0.0, 0.0
     pairs = residual[1:] * residual[:-1]
     along = float(np.nanmean(pairs)) if (~np.isnan(pairs)).any() else 0.0
-    return float(np.clip(along / variance, 0.0, _MOST)), variance**0.5
+    return float(np.clip(along / variance, 0.0, _MOST)), min(variance**0.5, _WIDEST)
 
 
 def _weeks(daily: np.ndarray, weeks: int, every: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,19 +12,20 @@ from torch import Tensor
 
 from lpmppl.effects.internals import checkpoints
 from lpmppl.errors import InputError
+from lpmppl.inference.run import fingerprint
 from lpmppl.inference.training import Trained, TrainingRuns
 
 __all__ = ["restored", "saved"]
 
 
-def saved(path: Path, parts: Mapping[str, Trained], runs: Mapping[str, TrainingRuns], losses: list[float]) -> None:
+def saved(path: Path, parts: Sequence[Trained], runs: Mapping[str, TrainingRuns], losses: list[float]) -> None:
     """Write the parts of a network, with their optimiser, and the runs of each society.
 
     Raises:
         InputError: for a path that can't be written.
     """
     arrays: dict[str, Tensor] = {"losses": torch.tensor(losses, dtype=torch.float64)}
-    for n, part in enumerate(parts.values()):
+    for n, part in enumerate(parts):
         arrays |= {f"weights/{n}/{k}": x for k, x in part.network.state_dict().items()}
         arrays |= {f"averages/{n}/{k}": x for k, x in part.averaged.state_dict().items()}
         steps = part.optimizer.state_dict()["state"]
@@ -38,7 +39,7 @@ def saved(path: Path, parts: Mapping[str, Trained], runs: Mapping[str, TrainingR
         raise InputError(f"{path} can't be written ({e.strerror}): give another path") from e
 
 
-def restored(path: Path, parts: Mapping[str, Trained], runs: Mapping[str, TrainingRuns]) -> list[float]:
+def restored(path: Path, parts: Sequence[Trained], runs: Mapping[str, TrainingRuns]) -> list[float]:
     """Put back what `saved` wrote, and give the losses.
 
     Raises:
@@ -48,12 +49,12 @@ def restored(path: Path, parts: Mapping[str, Trained], runs: Mapping[str, Traini
         raise InputError(f"there is no network at {path}: give what .save(path) wrote")
     arrays, meta = checkpoints.load(path, ("network", "made"))
     if meta["network"] != _tag(parts, runs):
-        raise InputError(f"{path} is of another network: make this one with the same societies, streams, days and seed")
+        raise InputError(f"{path} is of another network: make this one in the same way")
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
 
-    for n, part in enumerate(parts.values()):
+    for n, part in enumerate(parts):
         part.network.load_state_dict(under(f"weights/{n}/"))
         part.averaged.load_state_dict(under(f"averages/{n}/"))
         steps: dict[int, dict[str, Tensor]] = {}
@@ -68,11 +69,14 @@ def restored(path: Path, parts: Mapping[str, Trained], runs: Mapping[str, Traini
     return losses
 
 
-def _tag(parts: Mapping[str, Trained], runs: Mapping[str, TrainingRuns]) -> str:
+def _tag(parts: Sequence[Trained], runs: Mapping[str, TrainingRuns]) -> str:
     """What a file must agree with: the weights' names and shapes, and whose runs they learn from."""
-    shapes = [[n, k, list(x.shape)] for n, part in parts.items() for k, x in part.network.state_dict().items()]
+    shapes = [[n, k, list(x.shape)] for n, part in enumerate(parts) for k, x in part.network.state_dict().items()]
     whose = [
-        [n, of.seed, of.days, of.task.model.name, of.task.model.population.size, of.task.streams, dict(of.task.rest)]
+        [
+            n, of.seed, of.days, of.task.model.name, fingerprint(of.task.model.population), of.task.streams,
+            dict(of.task.rest), of.task.context.tolist(), [list(act) for act in of.task.ensemble.acts],
+        ]
         for n, of in runs.items()
-    ]
+    ]  # fmt: skip
     return hashlib.sha256(json.dumps([shapes, whose]).encode()).hexdigest()

@@ -98,12 +98,12 @@ class Reader(nn.Module):
         self, streams: Mapping[str, Collection[str]], parameters: Collection[str], context: int, rank: int
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({f"of {n}": Encoder(each) for n, each in streams.items()})
+        self.encoders = nn.ModuleList([Encoder(each) for each in streams.values()])
         self.head = Head(parameters, context, rank)
 
     def forward(self, task: Task, counts: Tensor) -> Posterior:
         x, names, read = task.input(counts), task.streams, []
-        for encoder in self.encoders.values():
+        for encoder in self.encoders:
             assert isinstance(encoder, Encoder)
             mine = [k for k, n in enumerate(names) if n in encoder.names]
             read.append(encoder(x[:, mine], [names[k] for k in mine]))

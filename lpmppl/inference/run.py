@@ -36,7 +36,7 @@ from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
 
-__all__ = ["Simulation", "create", "drawn", "installed", "playing", "run", "simulated"]
+__all__ = ["Simulation", "create", "drawn", "fingerprint", "installed", "playing", "run", "simulated"]
 
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -134,7 +134,7 @@ def simulated(
         noises: the noise of each draw, by default that of its chance.
     """
     path = solver.get("checkpoint")
-    people = _fingerprint(model.population) if path else 0
+    people = fingerprint(model.population) if path else 0
     tag = json.dumps([installed("lpmppl"), model.name, people, seed, days, thetas[0], acts], sort_keys=True)
     records: list[Record] = []
     began = time.perf_counter()
@@ -210,7 +210,7 @@ def playing(
         yield record
 
 
-def _fingerprint(population: Population) -> int:
+def fingerprint(population: Population) -> int:
     """A checksum of the people, so that a checkpoint is resumed among the same."""
     value = 0
     for name in sorted(str(v) for v in population.dataset.variables):

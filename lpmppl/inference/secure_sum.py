@@ -13,7 +13,7 @@ from lpmppl.errors import LpmError
 __all__ = ["agreed", "masked", "opened"]
 
 _ONE, _LARGEST = 2.0**40, 2.0**22
-"""What a 1 is among the integers modulo 2⁶⁴, and the largest number that is one."""
+"""What a 1 is among the integers modulo 2⁶⁴, and the largest sum of sizes."""
 
 
 def agreed(parties: Sequence[str]) -> dict[str, dict[str, bytes]]:
@@ -34,7 +34,7 @@ def masked(values: np.ndarray, party: str, keys: Mapping[str, bytes], turn: int)
     CCS 2017; without what they do for parties that are lost on the way).
 
     Args:
-        values: its numbers, below 4 million in size, shape (n,).
+        values: its numbers, below 4 million over the number of parties in size, shape (n,).
         party: its name.
         keys: its key with each of the others, by their names.
         turn: a number that was never used with these keys.
@@ -43,8 +43,9 @@ def masked(values: np.ndarray, party: str, keys: Mapping[str, bytes], turn: int)
     Raises:
         LpmError: for a number that is too large or none.
     """
-    if not bool((np.abs(values) < _LARGEST).all()):
-        raise LpmError(f"'{party}' has {values[~(np.abs(values) < _LARGEST)][0]:g} to sum, which is too large or none")
+    fit = np.abs(values) < _LARGEST / (len(keys) + 1)
+    if not bool(fit.all()):
+        raise LpmError(f"'{party}' has {values[~fit][0]:g} to sum, which is too large or none")
     found = np.rint(values.astype(np.float64) * _ONE).astype(np.int64).view(np.uint64)
     for other, key in keys.items():
         stream = hashlib.shake_256(key + turn.to_bytes(8, "little")).digest(8 * len(found))

@@ -45,6 +45,8 @@ class SplitCalibNN(CalibNN):
         if not isinstance(institutions, Mapping) or not institutions:
             raise InputError("no institution was given; give streams by name, such as {'hospitals': 'admissions'}")
         self._streams = {str(name): wanted(streams) for name, streams in institutions.items()}
+        if len(self._streams) < len(institutions):
+            raise InputError(f"institutions are called {list(institutions)}: give each a name of its own, in letters")
         flat = [stream for each in self._streams.values() for stream in each]
         if twice := next((stream for stream in flat if flat.count(stream) > 1), None):
             raise InputError(f"'{twice}' belongs to several institutions: give it to one")
@@ -55,7 +57,7 @@ class SplitCalibNN(CalibNN):
     def _begun(self, context: int, rank: int) -> Trained:
         series = {name: [n for n in self._series if _stream(n) in mine] for name, mine in self._streams.items()}
         whole = Reader(series, self._named, context, rank)
-        encoders = zip(series.items(), whole.encoders.values(), strict=True)
+        encoders = zip(series.items(), whole.encoders, strict=True)
         self.institutions = {name: _Institution(self._streams[name], mine, e) for (name, mine), e in encoders}
         return Trained(whole.head)
 
@@ -77,13 +79,13 @@ class SplitCalibNN(CalibNN):
         for institution, part in read:
             assert part.grad is not None
             institution.learn(self._sent("derivatives", part.grad))
-        trained = self._parts().values()
+        trained = self._parts()
         length = math.hypot(*(each.length() for each in trained))
         for each in trained:
             each.step(length)
 
-    def _parts(self) -> dict[str, Trained]:
-        return {"server": self._trained, **{name: i.part for name, i in self.institutions.items()}}
+    def _parts(self) -> list[Trained]:
+        return [self._trained, *(institution.part for institution in self.institutions.values())]
 
     def _readings(self, task: Task, counts: Tensor, learning: bool = False) -> list[Tensor]:
         """What each institution reads in its series of runs, shape (B, S, 2W), to be differentiated by."""
@@ -132,6 +134,8 @@ class SplitCalibNN(CalibNN):
             raise InputError(f"give the data by institution: {', '.join(self.institutions)}")
         if strange := [n for n in data if n not in self.institutions]:
             raise InputError(nearest("institution", str(strange[0]), self.institutions))
+        if all(each is None for each in data.values()):
+            raise InputError("nothing was observed: give one institution's counts or more")
         runs, parts = self._met(of), []
         for name, institution in self.institutions.items():
             met = None

@@ -140,4 +140,7 @@ def test_versions_that_there_are_not_are_named(here: Run, versions: Path) -> Non
     said = here(*asked, "--vintage", "2020-04-02", "--out", "run").refused()
     assert "2020-04-01, 2020-04-08, 2020-04-20" in said
     assert "write it as a date" in here(*asked, "--vintage", "April", "--out", "run").refused()
+    assert "write it as a date" in here(*asked, "--vintage", "0001-01-01", "--out", "run").refused()
+    late = here(*asked, "--vintage", "2020-04-01", "--until", "2020-04-05", "--out", "run").refused()
+    assert "no day after 2020-03-31 was known" in late
     assert "no-such.nc" in here(*asked, "--vintage", "2020-04-01", "--before", "no-such.nc", "--out", "run").refused()

@@ -16,7 +16,7 @@ from pyro.optim import ClippedAdam
 import lpmppl as lpm
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Record, Transitions, Utility
 from lpmppl.effects.ops import simulate
-from lpmppl.errors import LpmError
+from lpmppl.errors import InputError, LpmError
 from lpmppl.models.population import Population
 from lpmppl.models.sir import SIR
 
@@ -149,3 +149,28 @@ def test_the_whole_pandemic_has_a_probability_and_its_derivative() -> None:
         h = 0.01 * float(theta[name])
         up, down = (float(run(first.path, 3, {**theta, name: theta[name] + e})[0].log_prob) for e in (h, -h))
         assert found[name] == pytest.approx((up - down) / (2 * h), rel=0.02)
+
+
+def test_where_it_has_nothing_to_do_or_another_run_is_played_it_says_so(model, path) -> None:
+    theta = {n: torch.tensor(x) for n, x in TRUTH.items()}
+    nothing = pytest.raises(LpmError, match="met nothing that chance decides: it goes inside ExogenousNoise")
+    with nothing, DiscreteTime(), Transitions(path), ExogenousNoise(0):
+        simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(3.0))
+    for bad in (torch.ones(2, N), 3, None):
+        with pytest.raises(LpmError, match=r"the path has .* of site 'recovery', here of shape"):
+            ran(model, {**path, ("recovery", 0, 0): bad})
+    with pytest.raises(LpmError, match="here of shape"):
+        ran(model, path, beta=torch.tensor([[0.4], [0.3]]))
+    with pytest.raises(InputError, match="int was given as a path"):
+        Transitions(3)
+
+
+def test_a_handler_that_is_entered_again_begins_anew(model, path) -> None:
+    seen = Transitions(path)
+    found = []
+    for _ in range(2):
+        theta = {n: torch.tensor(x) for n, x in TRUTH.items()}
+        with DiscreteTime(), ExogenousNoise(3), seen:
+            simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(DAYS)))
+        found.append(float(seen.log_prob))
+    assert found[0] == found[1]

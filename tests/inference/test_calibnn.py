@@ -186,7 +186,13 @@ def test_a_network_of_another_make_is_not_taken_up(tmp_path):
     network = lpm.CalibNN(society(200), "infections", 5)
     network.learn(2)
     network.save(tmp_path / "network.npz")
-    for other in (lpm.CalibNN(society(300), "infections", 5), lpm.CalibNN(society(200), "infections", 6)):
+    done = {"interventions": [("transmission", 0.0, 1)]}
+    for other in (
+        lpm.CalibNN(society(300), "infections", 5),
+        lpm.CalibNN(society(200), "infections", 6),
+        lpm.CalibNN(society(200), "infections", 5, **done),
+        lpm.CalibNN(society(200), "infections", 5, covariates={"": [1.0]}),
+    ):
         with pytest.raises(InputError, match="is of another network"):
             other.resume(tmp_path / "network.npz")
     with pytest.raises(InputError, match="there is no network at"):

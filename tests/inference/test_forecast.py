@@ -157,3 +157,35 @@ def test_what_cannot_be_forecast_or_scored_is_refused() -> None:
         scored(fit(), later().isel(day=slice(30)))
     with pytest.raises(InputError, match="as a Dataset over day"):
         scored(fit(), {"deaths": [1, 2]})
+
+
+def test_what_was_not_seen_later_is_not_scored_as_nothing() -> None:
+    gaps = later().copy(deep=True)
+    gaps["deaths"][25] = np.nan
+    with pytest.raises(InputError, match="'deaths' has no number on day 25"):
+        scored(fit(), gaps)
+    with pytest.raises(InputError, match=r"'deaths' is by day, and what was fitted by day, place"):
+        scored(fit(), later().sum("place"))
+    with pytest.raises(InputError, match="lacks the place south"):
+        scored(fit(), later().isel(place=[0]))
+    for ask in (hybrid, lambda tree: scored(tree, later())):
+        with pytest.raises(InputError, match="--ahead 28"):
+            ask(lpm.run(lpm.nyc.sir(lpm.nyc.population(1_000)), 2))
+
+
+def test_persistence_goes_on_from_the_last_week_that_was_seen() -> None:
+    history = xr.DataArray(np.repeat([10.0, 20.0, 30.0, 0.0], 7), dims="day")
+    history[22:] = np.nan
+    assert persistence(history, 1).sel(quantile=0.5).values == pytest.approx([210.0])
+    with pytest.raises(InputError, match="no two weeks in a row"):
+        persistence(history.where(history < 0), 1)
+    for ask in (persistence, arima):
+        for bad in (-history, history.where(history != 20.0, np.inf)):
+            with pytest.raises(InputError, match="below 0 or none"):
+                ask(bad, 1)
+        with pytest.raises(InputError, match="over `day`"):
+            ask(history.rename(day="week"), 1)
+        with pytest.raises(InputError, match="every=0"):
+            ask(history.fillna(1.0), 1, every=0)
+    with pytest.raises(InputError, match="0 days are too few"):
+        arima(history.where(history < 0), 1)

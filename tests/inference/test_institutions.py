@@ -132,7 +132,7 @@ def test_split_steps_are_those_of_the_whole_network() -> None:
     model, institutions = both()
     split = SplitCalibNN(model, institutions, DAYS, seed=1)
     whole = Reader({n: i.series for n, i in split.institutions.items()}, split._named, 1, 3)
-    for encoder, institution in zip(whole.encoders.values(), split.institutions.values(), strict=True):
+    for encoder, institution in zip(whole.encoders, split.institutions.values(), strict=True):
         encoder.load_state_dict(institution.part.network.state_dict())
     whole.head.load_state_dict(split._trained.network.state_dict())
     (runs,) = split._runs.values()
@@ -144,7 +144,7 @@ def test_split_steps_are_those_of_the_whole_network() -> None:
         pooled.optimizer.zero_grad()
         same.loss(pooled.network, 64).backward()
         pooled.step(pooled.length())
-    for encoder, institution in zip(whole.encoders.values(), split.institutions.values(), strict=True):
+    for encoder, institution in zip(whole.encoders, split.institutions.values(), strict=True):
         assert float((weights(encoder) - weights(institution.part.network)).abs().max()) < 1e-6
     assert float((weights(whole.head) - weights(split._trained.network)).abs().max()) < 1e-6
     assert float((weights(pooled.network) - begun).abs().max()) > 1e-3
@@ -203,3 +203,26 @@ def test_data_of_nobody_are_refused() -> None:
         network.posterior({})
     with pytest.raises(InputError, match="recoveries"):
         network.posterior({"hospitals": seen(model, "recoveries")})
+
+
+def test_whatever_institutions_are_called_all_parts_learn() -> None:
+    split = SplitCalibNN(both()[0], {"server": "infections", "St. Mary": "recoveries"}, DAYS)
+    begun = [weights(part.network) for part in split._parts()]
+    split.learn(2)
+    assert len(begun) == 3
+    assert not any(torch.equal(a, weights(p.network)) for a, p in zip(begun, split._parts(), strict=True))
+    apart = FederatedCalibNN({"server": society(100), 1: society(200)}, "infections", DAYS)
+    apart.learn(2)
+    assert len(apart._parts()) == 3
+    with pytest.raises(InputError, match="a name of its own"):
+        SplitCalibNN(both()[0], {1: "infections", "1": "recoveries"}, DAYS)
+    with pytest.raises(InputError, match="nothing was observed"):
+        split.posterior({"server": None})
+
+
+def test_as_many_parties_as_there_are_can_be_summed() -> None:
+    keys = agreed(list("abc"))
+    most = 2.0**22 / 3 - 1
+    assert opened(masked(np.array([most]), n, keys[n], 0) for n in "abc")[0] == pytest.approx(3 * most)
+    with pytest.raises(LpmError, match="too large"):
+        masked(np.array([most + 2]), "a", keys["a"], 1)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from lpmppl._compat import Message
+from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.distributions import Left
 from lpmppl.effects.handlers.held import BEFORE, Held, is_chance, log_probability, place_of
-from lpmppl.errors import LpmError
+from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Transitions"]
 
@@ -43,16 +45,33 @@ class Transitions(Held):
         path: what came out at each site.
         log_prob: the log-probability so far, float64 of shape ().
     Raises:
-        LpmError: for a site and step that the path hasn't, as where the run is longer or of another model.
+        InputError: for what is no path.
+        LpmError: for a site and step that the path hasn't, as where the run is longer or of another model; for values
+            of another shape than the site's; and where it met nothing, as outside of the noise.
     """
 
     def __init__(self, path: _Path | None = None) -> None:
         super().__init__()
+        if path is not None and not isinstance(path, Mapping):
+            raise InputError(f"{type(path).__name__} was given as a path: give another run's .path")
         self.played = path is not None
         self.path: dict[tuple[str, int, int], Any] = dict(path or {})
         self.log_prob: Tensor = torch.zeros((), dtype=torch.float64)
         self._met_so_far: dict[tuple[str, int], int] = {}
         self._here: tuple[str, int, int] | None = None
+
+    def __enter__(self) -> Self:
+        self.log_prob = torch.zeros((), dtype=torch.float64)
+        self._met_so_far.clear()
+        if not self.played:
+            self.path.clear()
+        super().__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is None and not self._met_so_far:
+            raise LpmError("Transitions met nothing that chance decides: it goes inside ExogenousNoise, around a run")
 
     def _pyro_sample(self, msg: Message) -> None:
         super()._pyro_sample(msg)
@@ -70,7 +89,12 @@ class Transitions(Held):
             raise LpmError(
                 f"the path has nothing of site '{site}' {when}: play the path of a run as long, of the same model"
             )
-        msg["value"] = self.path[self._here]
+        value, shape = self.path[self._here], tuple(msg["fn"].batch_shape)
+        flat = value.value if isinstance(value, Sparse) else value
+        if not isinstance(flat, Tensor) or (not isinstance(value, Sparse) and flat.numel() != math.prod(shape)):
+            given = tuple(flat.shape) if isinstance(flat, Tensor) else type(flat).__name__
+            raise LpmError(f"the path has {given} of site '{site}', here of shape {shape}: play that of one such run")
+        msg["value"] = value
         msg["done"] = msg["stop"] = True
 
     def _met(self, msg: Message) -> None:
