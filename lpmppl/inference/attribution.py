@@ -193,6 +193,8 @@ def attribute_groups(
     Raises:
         InputError: for a variable or outcome that there isn't.
     """
+    if not isinstance(by, str):
+        raise InputError(f"by={by!r} was given; give the name of a variable, such as 'borough'")
     groups = strata(model.population, {by: by})
     _networks(model, seed)
     senders = {name: (None, groups.index == k) for k, name in enumerate(groups.dims[by])}
@@ -220,8 +222,9 @@ def _silenced_in_turn(
 
 
 def _causes(what: str, given: Collection[str]) -> list[str]:
-    names = list(dict.fromkeys(given))
-    if isinstance(given, str) or not 1 <= len(names) <= MOST:
+    fit = isinstance(given, Collection) and not isinstance(given, str) and all(isinstance(x, str) for x in given)
+    names = list(dict.fromkeys(given)) if fit else []
+    if not 1 <= len(names) <= MOST:
         raise InputError(f"{what}={given!r} was given; give one to {MOST} names of {what}")
     return names
 

@@ -51,14 +51,18 @@ def checked(
     except OverflowError as e:
         raise InputError(f"{days} days from {first} reach beyond the year 9999: start earlier") from e
     values = {}
-    for name, value in dict(fixed).items():
+    if not isinstance(fixed, Mapping):
+        raise InputError(f"set={fixed!r} was given; give values by name, such as {{'beta': 0.3}}")
+    for name, value in fixed.items():
         if name not in model.parameters:
-            raise InputError(nearest("parameter", name, model.parameters))
+            raise InputError(nearest("parameter", str(name), model.parameters))
         values[name] = _number(f"parameter {name}", value)
         support = model.parameters[name].prior.support
         if not bool(support.check(torch.tensor(values[name]))):
             raise InputError(f"parameter {name}={value} can't be: its prior lives on {_words(support)}")
     taken: list[list[str | float | int]] = []
+    if not isinstance(acts, Sequence):
+        raise InputError(f"interventions={acts!r} was given; give a list of (name, value, day)")
     for act in acts:
         if not isinstance(act, Sequence) or isinstance(act, str) or len(act) != 3:
             raise InputError(f"the intervention {act!r} can't be read: give (name, value, day)")

@@ -178,6 +178,14 @@ def test_names_and_numbers_of_another_kind_are_refused(tree) -> None:
     refused("first=1.5", lambda: lpm.weigh(tree, {"infections": [1]}, first=1.5))
 
 
+def test_settings_of_another_kind_are_refused(model) -> None:
+    for bad, said in (({"set": [1]}, r"set=\[1\]"), ({"interventions": 5}, "interventions=5")):
+        refused(said, lambda bad=bad: lpm.counterfactual(model, {"transmission": 0.5}, 2, 4, **bad))
+        refused(said, lambda bad=bad: lpm.run(model, 4, **bad))
+    refused("by=None", lambda: lpm.attribute_groups(model, "infections", None, days=4))
+    refused(r"layers=\[5\]", lambda: lpm.attribute_layers(model, "infections", [5], days=4))
+
+
 def test_what_a_posterior_held_must_be_possible(model) -> None:
     beta = xr.Dataset({"gamma": (("chain", "draw"), [[0.1, 0.2]])})
     for held, said in (({"beta": "x"}, "held beta at 'x'"), ({"beta": -1}, "held beta at -1")):
