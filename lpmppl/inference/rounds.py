@@ -76,7 +76,18 @@ class Rounds:
         self.ensemble, self.scale, self.fixed, self.rows, self.seed = ensemble, scale, fixed, rows, seed
         self.path, self.loss, self.misfit = path, loss, misfit
         self.tag = hashlib.sha256(
-            json.dumps([tag, scale.names, dict(fixed), rows, seed, misfit, loss is None]).encode()
+            json.dumps(
+                [
+                    tag,
+                    scale.names,
+                    dict(fixed),
+                    rows,
+                    seed,
+                    misfit,
+                    loss is None,
+                    None if start is None else start.tolist(),
+                ]
+            ).encode()
         ).hexdigest()
         self.u: list[np.ndarray] = []
         self.means: list[np.ndarray] = []

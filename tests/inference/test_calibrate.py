@@ -96,6 +96,8 @@ def test_the_same_seed_gives_the_same_posterior_also_when_resumed(tmp_path) -> N
     assert resumed.attrs["runs"] == whole.attrs["runs"] - 16
     with pytest.raises(InputError, match="belongs to another calibration"):
         lpm.calibrate(model, data, **{**asked, "rows": 18}, checkpoint=path, resume=True)
+    with pytest.raises(InputError, match="another calibration"):
+        lpm.calibrate(model, data, **asked, before=whole, checkpoint=path, resume=True)
     path.write_bytes(b"damaged")
     with pytest.raises(InputError, match="damaged"):
         lpm.calibrate(model, data, **asked, checkpoint=path, resume=True)
