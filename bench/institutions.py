@@ -14,15 +14,9 @@ import time
 import torch
 
 import calibration
+from calibnn import FRESH, region
 
 SIZES = (600, 1000, 1700)
-FRESH = 1000
-
-
-def region(agents):
-    """A society of so many people."""
-    calibration.AGENTS = agents
-    return calibration.society()
 
 
 def main():

@@ -38,11 +38,10 @@ def counted(path: str | Path, streams: Sequence[str], vintage: str = "") -> xr.D
 
 def known(path: str | Path, streams: Sequence[str], vintage: str) -> xr.Dataset:
     """Read the counts of streams in the whole city as they were known on a day."""
-    _check(streams)
     table, days = versions(path)
     if vintage not in days:
         raise InputError(f"--vintage {vintage}: '{path}' has versions of {', '.join(days)}")
-    return table[list(streams)].isel(vintage=days.index(vintage), drop=True).dropna("day", how="all")
+    return _version(table, streams, days.index(vintage))
 
 
 def _check(streams: Sequence[str]) -> None:
@@ -53,10 +52,16 @@ def _check(streams: Sequence[str]) -> None:
 
 def known_of(path: str | Path, streams: Sequence[str], day: str) -> xr.Dataset:
     """Read the counts of streams in the whole city as they were known once those of a day were all but complete."""
-    days = [d for d in versions(path)[1] if eight_days_before(d) >= day]
-    if not days:
+    _check(streams)
+    table, days = versions(path)
+    later = [k for k, d in enumerate(days) if eight_days_before(d) >= day]
+    if not later:
         raise InputError(f"'{path}' has no version of eight days after {day} or later, as is needed to score by")
-    return known(path, streams, days[0])
+    return _version(table, streams, later[0])
+
+
+def _version(table: xr.Dataset, streams: Sequence[str], number: int) -> xr.Dataset:
+    return table[list(streams)].isel(vintage=number, drop=True).dropna("day", how="all")
 
 
 def versions(path: str | Path) -> tuple[xr.Dataset, list[str]]:

@@ -278,18 +278,22 @@ class CalibNN:
         """
         began = time.perf_counter()
         of = self._asked(task, covariates)
+        found, seen = self._answered(of, data)
+        tree = self._tree(of, found, draws, seed, began)
+        if seen is not None:
+            tree["observed_data"] = xr.DataTree(seen)
+        return tree
+
+    def _answered(self, of: Task, data: Any) -> tuple[Posterior, xr.Dataset | None]:
+        """The posterior given data, and the data themselves where the result may have them."""
         form = of.ensemble.observed
         counts = laid(form, Observed.of(of.model, data, self.days - 1))
         if (runs := self._met(of)) is not None:
             beyond(form, counts, runs.counts.numpy())
         with torch.no_grad():
             found = self._network()(of, torch.from_numpy(counts)[None])
-        tree = self._tree(of, found, draws, seed, began)
         streams = zip(form.streams, form.split(counts), strict=True)
-        tree["observed_data"] = xr.DataTree(
-            xr.Dataset({s.name: s.array(x) for s, x in streams}, {"day": np.arange(self.days)})
-        )
-        return tree
+        return found, xr.Dataset({s.name: s.array(x) for s, x in streams}, {"day": np.arange(self.days)})
 
     def _met(self, task: Task) -> TrainingRuns | None:
         """The runs of a society, where it is one of those that the network learnt from."""

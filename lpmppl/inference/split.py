@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +29,8 @@ class SplitCalibNN(CalibNN):
     it sends what it read, 128 numbers a series, to the server, which has the society, makes the runs and gives the
     posterior. In learning, the server sends each the counts of its runs, of which nothing is secret, and the derivative
     of the loss with respect to what was read. It is the same update as that of one network with these encoders. Data
-    stay with their institution; what it read in them doesn't, and may say much about them.
+    stay with their institution; what it read in them doesn't, and may say much about them. So `posterior` takes data by
+    the name of the institution, and one that has none may be left out; its result has no group `observed_data`.
 
     Args:
         models: the society, or societies by name.
@@ -105,31 +105,8 @@ class SplitCalibNN(CalibNN):
         self.traffic[what] += x.numel() * x.element_size()
         return x
 
-    def posterior(
-        self,
-        data: Any,
-        task: str | Model = "",
-        *,
-        draws: int = 1000,
-        seed: int = 0,
-        covariates: Sequence[float] = (),
-    ) -> xr.DataTree:
-        """The posterior given what every institution read in its own data.
-
-        Args:
-            data: by the name of the institution, its counts by stream, as `CalibNN.posterior` takes them; one that has
-                none may be left out.
-            task: the name of the society, or a society that wasn't among them.
-            draws: how many draws.
-            seed: their seed.
-            covariates: those of a society that wasn't among them.
-        Returns:
-            as `CalibNN.posterior`, without the group `observed_data`, which stays with the institutions.
-        Raises:
-            InputError: for an institution that there isn't, and as `CalibNN.posterior` does.
-        """
-        began = time.perf_counter()
-        of = self._asked(task, covariates)
+    def _answered(self, of: Task, data: Any) -> tuple[Posterior, xr.Dataset | None]:
+        """The posterior given what every institution read in its own data, which stay with it."""
         if not isinstance(data, Mapping) or not data:
             raise InputError(f"give the data by institution: {', '.join(self.institutions)}")
         if strange := [n for n in data if n not in self.institutions]:
@@ -138,13 +115,10 @@ class SplitCalibNN(CalibNN):
             raise InputError("nothing was observed: give one institution's counts or more")
         runs, parts = self._met(of), []
         for name, institution in self.institutions.items():
-            met = None
-            if runs is not None and len(runs.counts):
-                met = of.ensemble.observed.only(institution.streams, runs.counts.numpy())
+            met = None if runs is None else of.ensemble.observed.only(institution.streams, runs.counts.numpy())
             parts.append(self._sent("readings", institution.read_own(of.model, data.get(name), self.days, met)))
         with torch.no_grad():
-            found = self._trained.averaged(of, torch.cat(parts, 1))
-        return self._tree(of, found, draws, seed, began)
+            return self._trained.averaged(of, torch.cat(parts, 1)), None
 
 
 class _Institution:

@@ -94,6 +94,7 @@ class UnderPolicies(Model):
         always: acts that are done in every world, before a policy's of the same day.
         days: how long a run is, for refusing acts that come after its end.
         only: without worlds, the number of the policy in force from the start.
+    Attributes:
         begun: is told what the first run begins from, and how many worlds there will be.
     Raises:
         InputError: for an act that can't be, by its name; and for two at once on one key and day.
@@ -106,9 +107,9 @@ class UnderPolicies(Model):
         always: Sequence[Act] = (),
         days: int | None = None,
         only: int | None = None,
-        begun: Callable[[State, int], None] | None = None,
     ) -> None:
-        self.model, self.policies, self.only, self.begun = model, tuple(alternatives), only, begun
+        self.model, self.policies, self.only = model, tuple(alternatives), only
+        self.begun: Callable[[State, int], None] | None = None
         self.name, self.population = model.name, model.population  # type: ignore[misc]
         self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
         self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
