@@ -28,7 +28,8 @@ def persistence(history: xr.DataArray, horizons: int, every: int = 7, seed: int 
     """The last week going on, with what weeks differed by in the past, either way: the hubs' baseline.
 
     Args:
-        history: counts over `day` and strata, two weeks or more; a week with NaN wasn't seen.
+        history: counts over `day` and strata, two weeks or more; NaN before the first number counts as nothing, and
+            a later week with NaN wasn't seen.
         horizons: for how many weeks.
         every: days in a week.
         seed: the seed of its paths.
@@ -43,12 +44,13 @@ def persistence(history: xr.DataArray, horizons: int, every: int = 7, seed: int 
     rng = np.random.default_rng(seed)
 
     def forecast(counts: np.ndarray) -> np.ndarray:
+        begun = np.cumsum(~np.isnan(counts)) > 0
+        counts = np.where(begun | ~begun.any(), counts, 0.0)
         sums = counts[len(counts) - weeks * every :].reshape(weeks, every).sum(1)
-        steps, known = np.diff(sums), ~np.isnan(sums)
-        steps = steps[~np.isnan(steps)]
-        if not len(steps):
-            raise InputError("no two weeks in a row were seen whole, as persistence needs: give more days")
-        last = sums[known][-1]
+        sums = sums[~np.isnan(sums)]
+        if len(sums) < 2:
+            raise InputError("no two weeks were seen whole, as persistence needs: give more days")
+        last, steps = sums[-1], np.diff(sums)
         both = np.concatenate([steps, -steps])
         paths = last + np.cumsum(both[rng.integers(len(both), size=(_PATHS, horizons))], 1)
         found = np.quantile(np.maximum(paths, 0.0), QUANTILES, axis=0)
@@ -75,8 +77,8 @@ def arima(history: xr.DataArray, horizons: int, every: int = 7, seed: int = 0) -
     """
     seen = int(_checked(history).notnull().sum("day").min())
     whole("every", every, 1)
-    if seen < 21:
-        raise InputError(f"{seen} days are too few for ARIMA: give three weeks or more that were seen")
+    if history.sizes["day"] < 21 or seen < 7:
+        raise InputError(f"{seen} days are too few for ARIMA: give three weeks or more, of which one was seen")
     try:
         from statsmodels.tsa.statespace.sarimax import SARIMAX
     except ImportError as e:

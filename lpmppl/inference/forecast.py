@@ -47,11 +47,11 @@ def hybrid(fit: xr.DataTree, every: int = 7, seed: int = 0) -> xr.Dataset:
     Raises:
         InputError: for a fit without days ahead, or of fewer than two weeks.
     """
-    _ahead(fit)
+    later = _ahead(fit)
     seen, fitted = fit["observed_data"].to_dataset(), fit["posterior_predictive"].to_dataset()
     if seen.sizes["day"] < 2 * whole("every", every, 1):
         raise InputError(f"{seen.sizes['day']} days are too few to learn what a forecast misses: fit two weeks or more")
-    weeks = _weeks(_ahead(fit), every)
+    weeks = _weeks(later, every)
     return xr.Dataset({str(n): corrected(x, fitted[n], weeks[n], every, seed) for n, x in seen.data_vars.items()})
 
 
@@ -146,7 +146,10 @@ def _later(data: Any, seen: xr.Dataset, start: str, first: int, last: int) -> xr
     lacks = sorted(set(range(first, last)) - set(data["day"].to_numpy().tolist()))
     if lacks:
         raise InputError(f"what was counted later lacks day {lacks[0]}; give all days from {first} to {last - 1}")
-    found = data[list(seen.data_vars)].drop_duplicates("day").sel(day=range(first, last))
+    found = data[list(seen.data_vars)].isel(day=np.flatnonzero(np.isin(data["day"], range(first, last)))).sortby("day")
+    number, times = np.unique(found["day"], return_counts=True)
+    if (times > 1).any():
+        raise InputError(f"what was counted later has day {number[times > 1][0]} twice; keep one of them")
     for name, x in found.data_vars.items():
         if {*x.dims} != {*seen[name].dims}:
             raise InputError(

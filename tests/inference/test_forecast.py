@@ -166,6 +166,9 @@ def test_what_was_not_seen_later_is_not_scored_as_nothing() -> None:
         scored(fit(), gaps)
     with pytest.raises(InputError, match=r"'deaths' is by day, and what was fitted by day, place"):
         scored(fit(), later().sum("place"))
+    twice = xr.concat([later(), later().isel(day=[25])], "day")
+    with pytest.raises(InputError, match="has day 25 twice"):
+        scored(fit(), twice)
     with pytest.raises(InputError, match="lacks the place south"):
         scored(fit(), later().isel(place=[0]))
     for ask in (hybrid, lambda tree: scored(tree, later())):
@@ -177,7 +180,14 @@ def test_persistence_goes_on_from_the_last_week_that_was_seen() -> None:
     history = xr.DataArray(np.repeat([10.0, 20.0, 30.0, 0.0], 7), dims="day")
     history[22:] = np.nan
     assert persistence(history, 1).sel(quantile=0.5).values == pytest.approx([210.0])
-    with pytest.raises(InputError, match="no two weeks in a row"):
+    # Nobody counted before there was anything to count.
+    late = history.isel(day=slice(21)).copy()
+    late[:17] = np.nan
+    assert persistence(late, 1).sel(quantile=0.5).values == pytest.approx([120.0])
+    gap = history.isel(day=slice(21)).copy()
+    gap[12] = np.nan
+    assert persistence(gap, 1).sel(quantile=0.5).values == pytest.approx([210.0])
+    with pytest.raises(InputError, match="no two weeks were seen whole"):
         persistence(history.where(history < 0), 1)
     for ask in (persistence, arima):
         for bad in (-history, history.where(history != 20.0, np.inf)):
