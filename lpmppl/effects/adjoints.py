@@ -13,6 +13,7 @@ from lpmppl.effects.fields import Field, Shape
 from lpmppl.effects.hazards import accumulate, rows
 from lpmppl.effects.internals.segments import blocked, differentiated
 from lpmppl.effects.pullbacks import Bits, Found, Met, Path, Sink, inputs_of
+from lpmppl.effects.standing import Standing, can_stand
 from lpmppl.effects.tape import InPass, Taped, Version, plain, taped
 
 __all__ = ["accrued", "exposed", "left_on_tape"]
@@ -96,6 +97,12 @@ class _Accrual:
 
     def _row(self, lead: Shape, row: Shape, adjoint: Tensor, found: Found) -> None:
         step, risk = self.step.at(lead, row), self.risk.at(lead, row)
+        if self.device.type == "cpu" and adjoint.dtype == torch.float64 and can_stand(step):
+            kept = self.version.adjoint.standing
+            standing = kept.get(row) or kept.setdefault(row, Standing(step, adjoint.shape[0]))
+            if standing.fits(step):
+                standing.take_up(step, adjoint, risk, lead, row, found)
+                return
         sinks: list[Sink] = []
 
         def work() -> Callable[[slice], None]:

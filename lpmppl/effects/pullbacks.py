@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.fields import Choice, Field, Leaf, Shape, row_of
-from lpmppl.effects.internals.segments import differentiated, pick, positions, scaled, send_back, take
+from lpmppl.effects.internals.segments import (
+    blocked,
+    by_blocks,
+    differentiated,
+    pick,
+    positions,
+    scaled,
+    send_back,
+    take,
+)
 
 __all__ = ["Bits", "Found", "Met", "Path", "Sink", "inputs_of"]
 
@@ -55,8 +64,14 @@ class Bits:
     def of(cls, mask: Tensor) -> Bits:
         if mask.device.type != "cpu":
             return cls(mask, tuple(mask.shape))
-        packed = np.packbits(mask.contiguous().view(torch.uint8).numpy(), axis=-1)
-        return cls(torch.from_numpy(packed), tuple(mask.shape))
+        rows, n = mask.contiguous().view(torch.uint8).reshape(-1, mask.shape[-1]).numpy(), mask.shape[-1]
+        packed = np.empty((len(rows), -(-n // 8)), np.uint8)
+
+        def pack(agents: slice) -> None:
+            packed[:, agents.start // 8 : -(-agents.stop // 8)] = np.packbits(rows[:, agents], axis=-1)
+
+        blocked(n, lambda: pack)
+        return cls(torch.from_numpy(packed).reshape(*mask.shape[:-1], -1), tuple(mask.shape))
 
     def at(self, lead: Shape, row: Shape) -> Bits:
         return Bits(self.kept[row_of(lead, self.kept, row)], self.shape[-1:])
@@ -80,7 +95,7 @@ class _Few:
     @classmethod
     def of(cls, x: Tensor) -> _Few:
         flat = x.reshape(-1)
-        where = positions(flat != 0)
+        where = positions(by_blocks(flat.shape[0], lambda some: flat[some] != 0))
         if where.shape[0] > _FULL * x.numel():
             return cls(x, None, x.shape)
         return cls(take(flat, where), where.int() if x.numel() < 2**31 else where, x.shape)
@@ -144,16 +159,22 @@ class _OnGroups:
 
     def collect(self, sinks: Sequence[Sink], lead: Shape, row: Shape, found: Found) -> None:
         came = _together(sinks, self.path)
-        if came is None:
-            return
+        if came is not None:
+            self.give(came, lead, row, found)
+
+    def give(self, came: Tensor, lead: Shape, row: Shape, found: Found) -> None:
+        """Take what agents' adjoints come to on its groups, shape (G,), to what it is made of."""
+        share, scale = self.share, float(self.scale)
         if "share" in self.wanted and self.base is not None:
-            found.add((*self.path, "share"), lead, row, came * self.base.whole(lead, row) * self.scale)
-        if self.share is not None:
-            came.mul_(self.share)
+            found.add((*self.path, "share"), lead, row, came * self.base.whole(lead, row) * scale)
+        if share is None:
+            weighed = came.clone()
+        else:
+            weighed = by_blocks(self.groups, lambda some: came[some] * share[some])
         if "scale" in self.wanted and self.base is not None:
-            found.add((*self.path, "scale"), lead, row, self.base.dot(lead, row, came))
+            found.add((*self.path, "scale"), lead, row, self.base.dot(lead, row, weighed))
         if "base" in self.wanted:
-            found.add((*self.path, "base"), lead, row, came.mul_(self.scale))
+            found.add((*self.path, "base"), lead, row, _times(weighed, scale))
 
 
 @dataclass(frozen=True)
@@ -226,6 +247,19 @@ class Met:
         )
         return cls(leaves, factors, by_agent)
 
+    @property
+    def flat(self) -> bool:
+        """Whether it is a sum on groups, times factors that are no fields."""
+        return not any(isinstance(part, Met) for part in (*self.leaves, *self.factors))
+
+    @property
+    def plain_leaves(self) -> list[_OnGroups]:
+        return [leaf for leaf in self.leaves if isinstance(leaf, _OnGroups)]
+
+    @property
+    def plain_factors(self) -> list[_Factor]:
+        return [factor for factor in self.factors if isinstance(factor, _Factor)]
+
     def at(self, lead: Shape, row: Shape) -> Met:
         """The same in one row of the leading dimensions."""
         leaves = tuple(leaf.at(lead, row) for leaf in self.leaves)
@@ -278,6 +312,17 @@ class Found:
             into += x.reshape(())
         else:
             into[row_of(lead, into, row)] += x.reshape(into.shape[-1:])
+
+
+def _times(x: Tensor, factor: float) -> Tensor:
+    """A flat tensor of one's own times a number, in place."""
+    if factor != 1.0:
+
+        def part(block: slice) -> None:
+            x[block].mul_(factor)
+
+        blocked(x.shape[0], lambda: part, device=x.device)
+    return x
 
 
 def _together(sinks: Sequence[Sink], path: Path) -> Tensor | None:

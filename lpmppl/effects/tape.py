@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import backward_pass
+from lpmppl.effects.internals.segments import blocked
 
 __all__ = [
     "InPass",
@@ -105,6 +106,12 @@ class _Adjoint:
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size, self.dtype, self.device = size, dtype, device
         self._buffer: InPass[Tensor | None] = InPass(lambda: None)
+        self._standing: InPass[dict[Any, Any]] = InPass(dict)
+
+    @property
+    def standing(self) -> dict[Any, Any]:
+        """What steps keep of it for the step before, in this pass."""
+        return self._standing.value
 
     def flat(self, whole: Sequence[Tensor]) -> Tensor:
         """All of it, with whole adjoints added; they are the caller's own."""
@@ -114,12 +121,20 @@ class _Adjoint:
         elif flat is None:
             flat = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         for more in whole:
-            flat.add_(more.reshape(-1))
+            _add(flat, more.reshape(-1))
         self._buffer.value = flat
         return flat
 
     def drop(self) -> None:
         self._buffer.value = None
+        self._standing.taken()
+
+
+def _add(to: Tensor, more: Tensor) -> None:
+    def part(block: slice) -> None:
+        to[block].add_(more[block])
+
+    blocked(to.shape[0], lambda: part, device=to.device)
 
 
 class Version:

@@ -163,6 +163,33 @@ def test_a_step_of_hazard_has_the_derivative_of_everything_it_is_made_of(rows):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_of_hazard_have_the_derivative_of_plain_tensors_whatever_changes_between_them(seed):
+    """Groups and values of agents that stay or change, who is at risk, and readers of any step."""
+    g, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    agents, groups, steps = 300, 7, 12
+    indices = [torch.randint(0, groups, (agents,), generator=g) for _ in range(2)]
+    each = [torch.rand(agents, generator=g) for _ in range(2)]
+    base, scale = torch.rand(steps, groups, generator=g), torch.rand(steps, 1, generator=g)
+    inputs = [base.requires_grad_(), scale.requires_grad_()]
+    share, risks = torch.rand(groups, generator=g), torch.rand(steps, agents, generator=g) < 0.7
+    which = rng.choice(2, (steps, 2), p=(0.7, 0.3))
+    readers = [torch.from_numpy(rng.choice(agents, 40, replace=False)) for _ in range(steps)]
+
+    def run(tape):
+        total, now = torch.zeros((), dtype=torch.float64), torch.zeros(agents, dtype=torch.float64)
+        with taping() if tape else nullcontext():
+            for k in range(steps):
+                field = Field.on(base[k], indices[which[k, 0]], share) * scale[k] + Field.on(base[k], indices[0]) * 0.1
+                hazard = field * each[which[k, 1]]
+                now = exposed(now, hazard, risks[k], 0.5) if tape else accumulate(now, hazard.dense(), risks[k], 0.5)
+                total = total + (Cohort(readers[k], now.shape).read(now) ** 2).sum()
+            return total.detach(), *torch.autograd.grad(total, inputs)
+
+    for mine, plain in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-5)
+
+
 def test_a_pass_backwards_that_was_broken_off_leaves_nothing_behind(city):
     asked = question(city, names=["beta"])
     theta, last, breaks = asked.values(differentiated=True), _Left(), []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Field
+from lpmppl.effects.fields import Field, Leaf
 from lpmppl.effects.handlers.cuts import Cuts, reached
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.internals.segments import count
@@ -136,11 +136,12 @@ def _somewhere(hazard: Tensor | Field | float) -> bool:
         return x.numel() <= _FEW and bool((x > 0).all())
     if hazard.factors and not all(isinstance(f, Tensor) and bool(f.min() > 0) for f in hazard.factors):
         return False
+    leaves = sorted(hazard.leaves, key=lambda leaf: leaf.base.numel() if isinstance(leaf, Leaf) else _FEW)
     return any(
         _somewhere(leaf)
         if isinstance(leaf, Field)
         else leaf.base.numel() <= _FEW
         and bool((leaf.values > 0).all())
         and bool((torch.as_tensor(leaf.scale) > 0).all())
-        for leaf in hazard.leaves
+        for leaf in leaves
     )

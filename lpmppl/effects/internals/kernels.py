@@ -18,6 +18,7 @@ __all__ = [
     "below",
     "between",
     "carry_over",
+    "changes",
     "choose",
     "differ",
     "gather",
@@ -61,6 +62,23 @@ def send_back(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
     for k in range(index.shape[0]):
         if values[k] != 0:
             out[index[k]] += values[k]
+
+
+@_compiled
+def changes(
+    values: np.ndarray, bits: np.ndarray, seen: np.ndarray, first: int, where: np.ndarray, by: np.ndarray
+) -> int:
+    """Write first + k, and by how much, for every k whose value, zero off a mask, isn't the one seen, and see it."""
+    n = 0
+    for k in range(values.shape[0]):
+        now = np.float32(values[k]) if bits[k >> 3] >> (7 - (k & 7)) & 1 else np.float32(0)
+        was = seen[k]
+        if now != was:
+            where[n] = first + k
+            by[n] = np.float64(now) - np.float64(was)
+            seen[k] = now
+            n += 1
+    return n
 
 
 @_compiled

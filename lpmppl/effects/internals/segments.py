@@ -32,6 +32,7 @@ __all__ = [
     "broadcast",
     "by_blocks",
     "carry_over",
+    "changes",
     "choose",
     "copy",
     "count",
@@ -346,6 +347,20 @@ def send_back(out: Tensor, index: Tensor, values: Tensor) -> None:
         kernels.send_back(out.numpy(), _unsigned(index), values.numpy())
     else:
         out.index_add_(0, index.long(), values.to(out.dtype))
+
+
+def changes(values: Tensor, bits: Tensor, seen: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Say whose values, zero off a mask, aren't those seen, counted from `first`, and by how much; they are seen then.
+
+    Args:
+        values: a flat block on the CPU, float64.
+        bits: the mask, eight to a byte as numpy packs them.
+        seen: what was seen last, float32, of the values' shape; written to.
+        first: the position of the block's first value.
+    """
+    where, by = torch.empty(values.shape[0], dtype=torch.int64), torch.empty_like(values)
+    n = kernels.changes(values.numpy(), bits.numpy(), seen.numpy(), first, where.numpy(), by.numpy())
+    return where[:n].clone(), by[:n].clone()
 
 
 def bare(*tensors: Tensor) -> bool:
