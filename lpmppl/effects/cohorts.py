@@ -16,7 +16,7 @@ from lpmppl.effects.internals.segments import alike, broadcast, copy, differenti
 from lpmppl.effects.internals.successors import changed, changed_in_place
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.effects.relaxed import Relaxed
-from lpmppl.effects.tape import Taped, noted_left, on_tape, written
+from lpmppl.effects.tape import Taped, noted_left, on_tape, timing, written
 from lpmppl.errors import InputError
 
 __all__ = ["Cohort", "Lazy", "Sparse", "at", "dense"]
@@ -147,7 +147,7 @@ class Cohort:
         """Gather the agents whose clock, shape (…, N), runs out before `t + dt`."""
         end = float(t) + float(dt)
         found = cls.of(clock.plain if isinstance(clock, Taped) else clock, ids, below=end)
-        if not isinstance(clock, Taped):
+        if not (isinstance(clock, Taped) or (timing() and differentiated(clock))):
             return found
         return replace(found, left=((end - found.read(clock)) / float(dt)).clamp(0.0, 1.0))
 

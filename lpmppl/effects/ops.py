@@ -26,7 +26,7 @@ from lpmppl.effects.internals.ring import check_bound, quantise, width
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.walls import inner_wall, solver_wall
 from lpmppl.effects.relaxed import Relaxed, opened
-from lpmppl.effects.tape import Taped, note_left, on_tape, plain
+from lpmppl.effects.tape import Taped, note_left, on_tape, plain, timing
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.typing import Dynamics, State
 
@@ -247,7 +247,7 @@ def tally(
     if onto is not None and onto.is_floating_point():
         ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
         onto = onto.detach().round().to(torch.int64)
-    timed = message if on_tape() and isinstance(message, Sparse) and message.cohort.left is not None else None
+    timed = message if timing() and isinstance(message, Sparse) and message.cohort.left is not None else None
     crossing = None if timed is None else partial(_crossing, timed, by, unit)
     return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost, crossing=crossing)
 

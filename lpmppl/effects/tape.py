@@ -32,26 +32,37 @@ __all__ = [
     "plain",
     "taped",
     "taping",
+    "timing",
     "written",
 ]
 
 _left: dict[int, tuple[weakref.ref[Tensor], Any]] | None = None
+_forward = False
 
 
 @contextmanager
-def taping() -> Iterator[None]:
-    """Keep derivatives of the state on a tape until this context ends."""
-    global _left
-    outer, _left = _left, {}
+def taping(forward: bool = False) -> Iterator[None]:
+    """Keep the times of events, and derivatives of the state on a tape, until this context ends.
+
+    Args:
+        forward: derivatives are in forward mode: tensors carry them along, and there is no tape.
+    """
+    global _left, _forward
+    outer, _left, _forward = (_left, _forward), {}, forward
     try:
         yield
     finally:
-        _left = outer
+        _left, _forward = outer
+
+
+def timing() -> bool:
+    """Say whether somebody asks how the times of events move."""
+    return _left is not None and (_forward or torch.is_grad_enabled())
 
 
 def on_tape(*tensors: Tensor) -> bool:
     """Say whether derivatives are kept on a tape, and one of these, where there are any, has one."""
-    on = _left is not None and torch.is_grad_enabled()
+    on = timing() and not _forward
     return on and (not tensors or any(x.requires_grad for x in tensors))
 
 

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
 from lpmppl.effects.handlers.pathwise import Pathwise
-from lpmppl.effects.internals.segments import at_work
+from lpmppl.effects.internals.segments import at_work, differentiated
 from lpmppl.errors import LpmError
 from lpmppl.inference.flipping import Question
 
 __all__ = ["Along", "along_paths", "carried"]
+
+_PASSES = 5
+"""How many passes backwards a run in forward mode costs."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Along:
 def along_paths(question: Question, chance: int, look: bool = True) -> Along:
     """Take derivatives by one run with its tape, and a pass backwards for each of the M things asked for.
 
+    Where these are many times the parameters, a run in forward mode for each parameter takes the place of the passes.
+
     Args:
         question: what is asked.
         chance: which draw of the agents' chance.
@@ -55,10 +61,26 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
         asked = carried(question, paths, base)
         value = np.zeros((len(asked), len(wrt)))
         for m, one in enumerate(asked):
-            if one.requires_grad:
-                found = torch.autograd.grad(one, wrt, retain_graph=m + 1 < len(asked), allow_unused=True)
-                value[m] = [0.0 if x is None else float(x) for x in found]
+            if not one.requires_grad:
+                continue
+            if len(asked) > _PASSES * len(wrt):
+                value = np.stack([_forward(question, chance, name) for name in question.names], -1)
+                break
+            found = torch.autograd.grad(one, wrt, retain_graph=m + 1 < len(asked), allow_unused=True)
+            value[m] = [0.0 if x is None else float(x) for x in found]
     return Along(value, question.read(base), paths.unseen, paths.plateau)
+
+
+def _forward(question: Question, chance: int, name: str) -> np.ndarray:
+    """The derivatives of everything asked for by one parameter, by a run that carries its tangent: shape (M,)."""
+    paths = Pathwise(tallies=[question.of], forward=True)
+    with forward_ad.dual_level():
+        theta = question.values()
+        theta[name] = forward_ad.make_dual(theta[name], torch.ones_like(theta[name]))
+        base = question.series(question.run(theta, chance, paths))
+        asked = carried(question, paths, base)
+        tangent = forward_ad.unpack_dual(asked).tangent
+        return np.zeros(len(asked)) if tangent is None else tangent.numpy().copy()
 
 
 def carried(question: Question, paths: Pathwise, base: np.ndarray) -> torch.Tensor:
@@ -72,7 +94,7 @@ def carried(question: Question, paths: Pathwise, base: np.ndarray) -> torch.Tens
         LpmError: where the tally carries no derivative: it counts what has no time.
     """
     crossing, direct = paths.crossing.get(question.of, {}), paths.direct.get(question.of, {})
-    if not crossing and not any(x.requires_grad for x in direct.values()) and base.any():
+    if not crossing and not any(map(differentiated, direct.values())) and base.any():
         raise LpmError(
             f"tally '{question.of}' counts what has no time of its own, such as a mask, and carries no derivative "
             "along agents' paths; ask for estimator='differences'"
@@ -82,7 +104,7 @@ def carried(question: Question, paths: Pathwise, base: np.ndarray) -> torch.Tens
     by_event = np.einsum("te,mtg->meg", ends, weight)
     total = torch.zeros(len(weight), dtype=torch.float64)
     for each, weights in ((crossing, by_event), (direct, weight)):
-        if kept := {day: x for day, x in each.items() if x.requires_grad}:
+        if kept := {day: x for day, x in each.items() if differentiated(x)}:
             entries = torch.stack([x.reshape(-1).double() for x in kept.values()]).cpu()
             total = total + (torch.from_numpy(weights[:, list(kept)]) * entries).sum((1, 2))
     return total

@@ -242,6 +242,33 @@ def test_days_and_strata_add_up_to_the_whole(city):
     np.testing.assert_allclose(parts["value"].sum(("day", "borough")), whole["value"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("layers", ["city", "graph"])
+@pytest.mark.parametrize("of", ["infections", "infectious"])
+def test_forward_mode_has_the_derivatives_of_reverse_mode(city, layers, of, monkeypatch):
+    """Every day and stratum by itself, by a run for each parameter and by a pass backwards for each number."""
+    model = city if layers == "city" else SEIRM(city.population, [Layer(graph(10), 8.0)])
+    asked = question(model, of, names=["beta", "latent_mean", "infectious_spread"], daily=True, days=12)
+    found = {}
+    for mode, passes in (("forward", 0), ("reverse", 10_000)):
+        monkeypatch.setattr("lpmppl.inference.pathwise._PASSES", passes)
+        found[mode] = along_paths(asked, 0)
+    mine, other = found["forward"], found["reverse"]
+    assert mine.value.shape == (12, 3) and np.abs(mine.value).max(0).min() > 0
+    np.testing.assert_allclose(mine.value, other.value, rtol=1e-4, atol=1e-6 * np.abs(other.value).max())
+    assert (mine.base == other.base).all() and mine.plateau == other.plateau
+
+
+def test_many_numbers_for_few_parameters_are_taken_in_forward_mode(city, monkeypatch):
+    runs = []
+    monkeypatch.setattr(
+        "lpmppl.inference.pathwise._forward", lambda question, chance, name: runs.append(name) or np.ones(DAYS)
+    )
+    along_paths(question(city, names=["beta", "latent_mean"], daily=True), 0)
+    assert runs == ["beta", "latent_mean"]
+    along_paths(question(city, names=["beta"]), 0)
+    assert len(runs) == 2
+
+
 def test_what_a_chance_depends_on_is_refused_by_name_and_left_to_differences(city, monkeypatch):
     with pytest.raises(InputError, match="parameter fatality enters a decision at site 'fatal'"):
         lpm.sensitivity(city, "deaths", ["beta", "fatality"], DAYS, estimator="pathwise", draws=2, set=SET)

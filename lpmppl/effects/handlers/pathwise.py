@@ -17,7 +17,7 @@ from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Field, Leaf
 from lpmppl.effects.handlers.cuts import Cuts, reached
 from lpmppl.effects.handlers.noise import base_of
-from lpmppl.effects.internals.segments import count
+from lpmppl.effects.internals.segments import count, differentiated
 from lpmppl.effects.tape import taping
 
 __all__ = ["Pathwise"]
@@ -30,7 +30,7 @@ _FEW = 100_000
 
 
 class Pathwise(Messenger):
-    r"""Let tallies carry their derivative along agents' paths, in reverse mode, kept only by whom something happens to.
+    r"""Let tallies carry their derivative along agents' paths, in reverse mode kept only by whom something happens to.
 
     An event by a hazard comes when the cumulative hazard Λ meets the agent's resistance R, a fraction
     :math:`(R - \Lambda)/(\Lambda' - \Lambda)` into its step; that time moves with the parameters by :math:`-\partial
@@ -45,6 +45,8 @@ class Pathwise(Messenger):
     Args:
         parameters: the parameters, with `requires_grad`, to look for in what it doesn't see; none by default.
         tallies: the tallies whose derivatives are kept, by name; all by default.
+        forward: the parameters have tangents instead (`torch.autograd.forward_ad`): one run gives how everything there
+            is moves with one parameter, and keeps no tape, but tangents of all agents.
 
     Attributes:
         crossing: by tally and day, what is zero in value and carries how the times of that day's events move, averaged
@@ -56,8 +58,14 @@ class Pathwise(Messenger):
 
     reads_sparse = True
 
-    def __init__(self, parameters: Mapping[str, Tensor] | None = None, tallies: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor] | None = None,
+        tallies: Collection[str] | None = None,
+        forward: bool = False,
+    ) -> None:
         super().__init__()
+        self.forward = forward
         self.tallies = tallies
         self.parameters = dict(parameters or {})
         self.crossing: dict[str, dict[int, Tensor]] = {}
@@ -70,7 +78,7 @@ class Pathwise(Messenger):
 
     def __enter__(self) -> Pathwise:
         self._around = ExitStack()
-        self._around.enter_context(taping())
+        self._around.enter_context(taping(self.forward))
         if self.parameters:
             self._around.enter_context(self._cuts)
         return super().__enter__()
@@ -125,7 +133,7 @@ class Pathwise(Messenger):
         unit, self.stock[name] = msg["args"][4], msg["args"][5]
         self.direct.setdefault(name, {})[day] = msg["value"] * unit
         crossing = msg["kwargs"].get("crossing")
-        if crossing is not None and (moved := crossing()).requires_grad:
+        if crossing is not None and differentiated(moved := crossing()):
             self.crossing.setdefault(name, {})[day] = moved * unit
 
 
