@@ -64,6 +64,8 @@ def costs(agents: int, days: int) -> None:
     question = Question(model, theta, names, "infections", reading_of(model, "infections", theta, days), days, 0)
     timed("a draw, looking for what it doesn't see", 3, lambda: along_paths(question, 0))
     timed("a draw", 3, lambda: along_paths(question, 1, look=False))
+    each_day = replace(question, read=reading_of(model, "infections", theta, days, daily=True))
+    timed("a draw, each day by itself", 3, lambda: along_paths(each_day, 1, look=False))
     many = daily(model)
 
     def by_layer_and_day() -> None:

@@ -16,11 +16,17 @@ from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
 from lpmppl.cli.simulate import asked_of, keep, made, opening, people_for, people_of
 from lpmppl.cli.summary import closing
+from lpmppl.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["sensitivity"]
+
+_LONG, _LEAST = 200_000_000, 100_000
+"""Agents times runs from which derivatives are taken in a smaller city, and how many it has at least."""
+
+_OF_WHOLE = ("within_agents", "ratio_to_whole", "ratio_to_whole_se")
 
 
 def sensitivity(
@@ -42,6 +48,14 @@ def sensitivity(
             "which are biased."
         ),
     ] = "auto",
+    within: Annotated[
+        int | None,
+        typer.Option(
+            metavar="AGENTS",
+            help="Take derivatives in a smaller city, held against the whole one; 0 for not. By default where "
+            "differences of the whole would take long.",
+        ),
+    ] = None,
     audit: Annotated[
         bool, typer.Option(help="Hold the largest derivatives against differences of other draws.")
     ] = True,
@@ -82,7 +96,7 @@ def sensitivity(
     question = {"of": of, "wrt": wanted, "draws": draws, "precision": precision, "estimator": estimator}
     folder = RunFolder.claim(out, {**opening(asked), "sensitivity": question}) if out else None
     with whole_or_nothing(folder, "a sensitivity"):
-        outcome = compute(asked, {**question, "audit": audit}, folder)
+        outcome = compute(asked, {**question, "within": within, "audit": audit}, folder)
     if as_json:
         print(json.dumps(outcome))
     else:
@@ -96,12 +110,20 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None)
     from lpmppl.cli.waiting import waiting
     from lpmppl.inference.audit import AUDITED
     from lpmppl.inference.run import run
+    from lpmppl.inference.sensitivity import numbers_of
     from lpmppl.inference.sensitivity import sensitivity as ask
     from lpmppl.report.tables import totals
 
     people, prepared = people_of(asked, folder)
     model = made(asked, people)
-    if question["audit"] and people.size > AUDITED and not asked.saved:
+    runs = 2 * len(numbers_of(model, question["wrt"])) * max(question["draws"], 2)
+    wanted, automatic = question["within"], question["estimator"] == "auto" and not model.timed
+    if asked.saved and wanted:
+        raise InputError(f"--within {wanted}: a smaller {asked.saved} can't be built; leave --within out")
+    if wanted is None and automatic and not asked.saved and runs * people.size >= _LONG:
+        wanted = min(max(people.size // runs, _LEAST), AUDITED)
+    question = {**question, "within": made(asked, people_for(replace(asked, agents=wanted))) if wanted else None}
+    if question["audit"] and not wanted and people.size > AUDITED and not asked.saved:
         question = {**question, "audit": made(asked, people_for(replace(asked, agents=AUDITED)))}
     given: dict[str, Any] = {"set": dict(asked.set), "interventions": list(asked.intervene)}
     began = time.perf_counter()
@@ -119,7 +141,8 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None)
         "draws": found.attrs["draws"],
         "seconds": round(seconds - audit, 3),
         "audit_seconds": round(audit, 3),
-        "audited_agents": found.attrs.get("audited_agents", int(people.size) if audit else 0),
+        "audited_agents": found.attrs.get("audited_agents", int(wanted or people.size) if audit else 0),
+        **{name: finite(found.attrs[name]) for name in _OF_WHOLE if name in found.attrs},
         "population_seconds": round(prepared, 3),
         "totals": totals(tree),
         "sensitivities": {str(n): measures(found.sel(parameter=n)) for n in found["parameter"].values},
@@ -138,7 +161,12 @@ def measures(found: xr.Dataset) -> dict[str, float | None]:
     """Give a parameter's measures; None where there is none."""
     names = ("value", "se", "low", "high", "elasticity", "elasticity_se", "at", "difference", "difference_se")
     values = {name: float(found[name]) for name in names}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+    return {name: finite(value) for name, value in values.items()}
+
+
+def finite(value: float) -> float | None:
+    """Give a number as JSON has them: None for what isn't finite."""
+    return value if math.isfinite(value) else None
 
 
 def show(outcome: dict[str, Any]) -> None:
@@ -152,6 +180,10 @@ def show(outcome: dict[str, Any]) -> None:
         f"{outcome['days']} days, seed {outcome['seed']}, {outcome['draws']} draws",
         highlight=False,
     )
+    if "within_agents" in outcome:
+        ratio, error = outcome["ratio_to_whole"], outcome["ratio_to_whole_se"]
+        beside = f"; the whole city's are {ratio:.2f} ± {error:.2f} times theirs, where steepest" if ratio else ""
+        console.print(f"elasticities of {outcome['within_agents']:,} people{beside}", highlight=False)
     table = Table()
     table.add_column("parameter")
     for head in ("derivative", "90 %", "% per %", "audit"):

@@ -92,6 +92,7 @@ class Audit:
         step: the step of differences.
         draws: how many draws differences have.
         shape: what M unfolds to.
+        scale: what derivatives are multiplied by, those of the estimate and those that it is held against.
     """
 
     question: Question
@@ -99,6 +100,7 @@ class Audit:
     step: float
     draws: int
     shape: tuple[int, ...]
+    scale: float = 1.0
 
     def of(self, result: xr.Dataset, wanted: bool) -> xr.Dataset:
         """Put the audit beside the result; not a number where there is none."""
@@ -121,12 +123,12 @@ class Audit:
         ways: list[Way] = [either_value(model, centre, n, self.step) for n in chosen]
         ways += [either_side(model, centre, dict(zip(names, d.tolist(), strict=True)), self.step) for d in directions]
         apart = [differences(self.question, chance, ways)[0] for chance in chances(self.draws, apart=1)]
-        others = np.stack(apart)
+        others = self.scale * np.stack(apart)
         value, se = others.mean(0), others.std(0, ddof=1) / math.sqrt(self.draws)
         for k, name in enumerate(chosen):
             found["difference"].loc[{"parameter": name}] = value[k].reshape(self.shape)
             found["difference_se"].loc[{"parameter": name}] = se[k].reshape(self.shape)
-        along = np.einsum("dmp,kp->dkm", mine, directions * slopes)
+        along = self.scale * np.einsum("dmp,kp->dkm", mine, directions * slopes)
         rest = slice(len(chosen), None)
         kept = tuple(d for d in result["value"].dims if d != "parameter")
         unfolded = (_DIRECTIONS, *self.shape)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from scipy import stats
 from torch import Tensor
 
 from lpmppl.errors import InputError, LpmError, nearest
+from lpmppl.inference.answer import Answer
 from lpmppl.inference.calibrate import fitted_names
 from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.kept import restored, saved
 from lpmppl.inference.observed import Observed
-from lpmppl.inference.posterior import parameters_of
 from lpmppl.inference.reader import Posterior, Reader, Task, blank, laid, named, wanted
 from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
@@ -257,34 +257,48 @@ class CalibNN:
         task: str | Model = "",
         *,
         draws: int = 1000,
+        simulations: int = 0,
+        ahead: int = 0,
         seed: int = 0,
         covariates: Sequence[float] = (),
     ) -> xr.DataTree:
         """The posterior given data, by one pass through the network.
+
+        `lpm.calibrate(model, data, before=…)` goes on from there, with what a network can't know of the data at hand.
 
         Args:
             data: counts by stream, as `calibrate` takes them; NaN, or an absent day, wasn't seen, and days after those
                 that the network reads are left out. A warning says where they lie beyond all runs that it met.
             task: the name of the society, or a society that wasn't among them, whose streams and parameters were.
             draws: how many draws.
-            seed: their seed.
+            simulations: how many runs of the society are made at draws, two or more; none by default.
+            ahead: how many days these go on after the last that the network reads.
+            seed: the seed of the draws, and of the chance of these runs.
             covariates: those of a society that wasn't among them.
         Returns:
-            a DataTree with the groups `posterior` and `prior` (chain, draw) and `observed_data`, which
-            `lpm.counterfactual(posterior=)` and `lpm.calibrate(before=)` take, with `coverage` of the 90 % intervals of
-            the last runs in its attrs.
+            a DataTree that ArviZ reads, with the groups `posterior`, `prior` and `fit`, the loss of each step, and
+            `observed_data`, where the data are the network's to see; after simulations `posterior_predictive` and
+            `predictions`, all tallies of these runs, and `forecast` of days ahead. `lpm.counterfactual(posterior=)` and
+            `lpm.calibrate(before=)` take it. Its attrs have `runs_coverage` of the 90 % intervals of the last runs of
+            the society, and what checks say in words as `verdict`.
         Raises:
             InputError: for data that can't be read, a society that there isn't, or nothing learnt.
         """
         began = time.perf_counter()
         of = self._asked(task, covariates)
+        draws, seed, ahead = whole("draws", draws, 1), whole("seed", seed, 0), whole("ahead", ahead, 0)
+        if whole("simulations", simulations, 0) == 1 or (ahead and not simulations):
+            raise InputError(f"simulations={simulations}, ahead={ahead}: give two simulations or more, or neither")
+        name = next((name for name, each in self.tasks.items() if each is of), None)
         found, seen = self._answered(of, data)
-        tree = self._tree(of, found, draws, seed, began)
-        if seen is not None:
-            tree["observed_data"] = xr.DataTree(seen)
+        ranks = None if name is None else self.calibration(name)
+        answer = Answer(of, found, seen, self.days, ranks, self.losses)
+        tree = answer.tree(draws, simulations, ahead, seed)
+        tree.attrs["runs"] = sum(each.ensemble.runs for each in self.tasks.values())
+        tree.attrs["seconds"] = time.perf_counter() - began
         return tree
 
-    def _answered(self, of: Task, data: Any) -> tuple[Posterior, xr.Dataset | None]:
+    def _answered(self, of: Task, data: Any) -> tuple[Posterior, Observed | None]:
         """The posterior given data, and the data themselves where the result may have them."""
         form = of.ensemble.observed
         counts = laid(form, Observed.of(of.model, data, self.days - 1))
@@ -292,8 +306,8 @@ class CalibNN:
             beyond(form, counts, runs.counts.numpy())
         with torch.no_grad():
             found = self._network()(of, torch.from_numpy(counts)[None])
-        streams = zip(form.streams, form.split(counts), strict=True)
-        return found, xr.Dataset({s.name: s.array(x) for s, x in streams}, {"day": np.arange(self.days)})
+        each = zip(form.streams, form.split(counts), strict=True)
+        return found, Observed([replace(stream, counts=x) for stream, x in each], form.days, form.start)
 
     def _met(self, task: Task) -> TrainingRuns | None:
         """The runs of a society, where it is one of those that the network learnt from."""
@@ -312,36 +326,6 @@ class CalibNN:
         if len(of.context) != len(next(iter(self.tasks.values())).context):
             raise InputError(f"{len(covariates)} covariates were given; give as many as the others have")
         return of
-
-    def _tree(
-        self,
-        of: Task,
-        found: Posterior,
-        draws: int,
-        seed: int,
-        began: float,
-    ) -> xr.DataTree:
-        """Draws of a society's posterior, with its priors'."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(whole("seed", seed, 0))
-            u = found.sample((whole("draws", draws, 1),))[:, 0]
-        attrs: dict[str, Any] = {
-            "agents": of.model.population.size,
-            "days": self.days,
-            "model": of.model.name,
-            "seed": int(seed),
-            "interventions": json.dumps([list(act) for act in self.acts]),
-            "set": json.dumps({n: x for n, x in of.rest.items() if n not in of.scale.names}),
-            "runs": sum(t.ensemble.runs for t in self.tasks.values()),
-            "seconds": time.perf_counter() - began,
-        }
-        if name := [name for name, task in self.tasks.items() if task is of]:
-            attrs["coverage"] = float(self.calibration(name[0])["coverage"].mean())
-        groups = {
-            "posterior": parameters_of(of.model, of.scale, u[None]),
-            "prior": parameters_of(of.model, of.scale, of.scale.drawn(1000, int(seed))[None]),
-        }
-        return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
 
 
 def beyond(observed: Observed, counts: np.ndarray, runs: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from lpmppl.inference.guides import GUIDES, guide_of
 from lpmppl.inference.objectives import CHANCE, Counts, Loss, squared
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import Chain, Posterior
+from lpmppl.inference.predicted import Predicted
 from lpmppl.inference.response import Response
 from lpmppl.inference.rounds import Rounds
 from lpmppl.inference.run import drawn
@@ -190,10 +191,8 @@ def calibrate(
     lacks = response.lacking(torch.stack([chains[c].epsilon[d] for c, d in picked]))
     means, sizes, records = further(thetas, [_APART * 2 + k for k in range(simulations)])
     seconds["simulations"] = time.perf_counter() - began - sum(seconds.values())
-    found = Posterior(
-        model, observed, objective, chains, (still, loose), thetas, means, sizes, records, gap, before, lacks
-    )
-    return found.tree(
+    predicted = Predicted(model, observed, thetas, means, sizes, records, lacks)
+    return Posterior(objective, chains, (still, loose), predicted, gap, before).tree(
         looking,
         {
             "guide": guide,

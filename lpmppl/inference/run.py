@@ -151,17 +151,10 @@ def simulated(
                 records.append(record)
                 simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
     said = {
-        "agents": model.population.size,
+        **provenance(model),
         "days": days,
         "seed": seed,
-        "model": model.name,
-        "population": model.population.name,
-        "population_provenance": str(model.population.dataset.attrs.get("provenance", "{}")),
         "seconds": time.perf_counter() - began,
-        "device": str(model.population.device),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "lpmppl_version": installed("lpmppl"),
-        "versions": json.dumps({name: installed(name) for name in STACK}),
         "interventions": json.dumps(acts),
         **attrs,
     }
@@ -226,6 +219,21 @@ def drawn(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int
         torch.manual_seed(seed)
         sampled = {n: p.prior.sample((draws,)).tolist() for n, p in model.parameters.items()}
     return [{n: fixed.get(n, sampled[n][d]) for n in model.parameters} for d in range(draws)]
+
+
+def provenance(model: Model) -> dict[str, Any]:
+    """What a result is of, and was made with."""
+    people = model.population
+    return {
+        "agents": people.size,
+        "model": model.name,
+        "population": people.name,
+        "population_provenance": str(people.dataset.attrs.get("provenance", "{}")),
+        "device": str(people.device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "lpmppl_version": installed("lpmppl"),
+        "versions": json.dumps({name: installed(name) for name in STACK}),
+    }
 
 
 def installed(name: str) -> str:

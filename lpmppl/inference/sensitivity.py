@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,7 @@ from lpmppl.inference.estimation import ESTIMATORS, Estimation
 from lpmppl.inference.flipping import Question
 from lpmppl.inference.readings import Reading, reading_of
 from lpmppl.inference.run import drawn
+from lpmppl.inference.smaller import against_whole
 from lpmppl.models.model import Model
 
 __all__ = ["numbers_of", "sensitivity"]
@@ -41,6 +43,7 @@ def sensitivity(
     interventions: Sequence[tuple[str, float | str, int]] = (),
     level: float = 0.9,
     audit: bool | Model = True,
+    within: Model | None = None,
 ) -> xr.Dataset:
     r"""The derivative of a tally's expectation with respect to parameters, with its standard error and its audit.
 
@@ -85,6 +88,9 @@ def sensitivity(
         audit: hold the five largest derivatives, and those in three random directions, against differences of other
             draws over half the step; warns where they are apart by more than a tenth and three standard errors. Above
             200,000 agents that is done where a smaller society of the same model is given here.
+        within: a smaller society of the same model, of 200,000 agents or fewer, in which derivatives are taken and
+            audited instead: elasticities are taken over, and multiplied by what makes them the whole one's along the
+            direction in which they are steepest, where it is run on either side; errors grow by how far that is from 1.
     Returns:
         over `parameter`, with day and strata where they are kept: `value` and its standard error `se`, in units of the
         tally per unit of the parameter, `low` and `high`; `elasticity` and `elasticity_se`, the change in percent per
@@ -94,7 +100,9 @@ def sensitivity(
         tally in no run, `cuts` where parameters enter what the estimator doesn't see, `audit_seconds` is how long the
         audit took. Along paths, `plateau` is the share of time at risk without hazard, over hazard `site`. Where the
         audit is of a smaller society, of `audited_agents`, `audited_value` and `audited_se` are the derivatives there,
-        and they and all of the audit are times how many more agents there are here.
+        and they and all of the audit are times how many more agents there are here. Where derivatives are taken in a
+        smaller society, of `within_agents`, `ratio_to_whole` is the whole one's elasticity along the steepest
+        direction over that of the smaller one, with its standard error `ratio_to_whole_se`.
     Raises:
         InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
             numbers; for a smaller society that hasn't the same; where an estimator is asked for with a parameter that
@@ -119,18 +127,32 @@ def sensitivity(
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
     reading = reading_of(model, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
-    if isinstance(audit, Model):
-        _check_smaller(audit, model, reading)
-    question = Question(model, centre, names, of, reading, days, seed, acts)
+    if within is not None and isinstance(audit, Model):
+        raise InputError(
+            "within= and audit= were both given a society; leave audit= out: the audit is within the first"
+        )
+    for given, what in ((within, "within"), (audit, "audit")):
+        if isinstance(given, Model):
+            _check_smaller(given, what, model, reading)
+    question = Question(within or model, centre, names, of, reading, days, seed, acts)
     estimation = Estimation(question, estimator, step, flips, tau)
     estimation.extend(draws)
     if precision is not None:
         estimation.sharpen(precision)
-    each, typical = estimation.each, estimation.typical
+    each, typical, scale, gap = estimation.each, estimation.typical, 1.0, 0.0
     if not np.isfinite(each).all():
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
-    result = _dataset(reading, names, each, typical, centre, level)
+    attrs: dict[str, object] = {}
+    if within is not None:
+        whole_society = against_whole(replace(question, model=model), each, typical, within.population.size, step)
+        scale, gap, typical = whole_society.factor, whole_society.gap, whole_society.base[None]
+        attrs = {
+            "within_agents": within.population.size,
+            "ratio_to_whole": whole_society.ratio,
+            "ratio_to_whole_se": whole_society.ratio_se,
+        }
+    result = _dataset(reading, names, scale * each, typical, centre, level, gap)
     result["estimator"] = ("parameter", [estimation.estimator_of(n) for n in names])
     if plateau := estimation.plateau:
         result = result.assign_coords(site=list(plateau)).assign(plateau=("site", list(plateau.values())))
@@ -143,16 +165,17 @@ def sensitivity(
         "step": step,
         "without_effect": [n for k, n in enumerate(names) if not each[:, :, k].any()],
         "cuts": [f"{n} at {where}" for n, where in estimation.cuts.items()],
+        **attrs,
     }
     if not isinstance(audit, Model):
-        checks = Audit(question, each, step / 2, draws, reading.shape)
-        return checks.of(result, bool(audit) and model.population.size <= AUDITED)
+        checks = Audit(question, each, step / 2, draws, reading.shape, scale)
+        return checks.of(result, bool(audit) and question.model.population.size <= AUDITED)
     began = time.perf_counter()
     smaller, size = estimation.elsewhere(audit, draws), model.population.size / audit.population.size
-    there = _dataset(reading, names, smaller.each, smaller.typical, centre, level)
-    there = Audit(smaller.question, smaller.each, step / 2, draws, reading.shape).of(there, True)
-    kept = {n: there[n] * size for n in there if "difference" in str(n) or "along" in str(n)}
-    here = {"audited_value": there["value"] * size, "audited_se": there["se"] * size}
+    there = _dataset(reading, names, size * smaller.each, smaller.typical, centre, level)
+    there = Audit(smaller.question, smaller.each, step / 2, draws, reading.shape, size).of(there, True)
+    kept = {n: there[n] for n in there if "difference" in str(n) or "along" in str(n)}
+    here = {"audited_value": there["value"], "audited_se": there["se"]}
     return result.assign(kept | here).assign_attrs(
         audited=there.attrs["audited"],
         audited_agents=audit.population.size,
@@ -160,17 +183,17 @@ def sensitivity(
     )
 
 
-def _check_smaller(smaller: Model, model: Model, reading: Reading) -> None:
-    """Refuse a society to audit in that is too large, or hasn't the parameters and tallies of the model."""
+def _check_smaller(smaller: Model, given_as: str, model: Model, reading: Reading) -> None:
+    """Refuse a smaller society that is too large, or hasn't the parameters and tallies of the model."""
     if smaller.population.size > AUDITED:
         raise InputError(
-            f"audit= was given a society of {smaller.population.size:,} agents; give one of {AUDITED:,} or fewer"
+            f"{given_as}= was given a society of {smaller.population.size:,} agents; give one of {AUDITED:,} or fewer"
         )
     strata = {n: list(labels) for n, labels in smaller.by.dims.items()} if smaller.by is not None else {}
     mine = {n: [str(x) for x in reading.tally[n].values] for n in reading.strata}
     if set(smaller.parameters) != set(model.parameters) or strata != mine:
         raise InputError(
-            f"audit= was given the model {smaller.name} with other parameters or strata than {model.name}; give a "
+            f"{given_as}= was given the model {smaller.name} with other parameters or strata than {model.name}; give a "
             "smaller society of the same model"
         )
 
@@ -182,10 +205,12 @@ def _dataset(
     typical: np.ndarray,
     centre: Mapping[str, float],
     level: float,
+    gap: float = 0.0,
 ) -> xr.Dataset:
-    """The derivatives of all draws, shape (D, M, P), with their spread."""
+    """The derivatives of all draws, shape (D, M, P), with their spread, and a share by which they may be off."""
     draws = len(each)
-    value, se = each.mean(0), each.std(0, ddof=1) / math.sqrt(draws)
+    value = each.mean(0)
+    se = np.hypot(each.std(0, ddof=1) / math.sqrt(draws), gap * value)
     reach = stats.t.ppf((1 + level) / 2, draws - 1) * se
     base = typical.mean(0)[:, None]
     at = np.array([centre[name] for name in names])

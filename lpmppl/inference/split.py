@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
@@ -105,7 +104,7 @@ class SplitCalibNN(CalibNN):
         self.traffic[what] += x.numel() * x.element_size()
         return x
 
-    def _answered(self, of: Task, data: Any) -> tuple[Posterior, xr.Dataset | None]:
+    def _answered(self, of: Task, data: Any) -> tuple[Posterior, Observed | None]:
         """The posterior given what every institution read in its own data, which stay with it."""
         if not isinstance(data, Mapping) or not data:
             raise InputError(f"give the data by institution: {', '.join(self.institutions)}")

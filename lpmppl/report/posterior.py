@@ -304,8 +304,9 @@ def convergence(tree: xr.DataTree) -> str:
     else:
         told.append("There is one chain alone, so that nothing says whether another would end at the same place.")
     drawing = curves(losses)
+    what = found["loss"].attrs.get("long_name", "the negative evidence bound") if drawing else ""
     caption = (
-        f"Loss of each chain, the negative evidence bound, above the least of all, averaged over {SMOOTH} steps; the "
+        f"Loss of each chain, {what}, above the least of all, averaged over {SMOOTH} steps; the "
         f"first {percent(BEGUN)} of the steps are left out. One colour and dash each chain."
     )
     return (

@@ -81,3 +81,31 @@ def test_draws_to_a_wanted_standard_error(here: Run) -> None:
     assert found["draws"] > 2 and beta["se"] <= 0.05 * beta["value"] and found["audited_agents"] == 0
     refused = here(*SMALL, *asked, "--precision", "2")
     assert refused.code == 2 and refused.err.strip().count("\n") == 0 and "precision" in refused.err
+
+
+def test_derivatives_of_a_smaller_city(here: Run) -> None:
+    asked = ("--agents", "20000", "--model", "sir", "--of", "infections", "--wrt", "beta", "--wrt", "gamma", "--json")
+    whole = here(*SMALL[:2], *SMALL[4:], *asked).json
+    found = here(*SMALL[:2], *SMALL[4:], *asked, "--within", "4000").json
+    assert found["within_agents"] == found["audited_agents"] == 4_000 and "within_agents" not in whole
+    assert found["ratio_to_whole"] == pytest.approx(1.0, abs=0.5) and found["ratio_to_whole_se"] > 0
+    for name in ("beta", "gamma"):
+        apart = found["sensitivities"][name]["value"] - whole["sensitivities"][name]["value"]
+        assert abs(apart) < 0.3 * abs(whole["sensitivities"][name]["value"])
+    shown = here(*SMALL[:2], *SMALL[4:], *asked[:-1], "--within", "4000").out
+    assert "elasticities of 4,000 people; the whole city's are" in shown
+    assert "AUDITED" not in here(*SMALL[:2], *SMALL[4:], *asked, "--within", "-5").refused()
+
+
+def test_a_large_city_of_many_parameters_takes_them_in_a_smaller_one(
+    here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lpmppl.cli import sensitivity as module
+
+    monkeypatch.setattr(module, "_LONG", 20_000)
+    monkeypatch.setattr(module, "_LEAST", 1_000)
+    asked = (*SMALL, "--model", "sir", "--of", "infections", "--no-audit", "--json")
+    assert here(*asked, "--wrt", "all").json["within_agents"] == 1_000
+    assert "within_agents" not in here(*asked, "--wrt", "beta").json
+    assert "within_agents" not in here(*asked, "--wrt", "all", "--within", "0").json
+    assert "within_agents" not in here(*asked, "--wrt", "all", "--estimator", "differences").json

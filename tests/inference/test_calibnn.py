@@ -1,5 +1,8 @@
 """A network that calibrates: what it learns, what it says of itself, and societies that it hasn't met."""
 
+import json
+
+import arviz as az
 import numpy as np
 import pyro.distributions as dist
 import pytest
@@ -10,6 +13,7 @@ from lpmppl.errors import InputError
 from lpmppl.models.model import Parameter
 from lpmppl.models.population import Population
 from lpmppl.models.sir import SIR
+from lpmppl.report.page import write
 
 DAYS = 15
 
@@ -62,7 +66,7 @@ def test_a_posterior_follows_the_data(learnt):
         assert abs(mine.mean() - beta) < 4 * mine.std() and mine.std() < 0.7 * fit["prior"]["beta"].to_numpy().std()
         means.append(mine.mean())
     assert means[0] < means[1] - 0.1
-    assert fit.attrs["coverage"] > 0.8 and (fit["observed_data"]["infections"] == seen).all()
+    assert fit.attrs["runs_coverage"] > 0.8 and (fit["observed_data"]["infections"] == seen).all()
     same = network.posterior({"infections": seen}, draws=400)
     assert (same["posterior"]["beta"] == fit["posterior"]["beta"]).all()
     # Fewer days say less.
@@ -70,6 +74,43 @@ def test_a_posterior_follows_the_data(learnt):
     assert short["posterior"]["beta"].to_numpy().std() > mine.std()
     what = lpm.counterfactual(society(), {"transmission": 0.0}, 2, 5, draws=2, posterior=fit)
     assert float(lpm.contrast(what)["infections"].sel(estimate="mean").max()) < 0
+
+
+def test_runs_at_draws_say_what_would_have_been_counted(learnt, tmp_path):
+    network, _ = learnt
+    seen = counts_of(society(), beta=0.4, gamma=0.1, initial_infected=0.05)
+    fit = network.posterior({"infections": seen[:10]}, draws=200, simulations=8, ahead=5)
+    predictive, ahead = fit["posterior_predictive"]["infections"], fit["forecast"]["infections"]
+    assert dict(predictive.sizes) == {"chain": 1, "draw": 200, "day": DAYS}
+    assert list(ahead["day"].values) == list(range(DAYS, DAYS + 5))
+    assert fit["predictions"]["recoveries"].sizes["day"] == fit.attrs["days"] == DAYS + 5
+    # The days that were kept from it are told by the runs.
+    low, high = (predictive.quantile(q, ("chain", "draw")).to_numpy() for q in (0.02, 0.98))
+    assert ((low <= seen) & (seen <= high))[10:].mean() >= 0.6
+    assert np.isnan(fit["observed_data"]["infections"][10:]).all() and 0.5 < fit.attrs["coverage"] <= 1.0
+    said = json.loads(fit.attrs["verdict"])
+    assert "90 % intervals held" in said[0] and "bands hold" in said[-1]
+    page = write(fit, tmp_path / "page.html").read_text()
+    assert "Is it to be believed?" in page and "intervals held" in page
+    assert float(az.summary(fit["posterior"].to_dataset(), kind="stats")["mean"]["beta"]) > 0
+
+
+def test_it_is_gone_on_from_by_a_calibration(learnt):
+    network, _ = learnt
+    model = society()
+    seen = counts_of(model, beta=0.4, gamma=0.1, initial_infected=0.05)
+    first = network.posterior({"infections": seen})
+    options = {"rounds": 1, "set": {"gamma": 0.1}, "rows": 32, "simulations": 4, "draws": 100, "restarts": 1}
+    refined = lpm.calibrate(model, {"infections": seen}, before=first, **options)
+    assert abs(refined.attrs["moved"]) < 2.0
+    beta = refined["posterior"]["beta"].to_numpy()
+    assert abs(beta.mean() - 0.4) < 4 * beta.std()
+
+
+@pytest.mark.parametrize(("options", "said"), [({"simulations": 1}, "simulations=1"), ({"ahead": 3}, "ahead=3")])
+def test_runs_that_cant_be_made_are_refused(learnt, options, said):
+    with pytest.raises(InputError, match=said):
+        learnt[0].posterior({"infections": [1.0] * DAYS}, **options)
 
 
 def test_data_beyond_all_runs_are_noticed(learnt):

@@ -18,7 +18,7 @@ from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.guides import GUIDES, guide_of
 from lpmppl.inference.objectives import Counts
 from lpmppl.inference.observed import Observed
-from lpmppl.inference.posterior import Posterior
+from lpmppl.inference.predicted import Predicted
 from lpmppl.inference.response import Response, basis
 from lpmppl.inference.run import playing
 from lpmppl.inference.scales import Scale
@@ -235,9 +235,7 @@ def test_bands_that_hold_strata_need_not_hold_their_sums() -> None:
     data = xr.Dataset({"infections": (("day", "borough"), y)}, {"day": range(20), "borough": names})
     seen = Observed.of(model, data)
     runs = xr.Dataset({"infections": (("chain", "draw", "day", "borough"), rng.poisson(100, (1, 400, *shape)))})
-    found = Posterior(
-        model, seen, None, [], (None, None), [], np.zeros((1, 100)), np.zeros((1, 100)), [], np.zeros(100)
-    )
+    found = Predicted(model, seen, [], np.zeros((1, 100)), np.zeros((1, 100)), [])
     assert found.coverage(runs) > 0.95
     assert found.coverage(runs, summed=True) < 0.1
 

@@ -17,6 +17,8 @@ from lpmppl.inference import differences, estimation
 from lpmppl.inference.audit import Audit
 from lpmppl.inference.differences import _together, slope
 from lpmppl.inference.flipping import Question
+from lpmppl.inference.readings import reading_of
+from lpmppl.inference.smaller import against_whole
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.population import Population
 from tests.laws.conftest import MODELS, sir_in_households
@@ -267,11 +269,66 @@ def test_a_large_society_is_audited_in_a_smaller_one(monkeypatch):
     assert float(rate["audited_se"]) > float(rate["se"])  # fewer agents, more scatter
 
 
+class Crowded(Decay):
+    """People leave the faster, the more there are: a smaller society says other things per head."""
+
+    def day(self, theta):
+        return super().day(theta | {"rate": theta["rate"] * (self.population.size / AGENTS) ** 0.2})
+
+
+EXACT = AGENTS * 10 * math.exp(-RATE * 10)
+
+
+@pytest.mark.parametrize("of", [Decay, Crowded])
+def test_derivatives_in_a_smaller_society_are_made_those_of_the_whole(of):
+    ask = {"of": "left", "wrt": ["rate", "idle"], "days": 10, "draws": 8, "within": of(4_000)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if of is Decay else "ignore")
+        found = lpm.sensitivity(of(), **ask)
+    rate, attrs = found.sel(parameter="rate"), found.attrs
+    assert attrs["within_agents"] == 4_000 and attrs["audited"] == ["rate"]
+    # The whole's own derivative has its chance too, which the ratio takes over: 2 % here.
+    assert abs(float(rate["value"]) - EXACT) < 0.08 * EXACT
+    assert abs(float(rate["difference"]) - float(rate["value"])) < 0.05 * EXACT
+    # In a fifth of the agents people leave more slowly, and the share who do is the more elastic.
+    slower = 10 * RATE * (0.2**0.2 if of is Crowded else 1.0)
+    elasticity = lambda x: x / math.expm1(x)  # noqa: E731
+    assert abs(attrs["ratio_to_whole"] - elasticity(10 * RATE) / elasticity(slower)) < 0.08
+    assert float(rate["se"]) >= abs(attrs["ratio_to_whole"] - 1) * float(rate["value"])
+    base = AGENTS * (1 - math.exp(-RATE * 10))
+    assert float(rate["elasticity"]) == pytest.approx(EXACT * RATE / base, rel=0.04)
+    by_half = lpm.sensitivity(of(), **ask | {"by": "half", "audit": False})
+    assert by_half["value"].sum("half").values == pytest.approx(found["value"].values)
+
+
+def test_a_whole_that_is_unlike_the_smaller_society_is_said():
+    with pytest.warns(UserWarning, match="times that of 1,000 agents"):
+        lpm.sensitivity(Crowded(), "left", "rate", 40, draws=16, within=Crowded(1_000), audit=False)
+
+
+def test_derivatives_that_are_lost_in_noise_are_not_held_against_the_whole():
+    with pytest.warns(UserWarning, match="lost in their noise"):
+        each = np.array([3.0, -2.0, -3.0, 2.5]).reshape(-1, 1, 1)
+        model = Decay()
+        theta = {n: p.default for n, p in model.parameters.items()}
+        asked = Question(model, theta, ["rate"], "left", reading_of(model, "left", theta, 5), 5, 0)
+        whole = against_whole(asked, each, np.full((4, 1), 40.0), 1_000, 0.25)
+    assert whole.factor == whole.base.sum() / 40 and math.isnan(whole.ratio) and whole.gap == 0.0
+
+
+def test_a_society_in_which_nothing_matters_has_no_ratio():
+    found = lpm.sensitivity(Decay(), "left", "idle", 5, draws=2, within=Decay(1_000), audit=False)
+    assert float(found["value"].sum()) == 0.0 and math.isnan(found.attrs["ratio_to_whole"])
+
+
 def test_a_smaller_society_that_is_another_or_not_small_is_refused(monkeypatch):
     other = Decay()
     other.by = None
-    with pytest.raises(InputError, match="other parameters or strata"):
-        lpm.sensitivity(Decay(), "left", "rate", 2, audit=other)
+    for given in ("audit", "within"):
+        with pytest.raises(InputError, match=f"{given}= was given the model decay with other parameters or strata"):
+            lpm.sensitivity(Decay(), "left", "rate", 2, **{given: other})
+    with pytest.raises(InputError, match="both given a society"):
+        lpm.sensitivity(Decay(), "left", "rate", 2, audit=Decay(), within=Decay())
     from lpmppl.inference import sensitivity as module
 
     monkeypatch.setattr(module, "AUDITED", 5_000)
