@@ -14,6 +14,7 @@ import time
 import torch
 
 import calibration
+from table import markdown
 
 SIZES = (600, 1000, 1700, 3000, 5000)
 UNSEEN, FRESH = 2300, 1000
@@ -41,14 +42,42 @@ def learnt(models, simulations, seed):
     return network, time.perf_counter() - began
 
 
+def new_york(data, simulations, seed):
+    """What a network learns of the pandemic in a sample of the city, whose transmission varies by time and place."""
+    import lpmppl as lpm
+    from lpmppl.cli.counts import counted
+    from lpmppl.models import nyc
+
+    model = nyc.varying(nyc.population(84_000), 92, "2020-03-01", within="borough")
+    names = [n for n in model.parameters if n in nyc.FITTED or n not in model.model.parameters]
+    streams = {"admissions": ["borough"], "deaths": ["borough"]}
+    network = lpm.CalibNN(model, streams, 92, parameters=names, seed=seed)
+    began = time.perf_counter()
+    network.learn(simulations)
+    fit = network.posterior(counted(data, list(streams), ""), simulations=8)
+    print(f"{simulations} runs, {time.perf_counter() - began:.0f} s: {fit.attrs['verdict']}\n")
+    rows = []
+    for name in names:
+        mine, before = fit["posterior"][name], fit["prior"][name]
+        held = float(network.calibration()["coverage"].sel(parameter=name))
+        rows.append(
+            [name, f"{float(mine.mean()):.3g}", f"{float(mine.std()):.2g}", f"{float(before.std()):.2g}", f"{held:.0%}"]
+        )
+    print(markdown(["parameter", "mean", "sd", "sd of the prior", "90 % intervals held in runs"], rows))
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=1024, help="runs of each region, where it is alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", help="instead, New York's first 92 days by this file, in a city of 84,000")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.data:
+        new_york(args.data, args.simulations, args.seed)
+        return
     from lpmppl.inference.calibnn import CalibNN
 
     regions = {f"{n:,} people": region(n) for n in (*SIZES, UNSEEN)}

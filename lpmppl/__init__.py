@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lpmppl import report as report
+    from lpmppl.effects.handlers.reported import Reported as Reported
     from lpmppl.inference.attribution import attribute as attribute
     from lpmppl.inference.attribution import attribute_groups as attribute_groups
     from lpmppl.inference.attribution import attribute_layers as attribute_layers
@@ -70,15 +71,16 @@ _VERBS = {
     "FederatedCalibNN": "lpmppl.inference.federated",
     "SplitCalibNN": "lpmppl.inference.split",
     "Act": "lpmppl.inference.policies",
+    "Reported": "lpmppl.effects.handlers.reported",
     "Trigger": "lpmppl.inference.policies",
 }
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "CalibNN", "FederatedCalibNN", "Simulator", "SplitCalibNN", "Trigger", "attribute", "attribute_groups",
-    "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast", "cost_per",
-    "counterfactual", "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc", "refine", "report",
-    "run", "search", "sensitivity", "weigh",
+    "Act", "CalibNN", "FederatedCalibNN", "Reported", "Simulator", "SplitCalibNN", "Trigger", "attribute",
+    "attribute_groups", "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast",
+    "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc", "refine",
+    "report", "run", "search", "sensitivity", "weigh",
 ]  # fmt: skip
 
 

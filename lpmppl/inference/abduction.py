@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from lpmppl.effects.handlers.abducted import Abduct, Abducted
-from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.guided import Guided, Observations
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
-from lpmppl.inference.likelihood import Guide
+from lpmppl.inference.likelihood import Guide, with_shares
 from lpmppl.inference.run import playing
 from lpmppl.models.model import Model
 
@@ -47,12 +47,12 @@ class Abduction:
     weights: np.ndarray
     effective: float
     runs: int
-    series: Mapping[str, Sequence[float]]
+    series: Observations
 
 
 def abducted(
     model: Model,
-    observed: Mapping[str, Sequence[float]],
+    observed: Observations,
     thetas: Sequence[Mapping[str, float]],
     number: int,
     guided: int,
@@ -111,7 +111,7 @@ def _effective(logs: np.ndarray) -> np.ndarray:
     return np.asarray(weights.sum(-1) ** 2 / (weights**2).sum(-1))
 
 
-def _check(logs: np.ndarray, series: Mapping[str, Sequence[float]], fitted: bool) -> None:
+def _check(logs: np.ndarray, series: Observations, fitted: bool) -> None:
     """Refuse guided runs that can't be as was seen, or of which too few carry the weight."""
     impossible = ~np.isfinite(logs).any(-1)
     if impossible.any():
@@ -140,7 +140,7 @@ def _check(logs: np.ndarray, series: Mapping[str, Sequence[float]], fitted: bool
 
 def _noise(
     model: Model,
-    series: Mapping[str, Sequence[float]],
+    series: Observations,
     values: Mapping[str, float],
     draw: int,
     days: int,
@@ -149,7 +149,7 @@ def _noise(
 ) -> Abducted:
     """Make the guided run of a draw again, and keep the noise that it must have had."""
     noise = Abducted(seed, draw)
-    inside = [Guided(series, seed, draw), Abduct(noise)]
+    inside = [Guided(with_shares(series, [values]), seed, draw), Abduct(noise)]
     with torch.no_grad(), playing(model, seed, draw, acts, DiscreteTime(), inside=inside, noise=noise):
         theta = {name: torch.tensor(x, device=model.population.device) for name, x in values.items()}
         simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))

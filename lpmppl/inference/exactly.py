@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.guided import Guided, Observations
 from lpmppl.inference.calibrate import fitted_names
 from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.importance import conditioned
@@ -26,7 +26,7 @@ _KHAT, _FEW = 0.7, 50.0
 
 def calibrate_exactly(
     model: Model,
-    observed: Mapping[str, Sequence[float]],
+    observed: Observations,
     evaluations: int = 1000,
     *,
     parameters: Collection[str] | str = "all",
@@ -47,7 +47,7 @@ def calibrate_exactly(
     Args:
         model: the society.
         observed: by hazard site, such as "infection", the number of events on each day from the first on, NaN where it
-            wasn't seen.
+            wasn't seen, or how many were `Reported`, of which the share may be a parameter's name.
         evaluations: how many runs.
         parameters: those that are fitted, or "all".
         set: values of parameters that aren't; the others are at their defaults.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
-from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.guided import Guided, Observations
 from lpmppl.effects.handlers.held import BEFORE, place_of
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -126,7 +126,7 @@ def conditioned(
     model: Model,
     scale: Scale,
     fixed: Mapping[str, float],
-    series: Mapping[str, Sequence[float]],
+    series: Observations,
     days: int,
     evaluations: int = 1000,
     seed: int = 0,

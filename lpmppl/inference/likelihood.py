@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.guided import Guided, Observations
+from lpmppl.effects.handlers.reported import Reported
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
@@ -23,7 +24,7 @@ from lpmppl.inference.flipping import ROWS, Question, expanded
 from lpmppl.inference.run import drawn, playing
 from lpmppl.models.model import Model
 
-__all__ = ["Guide", "likelihood"]
+__all__ = ["Guide", "likelihood", "with_shares"]
 
 _TRIED = 4
 """How many rows are held against the run of each alone, before a model is given many."""
@@ -35,14 +36,14 @@ class Guide:
 
     Args:
         model: the society.
-        series: by hazard site, the number of events on each day, NaN where it wasn't seen.
+        series: by hazard site, the number of events on each day, NaN where it wasn't seen, or of reports.
         days: how many days.
         seed: the seed of all chance.
         acts: interventions: name, value and day.
     """
 
     model: Model
-    series: Mapping[str, Sequence[float]]
+    series: Observations
     days: int
     seed: int = 0
     acts: Sequence[Sequence[Any]] = ()
@@ -86,7 +87,7 @@ class Guide:
     ) -> tuple[Tensor, Tensor]:
         rows, names, device = len(values), differing(values), self.model.population.device
         draw: Any = draws[0] if rows == 1 else torch.tensor(draws, device=device).reshape(-1, 1)
-        guided = Guided(self.series, self.seed, draw, initial)
+        guided = Guided(with_shares(self.series, values), self.seed, draw, initial)
         with torch.no_grad(), playing(self.model, self.seed, draw, self.acts, DiscreteTime(), inside=[guided]):
             theta = {
                 n: torch.tensor([one[n] for one in values], device=device).reshape(-1, 1)
@@ -101,14 +102,34 @@ class Guide:
         for site, counts in self.series.items():
             if site not in guided.steps:
                 raise InputError(nearest("hazard site", site, guided.steps))
-            never = [k for k, count in enumerate(counts) if count > 0 and k not in guided.steps[site]]
+            # Reports of one step may be of events of another, which must be met.
+            count_any = isinstance(counts, Reported)
+            never = [k for k, x in enumerate(counts) if (x > 0 or count_any) and k not in guided.steps[site]]
             if never:
                 met = ", ".join(map(str, sorted(guided.steps[site])[:4]))
+                seen = [*counts][never[0]]
                 raise InputError(
-                    f"{counts[never[0]]:g} events of '{site}' were seen in step {never[0]}, in which nobody is at that "
-                    f"site: the model comes to it in steps {met}, …; give those their counts, and NaN or 0 the others"
+                    f"{seen:g} events of '{site}' were seen in step {never[0]}, in which nobody is at that site: the "
+                    f"model comes to it in steps {met}, …; give those their counts, and NaN or 0 the others; reports "
+                    "must be of a site that it comes to in every step"
                 )
         return began.cpu().reshape(-1), guided.log_weight.cpu().reshape(-1)
+
+
+def with_shares(series: Observations, values: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Observations in which a share of reports that is a parameter is a number for each run.
+
+    Raises:
+        InputError: for a parameter that there isn't, or isn't a probability.
+    """
+    out: dict[str, Any] = dict(series)
+    for site, reports in series.items():
+        if isinstance(reports, Reported) and isinstance(name := reports.share, str):
+            if name not in values[0]:
+                raise InputError(nearest("parameter that is a share of reports", name, values[0]))
+            shares = torch.tensor([one[name] for one in values], dtype=torch.float64)
+            out[site] = replace(reports, share=shares if len(values) > 1 else shares[0])
+    return out
 
 
 def differing(values: Sequence[Mapping[str, float]]) -> list[str]:
@@ -118,7 +139,7 @@ def differing(values: Sequence[Mapping[str, float]]) -> list[str]:
 
 def likelihood(
     model: Model,
-    observed: Mapping[str, Sequence[float]],
+    observed: Observations,
     draws: int = 64,
     seed: int = 0,
     *,

@@ -44,7 +44,7 @@ def against_whole(large: Question, each: np.ndarray, typical: np.ndarray, agents
     r"""Run a large society on either side along the direction in which a smaller one's derivatives are steepest.
 
     Elasticities depend less on how many agents there are than what happens to one of them, and scatter less. With g the
-    derivatives' mean in units of their priors' deviations and V its variance, the derivative along g/|g| comes to
+    derivatives' mean in units of their priors' deviations and V its variance, the derivative along g comes to
     :math:`(|g|^2 - \mathrm{tr} V)/|g|` where there is no noise in g.
 
     Args:

@@ -11,6 +11,7 @@ from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.relaxations import GumbelSoftmax, MeanField, StraightThrough
+from lpmppl.effects.handlers.reported import Reported
 from lpmppl.effects.handlers.score_function import ScoreFunction
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
@@ -33,6 +34,7 @@ __all__ = [
     "MeanField",
     "Pathwise",
     "Record",
+    "Reported",
     "ScoreFunction",
     "Scores",
     "Silenced",

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
-from lpmppl.effects.distributions import MOST, Exposure
+from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.handlers.held import BEFORE, place_of
 from lpmppl.effects.handlers.noise import base_of
+from lpmppl.effects.handlers.reported import Allotting, Reported, counts_of
 from lpmppl.effects.internals.counts import chosen, log_probability
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError, LpmError
 
-__all__ = ["Guided"]
+__all__ = ["Guided", "Observations"]
+
+Observations = Mapping[str, Sequence[float] | Reported]
+"""By hazard site, how many events there were in each step, or how many were reported."""
 
 Uniforms = Callable[[Tensor, int], Tensor]
 
@@ -42,12 +45,16 @@ class Guided(Messenger):
     that are at risk meet the same hazard the work is that of one pass; else it is that of some passes over everybody
     for each standard deviation of the count, so that it is for some 100,000 agents.
 
+    Where events were reported, with a probability and after a delay (`Reported`), the number of reports is forced: of
+    which steps' events they are is drawn as the run goes on, and weighed by how likely that is; events that are never
+    reported come by chance beside those that are.
+
     To how many a yes-or-no site falls that stands before the first step, such as who brings the infection, can be given
     too: a run is then weighed by the probability of that number as well.
 
     Args:
         observations: by hazard site, how many events there were in each step from the first on, NaN where that wasn't
-            seen.
+            seen, or how many were `Reported`.
         seed: the seed of who it happens to.
         draw: which draw of that, a number, or integers of shape (R, 1) for R rows, as `ExogenousNoise` has it.
         initial: by yes-or-no site before the first step, to how many it falls, a number, or integers of shape (R,).
@@ -64,7 +71,7 @@ class Guided(Messenger):
 
     def __init__(
         self,
-        observations: Mapping[str, Sequence[float]],
+        observations: Observations,
         seed: int = 0,
         draw: int | Tensor = 0,
         initial: Mapping[str, int | Tensor] = MappingProxyType({}),
@@ -72,8 +79,11 @@ class Guided(Messenger):
         super().__init__()
         if not isinstance(observations, Mapping) or not all(isinstance(site, str) for site in observations):
             raise InputError(f"{observations!r} was given; give series by hazard site, such as {{'infection': [0, 2]}}")
-        self.observations = {site: _counts(site, series) for site, series in observations.items()}
-        if not any(self.observations.values()):
+        self.observations = {
+            site: series if isinstance(series, Reported) else counts_of(site, series)
+            for site, series in observations.items()
+        }
+        if not any(len(series) for series in self.observations.values()):
             raise InputError("nothing was observed; give series by hazard site, such as {'infection': [0, 2, 3]}")
         if isinstance(draw, Tensor) and (draw.dim() != 2 or draw.shape[-1] != 1 or draw.is_floating_point()):
             raise InputError(
@@ -84,6 +94,7 @@ class Guided(Messenger):
         lead = draw.shape[:1] if isinstance(draw, Tensor) else ()
         self.log_weight: Tensor = torch.zeros(lead, dtype=torch.float64)
         self.steps: dict[str, set[int]] = {}
+        self._allotting: dict[str, Allotting] = {}
 
     def _pyro_sample(self, msg: Message) -> None:
         exposure, infer = msg["fn"], msg["infer"] or {}
@@ -107,8 +118,12 @@ class Guided(Messenger):
 
         uniforms = self._uniforms(site, step, infer["agents"])
         series = self.observations[site]
-        seen = 0 <= step < len(series) and not math.isnan(series[step])
-        event = self._forced(p, int(series[step]), uniforms) if seen else self._free(p, uniforms)
+        if isinstance(series, Reported):
+            event = self._reported(p, site, series, step, infer["agents"])
+        elif 0 <= step < len(series) and not math.isnan(series[step]):
+            event = self._forced(p, int(series[step]), uniforms)
+        else:
+            event = self._free(p, uniforms)
         msg["value"] = event.reshape(shape)
         msg["done"] = msg["stop"] = True
 
@@ -137,12 +152,36 @@ class Guided(Messenger):
         event[rows] = chosen(p.detach()[rows], each[rows], lambda k, attempt: uniforms(rows[k], attempt))
         return event
 
-    def _uniforms(self, site: str, step: int, ids: Tensor) -> Uniforms:
+    def _reported(self, p: Tensor, site: str, series: Reported, step: int, ids: Tensor) -> Tensor:
+        """Let as many events be reported as reports were drawn to be of this step, and others come beside.
+
+        Of agents' chances p, r p is to have an event that is reported, and (1 - r) p / (1 - r p) one that isn't, given
+        that none is.
+        """
+        if site not in self._allotting:
+            self._allotting[site] = series.allotting(site, self.seed, self.draw)
+        allotting, beside = self._allotting[site], self._uniforms(site, step, ids, "unreported")
+        if not 0 <= step < len(series) or not float(allotting.within[step]):
+            return self._free(p, self._uniforms(site, step, ids))
+        if isinstance(series.share, str):
+            raise InputError(
+                f"the share of '{site}' that is reported is the name of a parameter, '{series.share}': give a number, "
+                "or ask lpm.likelihood or lpm.calibrate_exactly, which know its value"
+            )
+        share = torch.as_tensor(series.share, dtype=p.dtype, device=p.device).reshape(-1, 1)
+        rate = p * share * allotting.within[step].to(p.device)
+        count, log_factor = allotting.step(step, p.detach().sum(-1).cpu())
+        self.log_weight = self.log_weight + log_factor.to(self.log_weight.device).reshape(self.log_weight.shape)
+        known = self._forced(rate, count.to(p.device), self._uniforms(site, step, ids))
+        rest = torch.where(rate < 1, (p - rate) / (1 - rate).clamp(min=1e-300), 0.0)
+        return known | self._free(rest, beside)
+
+    def _uniforms(self, site: str, step: int, ids: Tensor, what: str = "guided") -> Uniforms:
         """Chance by the numbers of r rows and that of an attempt, shape (r, n)."""
 
         def draws(rows: Tensor, attempt: int) -> Tensor:
             draw = self.draw[rows.to(self.draw.device)] if isinstance(self.draw, Tensor) else self.draw
-            return uniform(ids, stream(self.seed, f"{site}/guided"), draw, step, attempt).reshape(len(rows), -1)
+            return uniform(ids, stream(self.seed, f"{site}/{what}"), draw, step, attempt).reshape(len(rows), -1)
 
         return draws
 
@@ -164,16 +203,3 @@ class Guided(Messenger):
                 return (*given[:-2], rows, given[-1])
             remedy = f"guide one world, in {rows} rows as there are draws"
         raise LpmError(f"site '{site}' has shape {given}: Guided conditions one run, or a row for each draw; {remedy}")
-
-
-def _counts(site: str, series: Any) -> list[float]:
-    try:
-        if isinstance(series, str | bytes | Mapping | Set | Iterator):
-            raise TypeError
-        counts = [float(x) for x in (series.detach().double() if isinstance(series, Tensor) else series)]
-    except (TypeError, ValueError, OverflowError) as e:
-        raise InputError(f"what was observed of '{site}' can't be read: {series!r}; give a number for each step") from e
-    for day, x in enumerate(counts):
-        if not math.isnan(x) and (not 0 <= x <= MOST or not x.is_integer()):
-            raise InputError(f"{x:g} events of '{site}' in step {day}: give whole numbers, 0 or more, or NaN if unseen")
-    return counts
