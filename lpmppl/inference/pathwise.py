@@ -15,7 +15,7 @@ from lpmppl.inference.flipping import Question
 
 __all__ = ["Along", "along_paths", "carried"]
 
-_PASSES = 5
+_PASSES = 8
 """How many passes backwards a run in forward mode costs."""
 
 
@@ -60,13 +60,13 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
         base = question.series(question.run(theta, chance, paths))
         asked = carried(question, paths, base)
         value = np.zeros((len(asked), len(wrt)))
-        for m, one in enumerate(asked):
-            if not one.requires_grad:
-                continue
-            if len(asked) > _PASSES * len(wrt):
-                value = np.stack([_forward(question, chance, name) for name in question.names], -1)
-                break
-            found = torch.autograd.grad(one, wrt, retain_graph=m + 1 < len(asked), allow_unused=True)
+        some = [m for m, one in enumerate(asked) if one.requires_grad]
+        if len(some) > _PASSES * len(wrt):
+            paths.crossing, paths.direct, asked = {}, {}, torch.empty(0)  # and with them the tape
+            value = np.stack([_forward(question, chance, name) for name in question.names], -1)
+            some = []
+        for m in some:
+            found = torch.autograd.grad(asked[m], wrt, retain_graph=m != some[-1], allow_unused=True)
             value[m] = [0.0 if x is None else float(x) for x in found]
     return Along(value, question.read(base), paths.unseen, paths.plateau)
 

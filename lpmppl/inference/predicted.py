@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ from lpmppl.inference.observed import Observed
 from lpmppl.inference.results import tree_of
 from lpmppl.models.model import Model
 
-__all__ = ["Predicted", "numbered"]
+__all__ = ["Predicted", "as_of_more", "numbered"]
 
 _REPORTS = 25
 """How many times the reports of each run are drawn anew."""
 
 _NO_SPREAD = 1e12
 """The dispersion of a count that has none of its own, but a Poisson's."""
+
+_FEW = 5
+"""The runs from which a spread is told at least."""
 
 _BAND = (0.05, 0.95)
 _COVERED = 0.8
@@ -115,6 +119,7 @@ class Predicted:
         size = np.where(np.isfinite(self.sizes) & (self.sizes > 0), self.sizes, _NO_SPREAD)
         if self.lacks is not None:
             mean = mean * np.exp(self._lasting(self.lacks))
+        mean = as_of_more(mean)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             drawn = Counted(torch.from_numpy(mean), torch.from_numpy(size)).sample((_REPORTS,))
@@ -127,6 +132,25 @@ class Predicted:
         ahead = ((0, 0), (0, self.ahead), (0, 0))
         parts = [np.pad(part, ahead, mode="edge") for part in self.observed.split(cells)]
         return np.concatenate([part.reshape(len(cells), -1) for part in parts], -1)
+
+
+def as_of_more(mean: np.ndarray) -> np.ndarray:
+    r"""Spread what few runs expect about their middle, as far as a further run may be from them.
+
+    In logarithms m draws of a normal law have 1/m less than its variance, and the next one is about their mean, by
+    Student's law of m - 1 degrees of freedom, with :math:`(m + 1)/(m - 3)` times theirs. Without that the bands of 8
+    runs, made to hold 90 %, hold 78 %.
+
+    Args:
+        mean: what each run expects of each count, shape (runs, D).
+    Returns:
+        the same with their deviations, in logarithms, times :math:`\sqrt{(m + 1)/(m - 3)}`, that of 5 runs at most.
+    """
+    runs = max(len(mean), _FEW)
+    known = (mean > 0).all(0)
+    logs = np.log(np.where(known, mean, 1.0))
+    middle = logs.mean(0)
+    return np.where(known, np.exp(middle + math.sqrt((runs + 1) / (runs - 3)) * (logs - middle)), mean)
 
 
 def numbered(found: xr.Dataset) -> xr.Dataset:

@@ -131,6 +131,9 @@ def sensitivity(
         raise InputError(
             "within= and audit= were both given a society; leave audit= out: the audit is within the first"
         )
+    if within is not None and (not isinstance(within, Model) or within.population.size >= model.population.size):
+        shown = f"{within.population.size:,} agents" if isinstance(within, Model) else repr(within)
+        raise InputError(f"within={shown} was given; give a society of fewer than {model.population.size:,}")
     for given, what in ((within, "within"), (audit, "audit")):
         if isinstance(given, Model):
             _check_smaller(given, what, model, reading)

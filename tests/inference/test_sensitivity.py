@@ -324,11 +324,17 @@ def test_a_society_in_which_nothing_matters_has_no_ratio():
 def test_a_smaller_society_that_is_another_or_not_small_is_refused(monkeypatch):
     other = Decay()
     other.by = None
-    for given in ("audit", "within"):
-        with pytest.raises(InputError, match=f"{given}= was given the model decay with other parameters or strata"):
-            lpm.sensitivity(Decay(), "left", "rate", 2, **{given: other})
+    with pytest.raises(InputError, match="audit= was given the model decay with other parameters or strata"):
+        lpm.sensitivity(Decay(), "left", "rate", 2, audit=other)
+    other = Decay(1_000)
+    other.by = None
+    with pytest.raises(InputError, match="within= was given the model decay with other parameters or strata"):
+        lpm.sensitivity(Decay(), "left", "rate", 2, within=other)
     with pytest.raises(InputError, match="both given a society"):
-        lpm.sensitivity(Decay(), "left", "rate", 2, audit=Decay(), within=Decay())
+        lpm.sensitivity(Decay(), "left", "rate", 2, audit=Decay(), within=Decay(1_000))
+    for within, said in ((Decay(), "within=20,000 agents"), (1_000, "within=1000")):
+        with pytest.raises(InputError, match=said):
+            lpm.sensitivity(Decay(), "left", "rate", 2, within=within)
     from lpmppl.inference import sensitivity as module
 
     monkeypatch.setattr(module, "AUDITED", 5_000)
