@@ -107,13 +107,15 @@ class Answer:
 
     def _verdict(self, u: Tensor) -> tuple[list[str], dict[str, float]]:
         """What is known of how right the network is, in words and figures."""
-        said, figures = ["the network never met this society: no run says how right it is here"], {}
+        said, figures = ["how right this is isn't known: the network met no run of this society"], {}
         if self.ranks is not None:
             figures["runs_coverage"] = held = float(self.ranks["coverage"].mean())
             runs = self.ranks.attrs["runs"]
             said = [f"in the last {runs} runs, before they were learnt from, 90 % intervals held {held:.0%}"]
+            if held < _COVERED:
+                said = [f"too confident: {said[0]}; learn from more"]
             p = self.ranks["p_value"].to_numpy()
-            if p.min() * len(p) < _SURELY or held < _COVERED:
+            if p.min() * len(p) < _SURELY:
                 name = str(self.ranks["parameter"].values[p.argmin()])
                 said.append(f"in these runs {name} isn't where its posterior says (p = {p.min():.1g}): learn from more")
         if far := far_from_priors(self.of.scale, u):

@@ -241,8 +241,8 @@ class CalibNN:
         ).assign_attrs(runs=len(ranks))
 
     def _of(self, task: str) -> TrainingRuns:
-        if task not in self._runs:
-            raise InputError(nearest("society", task, self._runs))
+        if not isinstance(task, str) or task not in self._runs:
+            raise InputError(nearest("society", str(task), self._runs))
         return self._runs[task]
 
     def _learnt(self, task: str) -> TrainingRuns:
@@ -315,8 +315,12 @@ class CalibNN:
 
     def _asked(self, task: str | Model, covariates: Sequence[float]) -> Task:
         """The society that is asked about."""
-        if not isinstance(task, Model):
-            return self._learnt(task).task
+        known = [name for name, each in self.tasks.items() if each.model is task] if isinstance(task, Model) else [task]
+        if known:
+            if len(covariates):
+                raise InputError(f"covariates={covariates!r} were given for a society that has its own; leave them out")
+            return self._learnt(known[0]).task
+        assert isinstance(task, Model)
         of = self._task("the society", task, covariates)
         self._learnt(next(iter(self.tasks)))
         if missing := [n for n in of.scale.names if n not in self._named]:

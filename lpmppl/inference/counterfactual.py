@@ -14,6 +14,8 @@ import torch
 import xarray as xr
 from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
+from lpmppl.effects.handlers.guided import Observations
+from lpmppl.effects.handlers.reported import told
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.abduction import MOST, Abduction, abducted
@@ -47,7 +49,7 @@ def counterfactual(
     draws: int | None = None,
     replicates: int = 1,
     posterior: xr.DataTree | None = None,
-    observed: Mapping[str, Sequence[float]] | None = None,
+    observed: Observations | None = None,
     guided: int = 16,
     set: Mapping[str, float] | None = None,
     interventions: Sequence[tuple[str, float | str, int]] = (),
@@ -77,9 +79,10 @@ def counterfactual(
             chance from what is by parameters.
         posterior: a DataTree with a group `posterior`, from which parameters are drawn.
         observed: by hazard site, such as "infection", how many events there were on each day from the first on, NaN
-            where that wasn't seen. The world as it was then has just these, and the others what would have become of
-            the same people with the chance that they must have had (`lpmppl.inference.abduction`). A posterior must be
-            one given the same, as that of `lpm.calibrate_exactly` is. It is for some 100,000 people or fewer.
+            where that wasn't seen, or how many were `lpm.Reported`. The world as it was then has just these, and the
+            others what would have become of the same people with the chance that they must have had (`lpmppl.
+            inference.abduction`). A posterior must be one given the same, as that of `lpm.calibrate_exactly` is. It is
+            for some 100,000 people or fewer.
         guided: how many runs with these events are made for each draw, of which it gets one by how likely they are.
         set: values of parameters, by name, that aren't drawn.
         interventions: `(name, value, day)`: what is done in every world.
@@ -133,7 +136,7 @@ def counterfactual(
         whose = abduction.whose
         each = [thetas[k] for k in whose]
         attrs |= {
-            "observed": json.dumps(dict(abduction.series)),
+            **told(abduction.series),
             "guided_runs": abduction.runs,
             "effective_runs": abduction.effective,
         }

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lpmppl.effects.handlers.guided import Guided, Observations
+from lpmppl.effects.handlers.reported import told
 from lpmppl.inference.calibrate import fitted_names
 from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.importance import conditioned
@@ -83,6 +84,7 @@ def calibrate_exactly(
         "model": model.name,
         "seed": int(seed),
         "interventions": json.dumps(acts),
+        **told(series),
         "set": json.dumps({n: x for n, x in rest.items() if n not in scale.names}),
         "runs": len(found.log_weights),
         "effective": found.effective,

@@ -48,7 +48,7 @@ def hybrid(fit: xr.DataTree, every: int = 7, seed: int = 0) -> xr.Dataset:
         InputError: for a fit without days ahead, or of fewer than two weeks.
     """
     later = _ahead(fit)
-    seen, fitted = fit["observed_data"].to_dataset(), fit["posterior_predictive"].to_dataset()
+    seen, fitted = _seen(fit), fit["posterior_predictive"].to_dataset()
     if seen.sizes["day"] < 2 * whole("every", every, 1):
         raise InputError(f"{seen.sizes['day']} days are too few to learn what a forecast misses: fit two weeks or more")
     weeks = _weeks(later, every)
@@ -84,7 +84,7 @@ def scored(
     if not forecasters:
         raise InputError(f"no forecaster was given; give some of {', '.join(FORECASTERS)}")
     _ahead(fit)
-    seen = fit["observed_data"].to_dataset()
+    seen = _seen(fit)
     first, last = int(fit.attrs["fitted_days"]), int(fit.attrs["days"])
     truth = _weeks(_later(data, seen, str(fit.attrs.get("start", "")), first, last), every)
     horizons = truth.sizes["horizon"]
@@ -123,6 +123,16 @@ def weighted_interval_score(quantiles: xr.DataArray, y: xr.DataArray) -> xr.Data
     level = quantiles["quantile"]
     loss = ((y <= quantiles).astype(float) - level) * (quantiles - y)
     return loss.sum("quantile") / (quantiles.sizes["quantile"] / 2)
+
+
+def _seen(fit: xr.DataTree) -> xr.Dataset:
+    """What a fit was given."""
+    if "observed_data" not in fit.children:
+        raise InputError(
+            "the result holds no observed data, as where institutions keep them, so that what it missed can't be told; "
+            "add them as its group 'observed_data'"
+        )
+    return fit["observed_data"].to_dataset()
 
 
 def _ahead(fit: xr.DataTree) -> xr.Dataset:

@@ -128,7 +128,18 @@ def with_shares(series: Observations, values: Sequence[Mapping[str, float]]) -> 
             if name not in values[0]:
                 raise InputError(nearest("parameter that is a share of reports", name, values[0]))
             shares = torch.tensor([one[name] for one in values], dtype=torch.float64)
+            if bool(((shares <= 0) | (shares > 1)).any()):
+                bad = float(shares[(shares <= 0) | (shares > 1)][0])
+                raise InputError(
+                    f"parameter {name}, the share of '{site}' that is reported, is {bad:g}: set it to a probability, "
+                    "or give it a prior on 0 to 1"
+                )
             out[site] = replace(reports, share=shares if len(values) > 1 else shares[0])
+        elif isinstance(reports, Reported) and isinstance(reports.share, Tensor) and reports.share.dim():
+            raise InputError(
+                f"the share of '{site}' that is reported has the shape {tuple(reports.share.shape)}; give a number, or "
+                "the name of a parameter"
+            )
     return out
 
 
@@ -156,7 +167,7 @@ def likelihood(
     Args:
         model: the society, of some 100,000 agents or fewer.
         observed: by hazard site, such as "infection", the number of events on each day from the first on, NaN where it
-            wasn't seen.
+            wasn't seen, or how many were `lpm.Reported`.
         draws: how many guided runs, 2 or more.
         seed: the seed of all chance.
         set: values of parameters, by name; the others are at their defaults.

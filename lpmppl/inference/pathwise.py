@@ -78,7 +78,7 @@ def _forward(question: Question, chance: int, name: str) -> np.ndarray:
         theta = question.values()
         theta[name] = forward_ad.make_dual(theta[name], torch.ones_like(theta[name]))
         base = question.series(question.run(theta, chance, paths))
-        asked = carried(question, paths, base)
+        asked = _carried(question, paths, base)
         tangent = forward_ad.unpack_dual(asked).tangent
         return np.zeros(len(asked)) if tangent is None else tangent.numpy().copy()
 
@@ -99,6 +99,11 @@ def carried(question: Question, paths: Pathwise, base: np.ndarray) -> torch.Tens
             f"tally '{question.of}' counts what has no time of its own, such as a mask, and carries no derivative "
             "along agents' paths; ask for estimator='differences'"
         )
+    return _carried(question, paths, base)
+
+
+def _carried(question: Question, paths: Pathwise, base: np.ndarray) -> torch.Tensor:
+    crossing, direct = paths.crossing.get(question.of, {}), paths.direct.get(question.of, {})
     weight = question.weights(base.shape)
     ends = _by_end_of_day(base.shape[0], paths.stock.get(question.of, False))
     by_event = np.einsum("te,mtg->meg", ends, weight)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lpmppl.errors import LpmError
 from lpmppl.inference.audit import are_apart
 from lpmppl.inference.differences import differences, either_side, slope
 from lpmppl.inference.flipping import Question
@@ -53,6 +54,8 @@ def against_whole(large: Question, each: np.ndarray, typical: np.ndarray, agents
         typical: what was asked for in each, shape (D, M).
         agents: how many agents the smaller one has.
         step: how far to go to either side.
+    Raises:
+        LpmError: where the smaller society has none of what is asked for, and the large one some.
     """
     model, names, draws = large.model, large.names, len(each)
     free = each.sum(1) * np.array([slope(model, large.theta, n) for n in names])
@@ -60,7 +63,13 @@ def against_whole(large: Question, each: np.ndarray, typical: np.ndarray, agents
     length = float(np.linalg.norm(steepest))
     size = model.population.size / agents
     if not length:
-        return Whole(size, math.nan, math.nan, large.read(large.series(large.run(large.values(), 0))))
+        base = large.read(large.series(large.run(large.values(), 0)))
+        if base.any() and not typical.any():
+            raise LpmError(
+                f"none of {large.of} in {draws} draws of {agents:,} agents, and {base.sum():,.0f} in the whole "
+                "society: take more agents in within=, or leave it out"
+            )
+        return Whole(size, math.nan, math.nan, base)
     chosen = np.where(np.abs(steepest) < _OF_NOTE * length, 0.0, steepest)
     direction = chosen / np.linalg.norm(chosen)
     along = {n: d for n, d in zip(names, direction.tolist(), strict=True) if d}

@@ -49,7 +49,10 @@ def render(tree: xr.DataTree) -> str:
     Raises InputError where `tree` isn't a result or holds no tallies.
     """
     if not tables.held(tree) or "agents" not in tree.attrs or not tables.tallies(tree):
-        raise InputError(f"nothing to report: the result has no daily tallies under /{' or /'.join(tables.HELD)}")
+        raise InputError(
+            f"nothing to report: the result has no daily tallies under /{' or /'.join(tables.HELD)}; a network's "
+            "posterior has them where simulations= are asked for"
+        )
     summary = tables.summary(tree)
     question = ask(tree)
     asked, fitted = bool(acts.policies(tree)), calibration.is_one(tree)

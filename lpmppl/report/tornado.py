@@ -52,6 +52,11 @@ def sensitivity(tree: xr.DataTree) -> str:
         f"By how many percent {of} in {found.attrs['days']} days change where a parameter is one percent greater, with "
         f"90 % intervals over {found.attrs['draws']} draws of everybody's chance."
     )
+    if "within_agents" in found.attrs:
+        ratio, error = (float(found.attrs[n]) for n in ("ratio_to_whole", "ratio_to_whole_se"))
+        beside = f", times {ratio:.2f} ± {error:.2f}, which makes them the whole society's where they are steepest"
+        caption += f" They and their audit are of {found.attrs['within_agents']:,} people"
+        caption += f"{beside if math.isfinite(ratio) else ''}."
     nothing = f"<p>No parameter moves {escape(of)}.</p>"
     body = [
         f'<tr><th scope="row">{escape(str(n))}</th><td>{_amount(r["at"])}</td><td>{_amount(r["value"])}</td>'

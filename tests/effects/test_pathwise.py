@@ -258,6 +258,12 @@ def test_forward_mode_has_the_derivatives_of_reverse_mode(city, layers, of, monk
     assert (mine.base == other.base).all() and mine.plateau == other.plateau
 
 
+def test_a_parameter_that_moves_no_time_is_zero_in_forward_mode(city, monkeypatch):
+    monkeypatch.setattr("lpmppl.inference.pathwise._PASSES", 0)
+    found = along_paths(question(city, names=["beta", "fatality"], daily=True, days=8), 0)
+    assert found.value[:, 0].any() and not found.value[:, 1].any()
+
+
 def test_many_numbers_for_few_parameters_are_taken_in_forward_mode(city, monkeypatch):
     runs = []
     monkeypatch.setattr(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -151,6 +152,10 @@ def test_an_epidemic_is_calibrated_by_delayed_reports_of_some():
 def test_reports_that_cannot_be_of_any_event_have_no_likelihood():
     found = lpm.likelihood(Spreading(), {"infection": Reported([1, 0, 0], delay=[0.0, 0.5, 0.5])}, draws=4)
     assert found.attrs["log_likelihood"] == -math.inf
+    # No report of any step's events comes within the series.
+    for late in (Reported([5], delay=1), Reported([1, 4], 0.4, delay=9), Reported([5, NAN], delay=1)):
+        assert lpm.likelihood(Spreading(), {"infection": late}, draws=4).attrs["log_likelihood"] == -math.inf
+    assert lpm.likelihood(Spreading(), {"infection": Reported([0], delay=3)}, draws=4).attrs["log_likelihood"] == 0.0
     more = lpm.likelihood(Spreading(), {"infection": Reported([7])}, draws=4)
     assert more.attrs["log_likelihood"] == -math.inf
 
@@ -168,6 +173,11 @@ def test_reports_that_cannot_be_of_any_event_have_no_likelihood():
         (([1], 0.5, [0.5, 0.2]), "add up to 1"),
         (([1], 0.5, "late"), "delay='late'"),
         (([1], 0.5, [1.5, -0.5]), "add up to 1"),
+        (([1], 0.5, {0: 0.3, 1: 0.7}), "add up to 1"),
+        (([1], 0.5, {0.4, 0.6}), "add up to 1"),
+        (([1], torch.ones(2, 2)), r"shape \(2, 2\)"),
+        (([1], torch.ones(0)), r"shape \(0,\)"),
+        (([1], torch.tensor([0.5, 1.85])), "share=1.85"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, said):
@@ -180,8 +190,38 @@ def test_a_share_by_name_must_be_known():
         lpm.likelihood(Leaving(), {"leaving": Reported([3], share="tolt")}, draws=2)
     with pytest.raises(InputError, match="is the name of a parameter, 'told'"):
         guided(Leaving(), {"leaving": Reported([3], share="told")}, 0)
-    with pytest.raises(InputError, match="share="):
+    with pytest.raises(InputError, match=r"parameter rate, the share of 'leaving' that is reported, is 1.7"):
         lpm.likelihood(Leaving(), {"leaving": Reported([3], share="rate")}, draws=2, set={"rate": 1.7})
+
+
+def test_shares_of_rows_are_for_the_handler():
+    shares = torch.tensor([0.2, 0.5, 0.9])
+    log_weight, _ = guided(Leaving(), {"leaving": Reported([12], share=shares)}, [0, 1, 2])
+    exact = stats.binom.logpmf(12, 200, -math.expm1(-0.2) * shares.double().numpy())
+    assert torch.allclose(log_weight, torch.from_numpy(exact))
+    with pytest.raises(InputError, match="3 shares of reports of 'leaving' were given for 2 rows"):
+        guided(Leaving(), {"leaving": Reported([12], share=shares)}, [0, 1])
+    with pytest.raises(InputError, match="give a number, or the name of a parameter"):
+        lpm.likelihood(Leaving(), {"leaving": Reported([12], share=shares)}, draws=3)
+
+
+def test_steps_by_any_whole_number_are_a_delay():
+    assert Reported([1], delay=np.int64(2)).delay == Reported([1], delay=torch.tensor(2)).delay == (0.0, 0.0, 1.0)
+
+
+def test_what_would_have_become_of_a_society_of_which_reports_were_seen():
+    people = Population.of({"household": np.arange(300) // 3})
+    model = SIR(people, [people.network("household"), people.everyone()])
+    seen = Reported([2, 4, 5, 7], share=0.5, delay=[0.4, 0.6])
+    fixed = {"initial_infected": 0.05, "beta": 0.4}
+    what = lpm.counterfactual(
+        model, {"transmission": 0.2}, 2, 8, draws=3, set=fixed, observed={"infection": seen}, guided=32
+    )
+    assert json.loads(what.attrs["observed"]) == {"infection": [2, 4, 5, 7]}
+    assert json.loads(what.attrs["reported"]) == {"infection": {"share": 0.5, "delay": [0.4, 0.6]}}
+    infections = what["prior_predictive"]["infections"]
+    assert (infections.isel(policy=0, day=slice(4)).sum("day") >= sum(seen.counts[:3])).all()
+    assert (infections.isel(policy=1).sum("day") < infections.isel(policy=0).sum("day")).any()
 
 
 def test_the_same_run_again_and_chance_left_alone():

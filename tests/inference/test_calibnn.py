@@ -1,6 +1,7 @@
 """A network that calibrates: what it learns, what it says of itself, and societies that it hasn't met."""
 
 import json
+from dataclasses import replace
 
 import arviz as az
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 
 import lpmppl as lpm
 from lpmppl.errors import InputError
+from lpmppl.inference.answer import Answer
 from lpmppl.models.model import Parameter
 from lpmppl.models.population import Population
 from lpmppl.models.sir import SIR
+from lpmppl.report.calibration import warns
 from lpmppl.report.page import write
 
 DAYS = 15
@@ -105,6 +108,26 @@ def test_it_is_gone_on_from_by_a_calibration(learnt):
     assert abs(refined.attrs["moved"]) < 2.0
     beta = refined["posterior"]["beta"].to_numpy()
     assert abs(beta.mean() - 0.4) < 4 * beta.std()
+
+
+def test_what_is_known_of_a_network_is_said(learnt):
+    network, _ = learnt
+    seen = {"infections": counts_of(society(), beta=0.4, gamma=0.1, initial_infected=0.05)}
+    model = network.tasks[""].model
+    assert network.posterior(seen, model, draws=5).attrs["verdict"] == network.posterior(seen, draws=5).attrs["verdict"]
+    (said,) = json.loads(network.posterior(seen, society(), draws=5).attrs["verdict"])
+    assert said == "how right this is isn't known: the network met no run of this society" and warns(said)
+    answer = Answer(network.tasks[""], None, None, DAYS, network.calibration(), [])
+    for coverage, p, first, more in ((0.6, 0.9, "too confident", 0), (0.9, 1e-6, "in the last", 1)):
+        ranks = network.calibration().assign(coverage=("parameter", [coverage] * 2), p_value=("parameter", [p, 0.5]))
+        said, figures = replace(answer, ranks=ranks)._verdict(torch.zeros(3, 2))
+        assert said[0].startswith(first) and figures["runs_coverage"] == coverage and warns(said[0]) == (not more)
+        assert sum("beta isn't where its posterior says" in x for x in said) == more
+    with pytest.raises(InputError, match="a society that has its own"):
+        network.posterior(seen, covariates=[1.0])
+    for strange in (None, 3, ["a"]):
+        with pytest.raises(InputError, match="society"):
+            network.posterior(seen, strange)
 
 
 @pytest.mark.parametrize(("options", "said"), [({"simulations": 1}, "simulations=1"), ({"ahead": 3}, "ahead=3")])

@@ -13,6 +13,7 @@ from torch.nn.utils import parameters_to_vector
 import lpmppl as lpm
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.federated import FederatedCalibNN
+from lpmppl.inference.forecast import hybrid
 from lpmppl.inference.reader import Reader
 from lpmppl.inference.secure_sum import agreed, masked, opened
 from lpmppl.inference.split import SplitCalibNN
@@ -161,6 +162,10 @@ def test_data_of_institutions_are_read_where_they_are(monkeypatch: pytest.Monkey
     fit = network.posterior(own, draws=200)
     # 128 numbers in single precision for each of the two series, and no counts at all.
     assert network.traffic["readings"] - before[0] == 2 * 128 * 4 and network.traffic["counts of runs"] == before[1]
+    ahead = network.posterior(own, draws=20, simulations=4, ahead=14)
+    assert "observed_data" not in ahead.children and ahead["forecast"]["infections"].sizes["day"] == 14
+    with pytest.raises(InputError, match="holds no observed data"):
+        hybrid(ahead)
     assert "observed_data" not in fit.children and fit["posterior"]["beta"].sizes == {"chain": 1, "draw": 200}
     # As in the same network that isn't split.
     whole = network.given(

@@ -11,8 +11,8 @@ from lpmppl.models.sir import SIR
 CELLS = 4_000
 
 
-def society():
-    people = Population.of({"household": np.arange(20) // 2})
+def society(agents=20):
+    people = Population.of({"household": np.arange(agents) // 2})
     return SIR(people, [people.everyone()])
 
 

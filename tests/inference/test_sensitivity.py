@@ -12,7 +12,7 @@ import xarray as xr
 import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import happens, tally
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError
 from lpmppl.inference import differences, estimation
 from lpmppl.inference.audit import Audit
 from lpmppl.inference.differences import _together, slope
@@ -314,6 +314,16 @@ def test_derivatives_that_are_lost_in_noise_are_not_held_against_the_whole():
         asked = Question(model, theta, ["rate"], "left", reading_of(model, "left", theta, 5), 5, 0)
         whole = against_whole(asked, each, np.full((4, 1), 40.0), 1_000, 0.25)
     assert whole.factor == whole.base.sum() / 40 and math.isnan(whole.ratio) and whole.gap == 0.0
+
+
+def test_what_never_happens_in_a_smaller_society_is_not_zero_in_the_whole():
+    from tests.inference.test_predicted import society
+
+    few, many = society(20), society(2_000)
+    with pytest.raises(LpmError, match=r"none of infections in 2 draws of 20 agents, and .* in the whole society"):
+        lpm.sensitivity(
+            many, "infections", "beta", 5, draws=2, within=few, audit=False, set={"initial_infected": 0.005}
+        )
 
 
 def test_a_society_in_which_nothing_matters_has_no_ratio():

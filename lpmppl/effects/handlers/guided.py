@@ -159,7 +159,9 @@ class Guided(Messenger):
         that none is.
         """
         if site not in self._allotting:
-            self._allotting[site] = series.allotting(site, self.seed, self.draw)
+            self._allotting[site] = new = series.allotting(site, self.seed, self.draw)
+            if not new.possible:
+                self.log_weight = torch.full_like(self.log_weight, -math.inf)
         allotting, beside = self._allotting[site], self._uniforms(site, step, ids, "unreported")
         if not 0 <= step < len(series) or not float(allotting.within[step]):
             return self._free(p, self._uniforms(site, step, ids))
@@ -169,6 +171,10 @@ class Guided(Messenger):
                 "or ask lpm.likelihood or lpm.calibrate_exactly, which know its value"
             )
         share = torch.as_tensor(series.share, dtype=p.dtype, device=p.device).reshape(-1, 1)
+        if len(share) not in (1, len(p)):
+            raise InputError(
+                f"{len(share)} shares of reports of '{site}' were given for {len(p)} rows; give one for each"
+            )
         rate = p * share * allotting.within[step].to(p.device)
         count, log_factor = allotting.step(step, p.detach().sum(-1).cpu())
         self.log_weight = self.log_weight + log_factor.to(self.log_weight.device).reshape(self.log_weight.shape)

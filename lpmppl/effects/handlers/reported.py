@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +18,7 @@ from lpmppl.effects.distributions import MOST
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.errors import InputError
 
-__all__ = ["Allotting", "Reported", "counts_of"]
+__all__ = ["Allotting", "Reported", "counts_of", "told"]
 
 _BESIDE = 0.5
 """How many events a step is guessed to have beside, so that none is left out of those that reports may be of."""
@@ -29,7 +31,7 @@ class Reported:
     Args:
         counts: how many were reported in each step from the first on, NaN where that wasn't seen.
         share: the probability that an event is ever reported, above 0 and at most 1; or the name of a parameter that is
-            it, where parameters are known by name; or a tensor of shape (R,), one for each row.
+            it, where parameters are known by name; or, for `Guided` with draws in R rows, a tensor of shape (R,).
         delay: the probabilities that a report comes so many steps after its event, of 0, 1, 2 … steps, which add up to
             1; or a whole number of steps.
     Raises:
@@ -52,8 +54,12 @@ class Reported:
                 known = torch.as_tensor(self.share, dtype=torch.float64).detach()
             except (TypeError, ValueError, RuntimeError) as e:
                 raise InputError(f"share={self.share!r} was given; give a probability, or a parameter's name") from e
-            if isinstance(self.share, bool) or not bool(((known > 0) & (known <= 1)).all()):
-                raise InputError(f"share={self.share} was given; give a probability above 0 and at most 1")
+            if known.dim() > 1 or not known.numel():
+                raise InputError(f"share= has the shape {tuple(known.shape)}; give a number, or one for each row")
+            good = (known > 0) & (known <= 1)
+            if isinstance(self.share, bool) or not bool(good.all()):
+                bad = float(known.reshape(-1)[~good.reshape(-1)][0]) if not bool(good.all()) else self.share
+                raise InputError(f"share={bad} was given; give a probability above 0 and at most 1")
         object.__setattr__(self, "delay", _delay(self.delay))
 
     def __len__(self) -> int:
@@ -146,8 +152,6 @@ class Allotting:
             how many, int64 of shape (R,), and the log-weight of having said so, float64 of shape (R,).
         """
         within, total = float(self.within[step]), torch.zeros(len(expected), dtype=torch.float64)
-        if not self.possible:
-            return total.long(), torch.full_like(total, -torch.inf)
         log, steps = torch.zeros_like(total), self.left.shape[1]
         scale = expected / self.guess[step]
         for lag, chance in enumerate(self.comes[step].tolist()):
@@ -173,6 +177,19 @@ class Allotting:
         return total.long(), log + torch.lgamma(total + 1)
 
 
+def told(observations: Mapping[str, Sequence[float] | Reported]) -> dict[str, str]:
+    """What was observed, as attrs of a result: `observed`, the counts, and `reported`, shares and delays of reports."""
+    reports = {
+        site: {"share": x.share if isinstance(x.share, str) else float(x.share), "delay": x.delay}
+        for site, x in observations.items()
+        if isinstance(x, Reported)
+    }
+    return {
+        "observed": json.dumps({site: list(counts) for site, counts in observations.items()}),
+        **({"reported": json.dumps(reports)} if reports else {}),
+    }
+
+
 def counts_of(site: str, series: Any) -> list[float]:
     """A series of counts, NaN where one wasn't seen.
 
@@ -193,10 +210,14 @@ def counts_of(site: str, series: Any) -> list[float]:
 
 def _delay(delay: int | Sequence[float]) -> tuple[float, ...]:
     """The probabilities of delays of 0, 1, 2 … steps."""
-    if isinstance(delay, int) and not isinstance(delay, bool) and delay >= 0:
-        return (*[0.0] * delay, 1.0)
     try:
-        found = tuple(float(x) for x in delay)  # type: ignore[union-attr]
+        steps = -1 if isinstance(delay, bool) else operator.index(delay)  # type: ignore[arg-type]
+        if steps >= 0:
+            return (*[0.0] * steps, 1.0)
+    except (TypeError, RuntimeError, ValueError):
+        pass
+    try:
+        found = () if isinstance(delay, Mapping | Set) else tuple(float(x) for x in delay)  # type: ignore[union-attr]
     except (TypeError, ValueError):
         found = ()
     if not found or not all(0 <= x <= 1 for x in found) or not math.isclose(sum(found), 1.0, abs_tol=1e-6):
