@@ -65,6 +65,9 @@ def forecast(
     from lpmppl.inference import forecast as asked
     from lpmppl.report import datatree
 
+    places = [folder.resolve() for folder in folders]
+    if again := [folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
+        raise InputError(f"{again[-1]} was given twice; name each calibration once, so that it counts once")
     fits = [datatree.load(folder / "results.nc") for folder in folders]
     origins = []
     for folder, fit in zip(folders, fits, strict=True):

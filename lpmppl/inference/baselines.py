@@ -41,7 +41,7 @@ def persistence(history: xr.DataArray, horizons: int, every: int = 7, seed: int 
     weeks = _checked(history).sizes["day"] // whole("every", every, 1)
     if weeks < 2:
         raise InputError(f"{history.sizes['day']} days are too few for persistence: give two weeks or more")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed, 0))
 
     def forecast(counts: np.ndarray) -> np.ndarray:
         begun = np.cumsum(~np.isnan(counts)) > 0
@@ -76,7 +76,7 @@ def arima(history: xr.DataArray, horizons: int, every: int = 7, seed: int = 0) -
         InputError: where there are fewer than 21 days, or statsmodels isn't installed.
     """
     seen = int(_checked(history).notnull().sum("day").min())
-    whole("every", every, 1)
+    every, seed = whole("every", every, 1), whole("seed", seed, 0)
     if history.sizes["day"] < 21 or seen < 7:
         raise InputError(f"{seen} days are too few for ARIMA: give three weeks or more, of which one was seen")
     try:

@@ -135,6 +135,8 @@ def wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[s
     if not isinstance(streams, str | Mapping | Sequence):
         raise InputError(f"streams={streams!r} was given; give names, such as 'infections'")
     if isinstance(streams, Mapping):
+        if strange := [kept for kept in streams.values() if not isinstance(kept, str | Sequence)]:
+            raise InputError(f"streams= has {strange[0]!r} for strata; give names, such as ['borough'], or [] for none")
         found = {str(n): [kept] if isinstance(kept, str) else list(kept) for n, kept in streams.items()}
     else:
         found = {str(n): [] for n in ([streams] if isinstance(streams, str) else streams)}

@@ -126,6 +126,7 @@ def test_what_was_known_on_a_day_is_fitted_and_scored_by_what_came(here: Run, tm
     scored = here("forecast", "one", "two", "--data", versions.name, "--csv", "hub.csv", "--json").json
     assert [o["from"] for o in scored["origins"]] == ["2020-03-25", "2020-04-01"] and scored["from"] == "2020-04-01"
     assert {*scored["wis"]["deaths"]} == {"model", "hybrid", "persistence", "arima"}
+    assert "one was given twice" in here("forecast", "one", "two", "one/../one").refused()
     each = [o["wis"]["deaths"]["arima"] for o in scored["origins"]]
     assert scored["wis"]["deaths"]["arima"] == pytest.approx(sum(each) / 2, abs=1e-3)
     assert 0 <= scored["covered_half"]["admissions"]["hybrid"] <= scored["covered"]["admissions"]["hybrid"] <= 1

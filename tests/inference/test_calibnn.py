@@ -201,6 +201,8 @@ def test_what_it_cannot_answer_is_refused(learnt):
     network, _ = learnt
     with pytest.raises(InputError, match="hasn't learnt anything"):
         lpm.CalibNN(society(), "infections", 5).posterior({"infections": [1, 2]})
+    with pytest.raises(InputError, match="streams= has 3 for strata"):
+        lpm.CalibNN(society(), {"infections": 3}, 5)
     with pytest.raises(InputError, match="unknown society 'burrow'"):
         network.posterior({"infections": [1, 2]}, "burrow")
     with pytest.raises(InputError, match="unknown society 'burrow'"):
