@@ -97,8 +97,7 @@ class Answer:
         picked = u[torch.linspace(0, len(u) - 1, simulations).long()]
         thetas = [{**of.rest, **values} for values in of.scale.values(picked)]
         city = Ensemble(of.model, observed, seed, of.ensemble.acts, self.days + ahead)
-        means, sizes, records = city(thetas, [_APART + k for k in range(simulations)])
-        return Predicted(of.model, observed, thetas, means, sizes, records)
+        return Predicted.of(city, thetas, _APART)
 
     def _fit(self) -> xr.Dataset:
         losses = xr.DataArray([list(self.losses)], dims=("chain", "step"))

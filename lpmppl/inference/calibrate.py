@@ -189,9 +189,8 @@ def calibrate(
         )
     ]
     lacks = response.lacking(torch.stack([chains[c].epsilon[d] for c, d in picked]))
-    means, sizes, records = further(thetas, [_APART * 2 + k for k in range(simulations)])
+    predicted = Predicted.of(further, thetas, _APART * 2, lacks)
     seconds["simulations"] = time.perf_counter() - began - sum(seconds.values())
-    predicted = Predicted(model, observed, thetas, means, sizes, records, lacks)
     return Posterior(objective, chains, (still, loose), predicted, gap, before).tree(
         looking,
         {

@@ -13,6 +13,7 @@ import xarray as xr
 
 from lpmppl.effects.distributions import Counted
 from lpmppl.effects.handlers.record import Record, Series
+from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.results import tree_of
 from lpmppl.models.model import Model
@@ -54,6 +55,14 @@ class Predicted:
     sizes: np.ndarray
     records: Sequence[Record]
     lacks: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls, city: Ensemble, thetas: Sequence[Mapping[str, float]], first: int, lacks: np.ndarray | None = None
+    ) -> Predicted:
+        """Run a society with each of these parameters, by draws of everybody's chance from `first` on."""
+        means, sizes, records = city(thetas, range(first, first + len(thetas)))
+        return cls(city.model, city.observed, thetas, means, sizes, records, lacks)
 
     @property
     def ahead(self) -> int:

@@ -12,14 +12,13 @@ import torch
 from scipy import stats
 
 import lpmppl as lpm
-from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.handlers import Reported
-from lpmppl.effects.ops import happens, tally
 from lpmppl.errors import InputError, LpmError
-from lpmppl.models.model import Model, Parameter
+from lpmppl.models.model import Parameter
 from lpmppl.models.population import Population
 from lpmppl.models.sir import SIR
 from tests.effects.test_guided import Spreading, exact, guided
+from tests.inference.test_sensitivity import Decay
 from tests.oracles import far
 
 NAN = math.nan
@@ -72,32 +71,15 @@ def test_a_row_is_the_run_of_its_draw_alone():
         assert torch.equal(mine["infected"].reshape(-1), state["infected"][k].reshape(-1))
 
 
-class Leaving(Model):
+class Leaving(Decay):
     """Everybody leaves at one rate, so that reports of who did are binomial."""
 
-    name, by = "leaving", None
-
-    def __init__(self, agents=200):
-        self.population = Population.of({"half": np.arange(agents) % 2})
+    def __init__(self):
+        super().__init__(200)
         self.parameters = {
             "rate": Parameter(torch.distributions.LogNormal(-2.0, 0.3), 0.2, "", "", ""),
             "told": Parameter(torch.distributions.Beta(2.0, 2.0), 0.5, "", "", ""),
         }
-        self.environment, self.tallies = {}, {"left": "people who leave"}
-
-    def initial(self, theta, start=0.0):
-        n = self.population.size
-        return {"hazard": torch.zeros(n, dtype=torch.float64), "here": torch.ones(n, dtype=torch.bool)}
-
-    def day(self, theta):
-        def step(s):
-            leaving = Exposure(s["hazard"], theta["rate"].double(), at_risk=s["here"], dt=s["dt"])
-            with self.population.plate():
-                left, _ = happens("leaving", leaving)
-            tally("left", left)
-            return {"hazard": leaving.after, "here": s["here"] & ~left}
-
-        return step
 
 
 def test_events_that_are_never_reported_come_beside_those_that_are():

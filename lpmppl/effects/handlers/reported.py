@@ -152,12 +152,12 @@ class Allotting:
             how many, int64 of shape (R,), and the log-weight of having said so, float64 of shape (R,).
         """
         within, total = float(self.within[step]), torch.zeros(len(expected), dtype=torch.float64)
-        log, steps = torch.zeros_like(total), self.left.shape[1]
+        log = torch.zeros_like(total)
         scale = expected / self.guess[step]
         for lag, chance in enumerate(self.comes[step].tolist()):
-            u = step + lag
-            if u >= steps or not chance:
+            if not chance:
                 continue
+            u = step + lag
             m, own = self.left[:, u], expected * chance
             q = torch.where(own > 0, own / (own + self.after[step, u] * scale), 0.0)
             # No later step's events can be meant: what is left is of this one.
