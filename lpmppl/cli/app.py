@@ -18,7 +18,7 @@ from lpmppl.cli.calibrate import calibrate
 from lpmppl.cli.counterfactual import counterfactual
 from lpmppl.cli.doctor import doctor
 from lpmppl.cli.forecast import forecast
-from lpmppl.cli.interrupted import Interrupted, forget_interrupt
+from lpmppl.cli.interrupted import CTRL_C, Interrupted, leave
 from lpmppl.cli.population import population
 from lpmppl.cli.report import report
 from lpmppl.cli.sensitivity import sensitivity
@@ -28,7 +28,6 @@ from lpmppl.errors import InputError, LpmError
 __all__ = ["app", "invoke", "main"]
 
 BAD_INPUT = 2
-CTRL_C = 130
 
 app = typer.Typer(
     name="lpmppl",
@@ -73,9 +72,10 @@ def about() -> None:
 def main() -> None:
     """Run the command line on the program's arguments, and exit."""
     ready()
-    code = invoke(sys.argv[1:])
-    forget_interrupt()
-    sys.exit(code)
+    if not sys.warnoptions:
+        # So ends a read of Zarr chunks that Ctrl-C cut short.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    leave(invoke(sys.argv[1:]))
 
 
 def invoke(arguments: Sequence[str]) -> int:

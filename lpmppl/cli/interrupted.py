@@ -1,15 +1,57 @@
 """Ctrl-C, with the way to go on."""
 
-__all__ = ["Interrupted", "forget_interrupt"]
+import _thread
+import contextlib
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+__all__ = ["CTRL_C", "Interrupted", "leave", "wait_for_imports"]
+
+CTRL_C = 130
+"""The exit code of a program that Ctrl-C ended."""
+
+_PATIENCE = 0.05
+"""Seconds after which a Ctrl-C that came during an import is tried again."""
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
     """The user pressed Ctrl-C; the message says what is kept and how to go on."""
 
 
-def forget_interrupt() -> None:
-    """Let the exit code count: after a Ctrl-C within an `exec`, as where a dataclass is made, Python ends by signal.
+def leave(code: int) -> NoReturn:
+    """End the program with this exit code; after a Ctrl-C, at once.
 
-    CPython notes such a Ctrl-C even if it is caught further up, until the next `exec`.
+    What it cut short, such as a loop that reads Zarr chunks, would complain as it is taken down, or wait for ever;
+    and after one within an `exec`, as where a dataclass is made, Python ends by signal whatever code is asked for.
     """
-    exec("")
+    if code == CTRL_C:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def wait_for_imports() -> None:
+    """Let a Ctrl-C that comes while modules are imported take effect once they are.
+
+    Compiled modules, torch's first of all, abort the process or forget the exception when it is raised amid them.
+    A Ctrl-C that the program was started to ignore, as a shell's background jobs are, stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt_unless_importing)
+
+
+def _interrupt_unless_importing(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            again = threading.Timer(_PATIENCE, _thread.interrupt_main, (number,))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt

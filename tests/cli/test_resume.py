@@ -124,7 +124,7 @@ def test_a_run_on_other_data_is_refused(here: Run, tmp_path: Path) -> None:
     assert "have changed" in here("simulate", "--resume", "a").refused()
 
 
-@pytest.mark.parametrize("seconds", [0.2, 0.4, 1.0, 3.0])
+@pytest.mark.parametrize("seconds", [0.4, 0.7, 1.0, 3.0])
 def test_ctrl_c_without_a_folder_says_that_nothing_is_kept(start: Start, tmp_path: Path, seconds: float) -> None:
     process = start("simulate", "nyc", "--agents", "2000", "--days", "100000")
     time.sleep(seconds)
