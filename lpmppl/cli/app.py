@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer import TyperException
 
+from lpmppl.cli.behaviour import behaviour
 from lpmppl.cli.calibrate import calibrate
 from lpmppl.cli.counterfactual import counterfactual
 from lpmppl.cli.doctor import doctor
@@ -43,6 +44,7 @@ app.command("sensitivity")(sensitivity)
 app.command("calibrate")(calibrate)
 app.command("forecast")(forecast)
 app.add_typer(population, name="population")
+app.add_typer(behaviour, name="behaviour")
 app.command("report")(report)
 app.command("doctor")(doctor)
 

@@ -14,6 +14,9 @@ __all__ = ["POPULATIONS", "Settings"]
 POPULATIONS: dict[str, tuple[str, ...]] = {"nyc": ("pandemic", "seirm", "sir")}
 """Populations by name, the module of that name in `lpmppl.models`, with the models that it defines."""
 
+BEHAVIOURS = ("utility", "llm")
+"""By what people decide: the model's own utilities, or a language model."""
+
 MOST_DAYS = 100_000
 MOST_SEED = 2**63 - 1
 
@@ -23,6 +26,7 @@ class Settings:
     """The options of `lpmppl simulate` that decide its numbers.
 
     `saved` is the path of a saved population, "" for none; `agents` is None where that population's size decides.
+    `llm_url` is that of a language model's server, "" for one in this process, and `cache` the file of its answers.
     """
 
     name: str
@@ -36,12 +40,19 @@ class Settings:
     set: Mapping[str, float]
     intervene: tuple[tuple[str, float | str, int], ...]
     start: str = ""
+    behaviour: str = BEHAVIOURS[0]
+    llm_url: str = ""
+    llm_model: str = ""
+    samples: int = 10
+    cache: str = ""
 
     def __post_init__(self) -> None:
         if self.name not in POPULATIONS:
             raise InputError(nearest("population", self.name, POPULATIONS))
         if self.model not in POPULATIONS[self.name]:
             raise InputError(nearest(f"model of {self.name}", self.model, POPULATIONS[self.name]))
+        if self.behaviour not in BEHAVIOURS:
+            raise InputError(nearest("behaviour", self.behaviour, BEHAVIOURS))
         if self.days < 1:
             raise InputError(f"--days {self.days}: simulate at least one day")
         if self.days > MOST_DAYS:
@@ -64,6 +75,9 @@ class Settings:
             return cls(
                 **{name: of(name, record[name], str) for name in ("name", "model", "device", "start")},
                 **{name: of(name, record[name], int) for name in ("days", "seed", "population_seed")},
+                # Runs that began before these were options have none of them.
+                **{n: of(n, record[n], str) for n in ("behaviour", "llm_url", "llm_model", "cache") if n in record},
+                **{n: of(n, record[n], int) for n in ("samples",) if n in record},
                 saved=saved,
                 agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
                 set={name: number(f"set {name}", value) for name, value in of("set", record["set"], dict).items()},

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpmppl.cli import options
+from lpmppl.cli import language, options
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
@@ -73,6 +73,13 @@ def simulate(
     device: options.Device = "cpu",
     population: options.Saved = None,
     population_seed: options.PopulationSeed = 0,
+    behaviour: language.Behaviour = "utility",
+    llm_url: language.Url = "",
+    llm_model: language.Name = "",
+    samples: language.Samples = 10,
+    cache: language.Cache = None,
+    offline: language.Offline = False,
+    llm_limit: language.Limit = None,
 ) -> None:
     """Simulate an epidemic among the people of a city, day by day.
 
@@ -97,6 +104,12 @@ def simulate(
 
     [cyan]lpmppl simulate nyc --agents 100000 --set beta=0.4 --json[/]
 
+    People decide as a language model says, which is asked by archetype; and once more, of the answers that were kept:
+
+    [cyan]lpmppl simulate nyc --agents 20000 --behaviour llm --llm-url http://localhost:8000/v1 --cache kept.sqlite[/]
+
+    [cyan]lpmppl simulate nyc --agents 20000 --behaviour llm --cache kept.sqlite --offline[/]
+
     Go on after Ctrl-C, a crash or a power cut:
 
     [cyan]lpmppl simulate --resume runs/nyc[/]
@@ -114,7 +127,7 @@ def simulate(
             asked = kept
         elif out:
             folder = RunFolder.claim(out, opening(asked))
-        outcome = compute(asked, folder, checkpoint_every)
+        outcome = compute(asked, folder, checkpoint_every, (offline, llm_limit))
     except KeyboardInterrupt:
         raise Interrupted(farewell(folder)) from None
     except (LpmError, OSError):
@@ -140,6 +153,8 @@ def asked_of(context: typer.Context) -> Settings:
         agents=None if population and "agents" not in explicit else given["agents"],
         set=settings(given["set_"] or []),
         intervene=tuple(interventions(given["intervene"] or [])),
+        **{key: given[key] for key in ("behaviour", "llm_url", "llm_model", "samples") if key in given},
+        cache=str(given["cache"].absolute()) if given.get("cache") else "",
     )
 
 
@@ -220,12 +235,12 @@ def origin(population: Population) -> dict[str, Any]:
     return {k: made[k] for k in ("builder", "agents", "seed", "tables", "tables_sha256") if k in made}
 
 
-def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, Any]:
+def compute(asked: Settings, folder: RunFolder | None, every: int, asking: tuple[bool, int | None]) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
     from lpmppl.report.tables import of_people, tallies, totals
 
     population, prepared = people_of(asked, folder)
-    tree = simulated(asked, population, folder, every)
+    tree, said = simulated(asked, population, folder, every, asking)
     outcome = {
         "population": asked.name,
         "model": asked.model,
@@ -238,6 +253,7 @@ def compute(asked: Settings, folder: RunFolder | None, every: int) -> dict[str, 
         "units": {name: tally.attrs["units"] for name, tally in tallies(tree).items() if not of_people(tally)},
         "set": dict(asked.set),
         "interventions": [list(act) for act in asked.intervene],
+        **said,
     }
     if folder:
         keep(tree, folder, outcome)
@@ -263,22 +279,26 @@ def made(asked: Settings, population: Population) -> Model:
     return model
 
 
-def simulated(asked: Settings, population: Population, folder: RunFolder | None, every: int) -> DataTree:
-    """Run the model."""
+def simulated(
+    asked: Settings, population: Population, folder: RunFolder | None, every: int, asking: tuple[bool, int | None]
+) -> tuple[DataTree, dict[str, Any]]:
+    """Run the model, and say what a language model was asked."""
     from lpmppl.inference.run import run
 
-    checkpoint = folder.checkpoint if folder else None
-    return run(
-        made(asked, population),
-        days=asked.days,
-        seed=asked.seed,
-        set=dict(asked.set),
-        interventions=list(asked.intervene),
-        progress=sys.stderr.isatty(),
-        checkpoint=checkpoint,
-        checkpoint_every=every,
-        resume=checkpoint if checkpoint and checkpoint.exists() else None,
-    )
+    checkpoint, model = folder.checkpoint if folder else None, made(asked, population)
+    with language.deciding(asked, model, *asking) as said:
+        tree = run(
+            model,
+            days=asked.days,
+            seed=asked.seed,
+            set=dict(asked.set),
+            interventions=list(asked.intervene),
+            progress=sys.stderr.isatty(),
+            checkpoint=checkpoint,
+            checkpoint_every=every,
+            resume=checkpoint if checkpoint and checkpoint.exists() else None,
+        )
+        return tree, said()
 
 
 def keep(tree: DataTree, folder: RunFolder, outcome: Mapping[str, Any]) -> None:

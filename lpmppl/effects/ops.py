@@ -338,7 +338,8 @@ def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mappi
         options: what can be chosen, A names.
         context: what the archetypes observe, by name: numbers, or tensors of shape (…, 1), or (…, K) where archetypes
             observe different things; leading dimensions are worlds, draws and groups. Under `attributes`, the labels
-            of each column of `archetypes` in words, by the attribute's name.
+            of each column of `archetypes` in words, by the attribute's name. Under `due`, how many agents of each
+            archetype decide now, shape (…, K), or a function that gives it: behaviours may leave the others out.
     Returns:
         probabilities of shape (K, A), or (…, K, A) where what is observed has leading dimensions; agents choose with
         their archetype's row (eq. 6).

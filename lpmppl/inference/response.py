@@ -125,7 +125,8 @@ class Response:
 
     def chance(self, agents: int) -> float:
         """The share of a run's chance that there is in a society of so many agents, with what the runs leave open."""
-        return self.agents / agents + 1.0 / self.rows
+        # Two runs on either side have one chance between them.
+        return self.agents / agents + 2.0 / self.rows
 
     def at(self, u: Tensor, epsilon: Tensor, agents: int) -> tuple[Tensor, Tensor]:
         """Expected counts and their dispersion.

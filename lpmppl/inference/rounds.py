@@ -31,6 +31,9 @@ _STRIDE = 1.0
 _KEPT = ("u", "means", "sizes", "centres", "spreads")
 """What of each round is in a checkpoint."""
 
+_NEAR = 0.5
+"""How far from where one is rounds were whose runs teach the response there too, on the same scale."""
+
 _STILL = 0.1
 """Where no parameter moves by more, nothing more is to be learnt."""
 
@@ -118,8 +121,7 @@ class Rounds:
             agents = self.ensemble.model.population.size
             if self.response is not None:
                 self.agreement = self._agreement(self.response, k)
-            runs = self.u[k], self.means[k], self.sizes[k]
-            self.response = Response.learnt(self.ensemble.observed, *runs, agents, self.misfit)
+            self.response = Response.learnt(self.ensemble.observed, *self._near(k), agents, self.misfit)
             objective = self.aim(self.response, agents)
             here = torch.from_numpy(self.centres[k])
             start = torch.cat([here, here.new_zeros(objective.factors)])
@@ -147,6 +149,13 @@ class Rounds:
         self.u.append(u.numpy())
         self.means.append(mean)
         self.sizes.append(size)
+
+    def _near(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The runs of a round, and of earlier ones that were near: their parameters, means and dispersions."""
+        apart = [np.abs(centre - self.centres[k]).max() for centre in self.centres[: k + 1]]
+        rounds = [j for j, far in enumerate(apart) if far < _NEAR]
+        u, means, sizes = (np.concatenate([x[j] for j in rounds]) for x in (self.u, self.means, self.sizes))
+        return u, means, sizes
 
     def _agreement(self, before: Response, k: int) -> Agreement:
         nothing = torch.zeros(before.latent, dtype=torch.float64)

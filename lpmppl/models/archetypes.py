@@ -191,6 +191,23 @@ class Archetypes:
             step *= len(labels)
         return code
 
+    def count(self, code: Tensor, cohort: Cohort | None = None) -> Tensor:
+        """How many agents there are of each archetype.
+
+        Args:
+            code: archetypes of agents, integers of shape (…, N), or of a cohort's members, shape (k,).
+            cohort: whose archetypes they are, where they aren't everybody's.
+        Returns:
+            int64 of shape (…, K).
+        """
+        lead = code.shape[:-1] if cohort is None else cohort.shape[:-1]
+        if cohort is None:
+            row = torch.arange(lead.numel(), device=code.device).repeat_interleave(code.shape[-1])
+        else:
+            row = cohort.row
+        found = torch.bincount(row * self.size + code.reshape(-1), minlength=lead.numel() * self.size)
+        return found.reshape(*lead, self.size)
+
     def read(self, values: Tensor, code: Tensor, cohort: Cohort | None = None) -> Tensor:
         """Read what belongs to archetypes, such as a probability, for agents of these archetypes.
 

@@ -202,17 +202,20 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
 
     def choose(s: State) -> _Choice:
         context = observed(kinds, setting, s)
-        isolate = decide("isolate", kinds.table, ISOLATE, context)[..., 0]
-        test = decide("test", kinds.table, TEST, context)[..., 0]
-        read = (*(s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")), isolate, test)
-        ill = _in_every_world(people.cohort(s["onset"]), *read)
-        kind = present(people, kinds, s, ill)
+        read = [s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")]
+        ill, told = (_in_every_world(people.cohort(s[event]), *read) for event in ("onset", "learnt"))
+        kind, told_kind = (present(people, kinds, s, who) for who in (ill, told))
+
+        def anew() -> Tensor:
+            return kinds.count(kind, ill)
+
+        isolating = {**context, "due": lambda: anew() + kinds.count(told_kind, told)}
+        isolate = decide("isolate", kinds.table, ISOLATE, isolating)[..., 0]
+        test = decide("test", kinds.table, TEST, {**context, "due": anew})[..., 0]
         ill_isolates = ill.read(s["inclination/isolate"]) < kinds.read(isolate, kind, ill)
         with ill.plate(episode=ill.read(s["episode"])):
             seeks = pyro.sample("seeks_test", dist.Bernoulli(kinds.read(test, kind, ill))).bool()
-
-        told = _in_every_world(people.cohort(s["learnt"]), *read)
-        told_isolates = told.read(s["inclination/isolate"]) < kinds.read(isolate, present(people, kinds, s, told), told)
+        told_isolates = told.read(s["inclination/isolate"]) < kinds.read(isolate, told_kind, told)
         return _Choice(ill, ill_isolates, seeks, told, told_isolates)
 
     def change(s: State, choice: _Choice) -> State:
@@ -268,7 +271,8 @@ def _start(setting: Setting, theta: Theta, t0: float) -> State:
     employed = people["employment"] == people.labels("employment").index("employed")
     # What a household has saved isn't known yet.
     kind = kinds.code(employment=employed, savings=nobody, health=nobody.to(torch.uint8))
-    accept = decide("vaccinate", kinds.table, VACCINATE, {"attributes": kinds.labels})[..., 0]
+    context = {"attributes": kinds.labels, "due": lambda: kinds.count(kind)}
+    accept = decide("vaccinate", kinds.table, VACCINATE, context)[..., 0]
     with people.plate(episode=0):
         willing = pyro.sample("willing", dist.Bernoulli(kinds.read(accept, kind))).bool()
     return {

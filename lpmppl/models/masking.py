@@ -47,6 +47,13 @@ def masking(setting: Setting, theta: Theta) -> Substep:
     people, kinds = setting.people, archetypes(setting.people)
     borough = people.network("borough")
 
+    def residents(s: State) -> Tensor:
+        """How many there are of each archetype in each borough, shape (…, B, K)."""
+        place = present(people, kinds, s, slice(None)) + borough.index.int() * kinds.size
+        cells = borough.count * kinds.size
+        found = torch.stack([torch.bincount(row, minlength=cells) for row in place.reshape(-1, people.size)])
+        return found.reshape(*place.shape[:-1], borough.count, kinds.size)
+
     def choose(s: State) -> Tensor:
         t = float(s["t"])
         ordered = torch.where(s["mask_mandate"] < 0, float(mandated(setting, t)), s["mask_mandate"])
@@ -56,6 +63,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
             "mandate": ordered.unsqueeze(-1),
             "advice": float(t >= setting.day(ADVISED)),
             "neighbours": (s["masked/borough"] * borough.share("mean")).unsqueeze(-1),
+            "due": lambda: residents(s),
         }
         chance = decide("mask", kinds.table, MASK, context)[..., 0]
         chance = chance.expand(broadcast(chance.shape, (borough.count, kinds.size))).flatten(-2).detach()

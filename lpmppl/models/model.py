@@ -59,6 +59,7 @@ class Model(ABC):
         timed: whether what agents do to others follows the time of their events within a step, as derivatives along
             paths need.
         behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
+        prompts: what a language model that decides is asked, by decision: templates in Jinja's language.
         population: the people.
     """
 
@@ -73,6 +74,7 @@ class Model(ABC):
     spreads: str = ""
     timed: bool = False
     behaviour: Mapping[str, Any] = MappingProxyType({})
+    prompts: Mapping[str, str] = MappingProxyType({})
     by: Groups | None = None
     tallies: Mapping[str, str]
     units: Mapping[str, str] = MappingProxyType({})

@@ -19,6 +19,7 @@ from lpmppl.models import (
     mobility,
     observation,
     progression,
+    prompts,
     stimulus,
     testing,
     transmission,
@@ -106,7 +107,7 @@ class Pandemic(Model):
         for part in headline:
             self.tallies |= part.tallies
             self.units |= part.units
-        self.behaviour = behaviour.UTILITY
+        self.behaviour, self.prompts = behaviour.UTILITY, prompts.PROMPTS
         # A part that reads what nobody writes is said now, not on the first day.
         substeps = self.substeps(self.defaults())
         given = {key for substep in substeps for key in substep.writes} | {k for part in self.parts for k in part.keeps}

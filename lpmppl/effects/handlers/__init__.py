@@ -7,6 +7,7 @@ from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.expected import Expected
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.language import LanguageModel
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
@@ -31,6 +32,7 @@ __all__ = [
     "Guided",
     "GumbelSoftmax",
     "Invariant",
+    "LanguageModel",
     "MeanField",
     "Pathwise",
     "Record",

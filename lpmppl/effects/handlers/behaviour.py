@@ -121,7 +121,7 @@ class _Features:
     def __init__(self, decision: str, archetypes: Tensor, context: Mapping[str, Any]) -> None:
         self.decision = decision
         self.codes = archetypes.reshape(archetypes.shape[0], -1)
-        self.context = {name: value for name, value in context.items() if name != "attributes"}
+        self.context = {name: value for name, value in context.items() if name not in ("attributes", "due")}
         self.labels: Mapping[str, Sequence[str]] = context.get("attributes", {})
         self.zero = torch.zeros(archetypes.shape[0], dtype=torch.float64, device=archetypes.device)
         if self.labels and len(self.labels) != self.codes.shape[1]:

@@ -1,0 +1,146 @@
+"""Answers of language models, kept in a file, so that a run can be had again without a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lpmppl.errors import InputError
+
+__all__ = ["Answers"]
+
+_MARK, _VERSION = 0x6C706D61, 1
+"""What tells such a file from other SQLite files, and the version of its tables."""
+
+_TABLES = """
+CREATE TABLE questions (id INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL, model TEXT, prompt TEXT, options TEXT);
+CREATE TABLE answers (question INTEGER, ordinal INTEGER, answer INTEGER, PRIMARY KEY (question, ordinal)) WITHOUT ROWID;
+CREATE TABLE chances (question INTEGER PRIMARY KEY, chances TEXT NOT NULL);
+"""
+
+
+class Answers:
+    """A file of answers by model, prompt and options; in memory where no path is given.
+
+    Every answer is on the disk as soon as it is kept. Threads may share one; processes may too, one after the other.
+
+    Args:
+        path: the file; made where there is none.
+    Raises:
+        InputError: for a file that is none of these, or of another version.
+
+    >>> with Answers() as answers:
+    ...     answers.keep("model", "Do you go out?", ("yes", "no"), 0, 1)
+    ...     answers.known("model", "Do you go out?", ("yes", "no"))
+    {0: 1}
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self._lock = threading.Lock()
+        self._ids: dict[str, int] = {}
+        if self.path is not None and not self.path.parent.is_dir():
+            raise InputError(f"there is no folder {self.path.parent} for the answers; make it first")
+        try:
+            self._file = sqlite3.connect(self.path or ":memory:", isolation_level=None, check_same_thread=False)
+            mark, version = (self._number(name) for name in ("application_id", "user_version"))
+            empty = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if empty:
+                self._file.executescript(
+                    f"BEGIN; {_TABLES} PRAGMA application_id={_MARK}; PRAGMA user_version={_VERSION}; COMMIT;"
+                )
+            elif mark != _MARK:
+                raise InputError(f"{path} is a database of something else than answers; give another file")
+            elif version != _VERSION:
+                raise InputError(
+                    f"{path} has answers in version {version} of the tables, and this is {_VERSION}; give another file"
+                )
+            self._file.execute("PRAGMA synchronous=NORMAL")
+            if self.path is not None:
+                self._file.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.Error as e:
+            raise InputError(f"{path} can't be used for answers ({e}); give another file") from e
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def model(self, begins: str = "") -> str:
+        """The only model of which there are answers, of those whose name begins so.
+
+        Raises:
+            InputError: where there are none, or several.
+        """
+        found = [name for (name,) in self._file.execute("SELECT DISTINCT model FROM questions ORDER BY model")]
+        fit = [name for name in found if name.startswith(begins)]
+        if len(fit) != 1:
+            which = f"of these models: {', '.join(found)}; name one" if found else "of no model; ask one first"
+            raise InputError(f"{self.path or 'memory'} has answers {which}")
+        return str(fit[0])
+
+    def exact(self, model: str) -> bool:
+        """Whether probabilities of this model were kept, rather than answers."""
+        row = self._file.execute(
+            "SELECT count(*) FROM chances JOIN questions ON question = id WHERE model = ?", (model,)
+        ).fetchone()
+        return bool(row[0])
+
+    def known(self, model: str, prompt: str, options: Sequence[str]) -> dict[int, int | None]:
+        """The answers that were kept, by the number of the sample: that of an option, None for an unreadable one."""
+        with self._lock:
+            rows = self._file.execute(
+                "SELECT ordinal, answer FROM answers WHERE question = ?", (self._id(model, prompt, options),)
+            )
+            return dict(rows.fetchall())
+
+    def keep(self, model: str, prompt: str, options: Sequence[str], ordinal: int, answer: int | None) -> None:
+        """Keep one answer."""
+        with self._lock:
+            of = self._id(model, prompt, options, new=True)
+            self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (of, ordinal, answer))
+
+    def chances(self, model: str, prompt: str, options: Sequence[str]) -> list[float] | None:
+        """The probabilities that were kept, if there are any."""
+        with self._lock:
+            row = self._file.execute(
+                "SELECT chances FROM chances WHERE question = ?", (self._id(model, prompt, options),)
+            ).fetchone()
+        return None if row is None else list(json.loads(row[0]))
+
+    def keep_chances(self, model: str, prompt: str, options: Sequence[str], chances: Sequence[float]) -> None:
+        """Keep the probabilities of options."""
+        with self._lock:
+            of = self._id(model, prompt, options, new=True)
+            self._file.execute("INSERT OR REPLACE INTO chances VALUES (?, ?)", (of, json.dumps(list(chances))))
+
+    def _number(self, pragma: str) -> int:
+        return int(self._file.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+    def _id(self, model: str, prompt: str, options: Sequence[str], new: bool = False) -> int:
+        """The number of a question; -1 where it was never asked, unless it is to have one."""
+        asked = (model, prompt, json.dumps(list(options), ensure_ascii=False))
+        digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        if digest in self._ids:
+            return self._ids[digest]
+        if new:
+            self._file.execute(
+                "INSERT OR IGNORE INTO questions (digest, model, prompt, options) VALUES (?, ?, ?, ?)",
+                (digest, *asked),
+            )
+        row = self._file.execute("SELECT id FROM questions WHERE digest = ?", (digest,)).fetchone()
+        if row is None:
+            return -1
+        self._ids[digest] = int(row[0])
+        return self._ids[digest]

@@ -1,0 +1,94 @@
+"""Prompts: what a language model is told of an archetype and of what it observes, and asked to choose among."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from lpmppl.errors import InputError, LpmError, nearest
+
+__all__ = ["Prompt", "about", "percent"]
+
+
+def about(x: float) -> str:
+    """A number in words that don't change with every day: to one significant digit, and 0 below a tenth.
+
+    >>> about(0.03), about(0.26), about(3.7), about(187.0)
+    ('0', '0.3', '4', '200')
+    """
+    if abs(x) < 0.1:
+        return "0"
+    digits = -math.floor(math.log10(abs(x)))
+    return f"{round(x, digits):.{max(digits, 0)}f}"
+
+
+def percent(x: float) -> str:
+    """A share in words that don't change with every day: to tenths.
+
+    >>> percent(0.27), percent(1.0)
+    ('30 %', '100 %')
+    """
+    return f"{round(10 * x) * 10} %"
+
+
+class Prompt:
+    """The template of one decision's prompts, in Jinja's language.
+
+    Its fields are the attributes of the archetype in words, what is observed, as numbers, and `options`, a list. The
+    filters `about` and `percent` round numbers, so that a question is a new one only where something has changed that
+    matters: `{{ risk | expm1 | about }}`.
+
+    Args:
+        decision: the decision's name.
+        template: the template.
+    Raises:
+        InputError: for a template that can't be read.
+        LpmError: where Jinja isn't installed.
+    """
+
+    def __init__(self, decision: str, template: str) -> None:
+        try:
+            from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+            from jinja2.sandbox import SandboxedEnvironment
+        except ImportError as e:
+            raise LpmError("prompts need Jinja: pip install 'lpmppl[llm]'") from e
+        self.decision, self.template = decision, template
+        environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        environment.filters |= {"about": about, "percent": percent, "expm1": math.expm1}
+        try:
+            self.fields = sorted(meta.find_undeclared_variables(environment.parse(template)))
+            self._compiled = environment.from_string(template)
+        except TemplateSyntaxError as e:
+            raise InputError(f"the prompt of decision '{decision}', line {e.lineno}: {e.message}") from e
+
+    @cached_property
+    def version(self) -> str:
+        """What tells this template from others: the first twelve digits of its SHA-256."""
+        return hashlib.sha256(self.template.encode()).hexdigest()[:12]
+
+    def check(self, known: Collection[str]) -> None:
+        """Refuse a template with a field that isn't known, naming the nearest."""
+        for field in self.fields:
+            if field not in known:
+                raise InputError(nearest(f"field in the prompt of decision '{self.decision}'", field, known))
+
+    def text(self, words: Mapping[str, str], observed: Mapping[str, float], options: Sequence[str]) -> str:
+        """What the language model is told and asked.
+
+        Args:
+            words: what the archetype is, by attribute.
+            observed: what it observes, by name.
+            options: what it can choose.
+        Raises:
+            InputError: for a template that can't be filled in.
+        """
+        from jinja2 import TemplateError
+
+        values: dict[str, Any] = {**words, **observed, "options": list(options)}
+        try:
+            return self._compiled.render(values).strip()
+        except (TemplateError, TypeError, ValueError, ArithmeticError) as e:
+            raise InputError(f"the prompt of decision '{self.decision}' can't be filled in: {e}") from e

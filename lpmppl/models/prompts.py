@@ -1,0 +1,76 @@
+"""What New Yorkers are asked of where a language model decides for them: a template for each decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["PROMPTS"]
+
+_PERSONA = """\
+You live in New York City during the COVID-19 pandemic of 2020 and 2021.
+Your age: {{ age }}. Your household's income a year: {{ income }}.
+{% if employment == "employed" %}
+You have a job. Your occupation: {{ occupation }}.
+{% else %}
+You have no job.
+{% endif %}
+Your household has {{ savings }} in savings.
+"""
+
+_RISK = """\
+In the last week about {{ risk | expm1 | about }} in 100,000 New Yorkers went to a hospital with COVID-19 each day.
+"""
+
+_TIRED = """\
+{% if fatigue > 0.5 %}
+You have lived with restrictions for many months, and are tired of them.
+{% elif fatigue > 0.15 %}
+You have lived with restrictions for some weeks.
+{% endif %}
+"""
+
+_HEALTH = """\
+{% if health == "symptomatic" %}
+You feel ill, with symptoms of COVID-19.
+{% elif health == "tested positive" %}
+You have just tested positive for COVID-19.
+{% endif %}
+"""
+
+_ANSWER = """
+Answer with one of: {{ options | join(", ") }}.
+Answer:"""
+
+PROMPTS: Mapping[str, str] = {
+    "mask": _PERSONA
+    + _HEALTH
+    + _RISK
+    + """\
+{% if advice %}
+The authorities advise everybody to wear a mask in public.
+{% endif %}
+{% if mandate %}
+Masks are mandatory wherever people can't keep apart.
+{% endif %}
+About {{ neighbours | percent }} of the people in your borough wear one.
+Do you wear a mask in public this week?"""
+    + _ANSWER,
+    "isolate": _PERSONA
+    + _HEALTH
+    + _RISK
+    + _TIRED
+    + """\
+Do you isolate at home for ten days, away from work, school and strangers, or do you go on as usual?"""
+    + _ANSWER,
+    "test": _PERSONA
+    + _RISK
+    + _TIRED
+    + """\
+You have fallen ill today, with symptoms of COVID-19. Do you seek a test?"""
+    + _ANSWER,
+    "vaccinate": _PERSONA.replace("Your household has {{ savings }} in savings.\n", "")
+    + """\
+If a vaccine against COVID-19 were offered to you free of charge, would you accept or refuse it?"""
+    + _ANSWER,
+}
+"""The template of each decision, in Jinja's language: the fields are `archetypes`' attributes and what is observed."""
