@@ -29,7 +29,7 @@ def test_the_cost_is_counted_before_anything_is_asked(here: Run) -> None:
 
 
 def test_a_decision_that_there_is_not_is_refused(here: Run) -> None:
-    assert "decision 'maks'" in here("behaviour", "show", "nyc", "--decision", "maks").refused()
+    assert "decision 'masking'" in here("behaviour", "show", "nyc", "--decision", "masking").refused()
     few = ("--agents", "1000", "--days", "1")
     assert (
         "nobody has anything to decide about 'isolate'"

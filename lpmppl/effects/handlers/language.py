@@ -137,13 +137,16 @@ class LanguageModel(Messenger):
         questions = _Questions(self.prompts[name], archetypes, options, context)
         self.asked.archetypes.setdefault(name, []).append(questions.inhabited)
         texts = list(questions.places)
-        if self.dry:
-            self._count(name, texts)
-            rows = None
-        elif self.exact:
-            rows = self._exact(name, texts, options)
-        else:
-            rows = self._sampled(name, texts, options, [questions.deciding[t] for t in texts])
+        rows = None
+        try:
+            if self.dry:
+                self._count(name, texts)
+            elif self.exact:
+                rows = self._exact(name, texts, options)
+            else:
+                rows = self._sampled(name, texts, options, [questions.deciding[t] for t in texts])
+        finally:
+            self.answers.flush()
         chance = torch.full((questions.rows, len(options)), math.nan, dtype=torch.float64)
         otherwise = None
         if rows is None or any(sum(row) < 1.0 - 1e-9 for row in rows):

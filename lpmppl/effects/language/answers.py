@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,9 @@ __all__ = ["Answers"]
 _MARK, _VERSION = 0x6C706D61, 1
 """What tells such a file from other SQLite files, and the version of its tables."""
 
+_SOON = 0.1
+"""Seconds for which what is written may wait for more."""
+
 _TABLES = """
 CREATE TABLE questions (id INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL, model TEXT, prompt TEXT, options TEXT);
 CREATE TABLE answers (question INTEGER, ordinal INTEGER, answer INTEGER, PRIMARY KEY (question, ordinal)) WITHOUT ROWID;
@@ -28,7 +33,8 @@ CREATE TABLE chances (question INTEGER PRIMARY KEY, chances TEXT NOT NULL);
 class Answers:
     """A file of answers by model, prompt and options; in memory where no path is given.
 
-    Every answer is on the disk as soon as it is kept. Threads may share one; processes may too, one after the other.
+    An answer is on the disk as soon as it is kept, or a tenth of a second later where others come before. Threads may
+    share one; processes may too, one after the other.
 
     Args:
         path: the file; made where there is none.
@@ -44,7 +50,8 @@ class Answers:
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self._lock = threading.Lock()
-        self._ids: dict[str, int] = {}
+        self._ids: dict[tuple[str, str, tuple[str, ...]], int] = {}
+        self._written = -math.inf
         if self.path is not None and not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent} for the answers; make it first")
         try:
@@ -74,7 +81,8 @@ class Answers:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, with everything on the disk."""
+        self.flush()
         self._file.close()
 
     def model(self, begins: str = "") -> str:
@@ -109,7 +117,7 @@ class Answers:
         """Keep one answer."""
         with self._lock:
             of = self._id(model, prompt, options, new=True)
-            self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (of, ordinal, answer))
+            self._write("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (of, ordinal, answer))
 
     def chances(self, model: str, prompt: str, options: Sequence[str]) -> list[float] | None:
         """The probabilities that were kept, if there are any."""
@@ -123,18 +131,39 @@ class Answers:
         """Keep the probabilities of options."""
         with self._lock:
             of = self._id(model, prompt, options, new=True)
-            self._file.execute("INSERT OR REPLACE INTO chances VALUES (?, ?)", (of, json.dumps(list(chances))))
+            self._write("INSERT OR REPLACE INTO chances VALUES (?, ?)", (of, json.dumps(list(chances))))
+
+    def flush(self) -> None:
+        """Have everything on the disk."""
+        with self._lock:
+            if self._file.in_transaction:
+                self._file.execute("COMMIT")
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        """Write at once, or soon where much is written: a language model's answers are further apart."""
+        self._begin()
+        self._file.execute(statement, values)
+        if (now := time.monotonic()) > self._written + _SOON:
+            self._file.execute("COMMIT")
+            self._written = now
+
+    def _begin(self) -> None:
+        if not self._file.in_transaction:
+            self._file.execute("BEGIN")
 
     def _number(self, pragma: str) -> int:
         return int(self._file.execute(f"PRAGMA {pragma}").fetchone()[0])
 
     def _id(self, model: str, prompt: str, options: Sequence[str], new: bool = False) -> int:
         """The number of a question; -1 where it was never asked, unless it is to have one."""
+        key = (model, prompt, tuple(options))
+        if key in self._ids:
+            return self._ids[key]
         asked = (model, prompt, json.dumps(list(options), ensure_ascii=False))
         digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-        if digest in self._ids:
-            return self._ids[digest]
         if new:
+            # Written with its answer.
+            self._begin()
             self._file.execute(
                 "INSERT OR IGNORE INTO questions (digest, model, prompt, options) VALUES (?, ?, ?, ?)",
                 (digest, *asked),
@@ -142,5 +171,5 @@ class Answers:
         row = self._file.execute("SELECT id FROM questions WHERE digest = ?", (digest,)).fetchone()
         if row is None:
             return -1
-        self._ids[digest] = int(row[0])
-        return self._ids[digest]
+        self._ids[key] = int(row[0])
+        return self._ids[key]

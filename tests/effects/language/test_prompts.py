@@ -23,7 +23,7 @@ def test_fields_that_are_not_known_are_refused_by_name():
 
 @pytest.mark.parametrize(
     ("template", "words"),
-    [("{{ age", "line 1"), ("\n{% if age %}", "line 2"), ("{{ age | abuot }}", "abuot")],
+    [("{{ age", "line 1"), ("\n{% if age %}", "line 2"), ("{{ age | roughly }}", "roughly")],
 )
 def test_templates_that_can_not_be_read_are_refused(template: str, words: str):
     with pytest.raises(InputError, match=f"prompt of decision 'mask'.*{words}"):

@@ -1,0 +1,82 @@
+"""What asking archetypes costs a whole city, apart from the language model's own answers.
+
+    python bench/language.py [--agents 8400000] [--days 90] [--samples 10]
+
+A run in which every decision is put into prompts, looked up and sampled, with answers that cost nothing, beside one by
+utilities: a ratio of two runs, one after the other, and a third on replay of the answers that were kept.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import lpmppl as lpm
+from lpmppl.effects.handlers import LanguageModel, Utility
+
+
+class Free:
+    """Answers by chance, at once."""
+
+    name = "free"
+
+    def answers(
+        self,
+        prompts: Sequence[str],
+        options: Sequence[str],
+        wanted: Sequence[Sequence[int]],
+        keep: Callable[[int, int, int | None], None],
+    ) -> None:
+        """Choose among the options by a coin of each prompt and number."""
+        for k, (prompt, ordinals) in enumerate(zip(prompts, wanted, strict=True)):
+            for ordinal in ordinals:
+                keep(k, ordinal, random.Random(f"{prompt}/{ordinal}").randrange(len(options)))
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--agents", type=int, default=8_400_000)
+    parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--samples", type=int, default=10)
+    asked = parser.parse_args()
+    model = lpm.nyc.pandemic(lpm.nyc.population(asked.agents))
+    run = lambda: lpm.run(model, days=asked.days)  # noqa: E731
+    lpm.run(model, days=8)
+    with Utility(model.behaviour):
+        utilities = seconds(run)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kept.sqlite"
+        with LanguageModel(Free(), model.prompts, samples=asked.samples, answers=file) as handler:
+            first = seconds(run)
+        with LanguageModel(None, model.prompts, samples=asked.samples, answers=file) as replay:
+            again = seconds(run)
+    print(
+        json.dumps(
+            {
+                **vars(asked),
+                "utility_s": round(utilities, 1),
+                "asked_s": round(first, 1),
+                "replay_s": round(again, 1),
+                "asked_ratio": round(first / utilities, 2),
+                "replay_ratio": round(again / utilities, 2),
+                "queries": handler.asked.queries,
+                "replay_queries": replay.asked.queries,
+                "most_archetypes": {name: max(each) for name, each in handler.asked.archetypes.items()},
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
