@@ -84,7 +84,9 @@ def asker(asked: Settings, model: Model, offline: bool, limit: int | None) -> La
     answers = Answers(asked.cache or None)
     if offline:
         handler = LanguageModel(None, model.prompts, samples=asked.samples, answers=answers)
-        handler.model = answers.model(asked.llm_model)
+        # A folder's model is kept under the folder's name.
+        name = asked.llm_model
+        handler.model = answers.model(Path(name).name if Path(name).is_dir() else name)
         return handler
     if not (asked.llm_url or asked.llm_model):
         raise InputError("--behaviour llm: give --llm-url of a server, or --llm-model of a model that is here")

@@ -1,11 +1,14 @@
 """A language model behind a server, or in this process, decides for a city at the command line."""
 
 import json
+import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lpmppl.effects.language.local import Local
 from lpmppl.models.prompts import PROMPTS
@@ -13,7 +16,7 @@ from tests.effects.language.serving import Served
 from tests.effects.language.tiny import saved
 
 Run = Callable[..., Any]
-CITY = ("simulate", "nyc", "--model", "pandemic", "--agents", "1000", "--days", "8", "--set", "initial_infected=0.02")
+CITY = ("simulate", "nyc", "--model", "pandemic", "--agents", "1000", "--days", "5", "--set", "initial_infected=0.02")
 TEXTS = [*PROMPTS.values(), "mask no mask isolate go on seek a test seek none accept refuse"]
 
 
@@ -25,13 +28,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def served(folder: Path) -> Iterator[Served]:
     """A server behind which a real, tiny model samples its answers."""
-    import random
-
-    local, known = Local(folder), {}
+    torch.set_num_threads(1)
+    local, known, alone = Local(folder), dict[str, list[float]](), threading.Lock()
 
     def answer(prompt: str, options: list[str], seed: int, temperature: float) -> str:
-        if prompt not in known:
-            known[prompt] = local.chances([prompt], options)[0]
+        # Each of the server's threads would have threads of torch's.
+        with alone:
+            if prompt not in known:
+                known[prompt] = list(local.chances([prompt], options)[0])
         return random.Random(seed).choices(options, known[prompt])[0]
 
     with Served(answer) as server:

@@ -17,13 +17,15 @@ from lpmppl.effects.internals.segments import broadcast
 from lpmppl.effects.language.answers import Answers
 from lpmppl.effects.language.prompts import Prompt
 from lpmppl.effects.language.source import Source
-from lpmppl.effects.ops import decide
 from lpmppl.errors import InputError, LpmError, nearest
 
 __all__ = ["Asked", "LanguageModel"]
 
 _PILOT, _FLOOR = 0.5, 2
 """The share of samples that every prompt has before the rest go where answers vary, and how many it has at least."""
+
+_ROUNDING, _OFF = 1e-9, 1e-3
+"""By how much probabilities may miss 1 by rounding, and those that a source gives."""
 
 _LETTERS = 4.0
 """Letters of English in a token, about."""
@@ -96,6 +98,8 @@ class LanguageModel(Messenger):
             raise InputError(f"samples={samples!r}: give a whole number, 1 or more")
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
             raise InputError(f"limit={limit!r}: give a whole number of queries, or None for no limit")
+        if fallback is not None and not hasattr(fallback, "_pyro_decide"):
+            raise InputError(f"fallback={fallback!r} decides nothing: give a behaviour, such as Utility or Tabulated")
         if dry and fallback is None:
             raise InputError("dry=True asks nobody: give the behaviour that decides instead as fallback=")
         self.source, self.samples, self.limit = source, samples, limit
@@ -148,15 +152,14 @@ class LanguageModel(Messenger):
         finally:
             self.answers.flush()
         chance = torch.full((questions.rows, len(options)), math.nan, dtype=torch.float64)
+        unread = [1.0] * len(texts) if rows is None else [1.0 - sum(row) for row in rows]
         otherwise = None
-        if rows is None or any(sum(row) < 1.0 - 1e-9 for row in rows):
+        if any(share > _ROUNDING for share in unread):
             otherwise = self._otherwise(name, archetypes, options, context, questions.shape).reshape(chance.shape)
         for k, text in enumerate(texts):
+            mine = torch.zeros(len(options), dtype=torch.float64) if rows is None else chance.new_tensor(rows[k])
             places = questions.places[text]
-            mine = 0.0 if rows is None else torch.tensor(rows[k], dtype=torch.float64)
-            if otherwise is not None:
-                mine = mine + (1.0 - (0.0 if rows is None else sum(rows[k]))) * otherwise[places]
-            chance[places] = mine
+            chance[places] = mine if otherwise is None else mine + unread[k] * otherwise[places]
         return chance.reshape(*questions.shape, len(options)).to(archetypes.device, torch.get_default_dtype())
 
     def _count(self, name: str, texts: Sequence[str]) -> None:
@@ -180,14 +183,14 @@ class LanguageModel(Messenger):
         for first in range(0, len(missing), at_once):
             some = missing[first : first + at_once]
             for text, row in zip(some, self.source.chances(some, options), strict=True):  # type: ignore[union-attr]
-                self.answers.keep_chances(model, text, options, row)
-                found[text] = list(row)
+                found[text] = sure = _checked(name, model, row, len(options))
+                self.answers.keep_chances(model, text, options, sure)
             self._note(some, 1)
             self.tell(name, min(first + at_once, len(missing)), len(missing))
         return [row for text in texts if (row := found[text]) is not None]
 
     def _sampled(
-        self, name: str, texts: Sequence[str], options: Sequence[str], deciding: Sequence[int]
+        self, name: str, texts: Sequence[str], options: Sequence[str], deciding: Sequence[float]
     ) -> list[list[float]]:
         """The shares of options among answers by prompt; what couldn't be read is missing from their sum."""
         pilot = min(self.samples, max(_FLOOR, math.ceil(_PILOT * self.samples)))
@@ -211,13 +214,16 @@ class LanguageModel(Messenger):
         self.asked.kept += sum(map(len, wanted)) - total
         self._may(name, [text for text, lacks in zip(texts, missing, strict=True) if lacks], total)
 
-        def keep(k: int, ordinal: int, answer: int | None) -> None:
-            nonlocal done
+        def readable(answer: int | None) -> None:
             if answer is None and self.fallback is None:
                 raise LpmError(
                     f"decision '{name}': an answer of {model} can't be read as one of {', '.join(options)}, after all "
                     "retries; give the behaviour that decides instead as fallback=, or another model"
                 )
+
+        def keep(k: int, ordinal: int, answer: int | None) -> None:
+            nonlocal done
+            readable(answer)
             self.answers.keep(model, texts[k], options, ordinal, answer)
             known[k][ordinal] = answer
             done += 1
@@ -233,6 +239,9 @@ class LanguageModel(Messenger):
                 lambda k, ordinal, answer: keep(asked[k], ordinal, answer),
             )
         found = [[mine[o] for o in ordinals] for ordinals, mine in zip(wanted, known, strict=True)]
+        for answers in found:
+            for answer in answers:
+                readable(answer)
         self.asked.unreadable += sum(each.count(None) for each in found)
         return found
 
@@ -258,60 +267,98 @@ class LanguageModel(Messenger):
     ) -> Tensor:
         """The fallback's probabilities."""
         assert self.fallback is not None
-        with self.fallback:
-            chance = decide(name, archetypes, options, context)
+        # Asked by itself: it may stand around this handler already.
+        msg: Message = {"args": (name, archetypes, tuple(options), context), "done": False, "value": None}
+        self.fallback._pyro_decide(msg)
+        if not msg["done"]:
+            raise LpmError(f"decision '{name}': the fallback doesn't decide it; give one that does")
+        chance: Tensor = msg["value"]
         return chance.double().cpu().expand(*shape, len(options))
+
+
+def _checked(decision: str, model: str, row: Sequence[float], options: int) -> list[float]:
+    """A source's probabilities, made to add up to 1."""
+    numbers = [float(x) for x in row]
+    total = sum(numbers)
+    if len(numbers) != options or not all(0 <= x < math.inf for x in numbers) or not abs(total - 1.0) < _OFF:
+        raise LpmError(
+            f"decision '{decision}': {model} gave {numbers} for {options} options; these must be probabilities, which "
+            "add up to 1"
+        )
+    return [x / total for x in numbers]
 
 
 class _Questions:
     """The prompts of one decision, each with the rows of (…, K) that it is of, and how many agents decide there."""
 
     def __init__(self, prompt: Prompt, archetypes: Tensor, options: Sequence[str], context: Mapping[str, Any]) -> None:
-        codes = archetypes.reshape(archetypes.shape[0], -1).tolist()
+        decision, many = prompt.decision, archetypes.shape[0]
+        if not many or archetypes.is_floating_point():
+            raise InputError(
+                f"decision '{decision}': archetypes of shape {tuple(archetypes.shape)} and {archetypes.dtype} were "
+                "given; give integer codes of one or more"
+            )
+        codes = archetypes.reshape(many, -1).tolist()
         labels: Mapping[str, Sequence[str]] = context.get("attributes", {})
         if labels and len(labels) != len(codes[0]):
             raise InputError(
-                f"decision '{prompt.decision}': its archetypes have {len(codes[0])} attributes, but labels of "
+                f"decision '{decision}': its archetypes have {len(codes[0])} attributes, but labels of "
                 f"{len(labels)} were given: {', '.join(labels)}"
             )
-        observed = {
-            n: torch.as_tensor(x, dtype=torch.float64).detach().cpu()
-            for n, x in context.items()
-            if n not in ("attributes", "due")
-        }
+        for column, (attribute, known) in enumerate(labels.items()):
+            if wrong := [row[column] for row in codes if not 0 <= row[column] < len(known)]:
+                raise InputError(f"decision '{decision}': {attribute} has the code {wrong[0]}, but {len(known)} labels")
+        observed = [n for n in context if n not in ("attributes", "due")]
         prompt.check([*labels, *observed, "options"])
+        shown = {n: _numbers(decision, n, context[n], many) for n in observed if n in prompt.fields}
         due = context.get("due")
         due = due() if callable(due) else due
-        count = torch.ones(len(codes), dtype=torch.int64) if due is None else due.cpu().long()
+        count = torch.ones(many) if due is None else _numbers(decision, "due", due, many)
         try:
-            shape = broadcast((len(codes),), count.shape, *(x.shape for x in observed.values() if x.dim()))
+            shape = broadcast((many,), count.shape, *(x.shape for x in shown.values()))
         except ValueError as e:
             raise InputError(
-                f"decision '{prompt.decision}': what is observed has the shapes "
-                f"{ {n: tuple(x.shape) for n, x in observed.items()} }; the last dimension must be 1 or the "
-                f"{len(codes)} archetypes"
+                f"decision '{decision}': what is observed has the shapes "
+                f"{ {n: tuple(x.shape) for n, x in shown.items()} }, which don't go together"
             ) from e
         self.shape, self.rows = tuple(shape), math.prod(shape)
         count = count.expand(shape).reshape(-1)
-        values = {n: x.expand(shape).reshape(-1) for n, x in observed.items() if n in prompt.fields}
-        kinds = torch.arange(len(codes)).expand(shape).reshape(-1)
-        where = torch.nonzero(count)[:, 0]
+        values = {n: x.expand(shape).reshape(-1) for n, x in shown.items()}
+        kinds = torch.arange(many).expand(shape).reshape(-1)
+        where = torch.nonzero(count > 0)[:, 0]
         self.inhabited = int(kinds[where].unique().numel())
         columns = [kinds[where].tolist(), where.tolist(), count[where].tolist()]
         seen = [x[where].tolist() for x in values.values()]
         self.places: dict[str, list[int]] = {}
-        self.deciding: dict[str, int] = {}
+        self.deciding: dict[str, float] = {}
         texts: dict[tuple[Any, ...], str] = {}
-        for k, place, many, *numbers in zip(*columns, *seen, strict=True):
+        for k, place, deciding, *numbers in zip(*columns, *seen, strict=True):
             key = (k, *numbers)
             if key not in texts:
-                words = {name: labels[name][code] for name, code in zip(labels, codes[k], strict=True)}
+                words = {name: labels[name][code] for name, code in zip(labels, codes[k], strict=False)}
                 texts[key] = prompt.text(words, dict(zip(values, numbers, strict=True)), options)
             self.places.setdefault(texts[key], []).append(place)
-            self.deciding[texts[key]] = self.deciding.get(texts[key], 0) + many
+            self.deciding[texts[key]] = self.deciding.get(texts[key], 0.0) + deciding
 
 
-def _allotted(got: Sequence[Sequence[int | None]], options: int, deciding: Sequence[int], budget: int) -> list[int]:
+def _numbers(decision: str, name: str, value: Any, archetypes: int) -> Tensor:
+    """What is observed under a name, or how many decide: float64 of shape (…, 1) or (…, K)."""
+    try:
+        found = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise InputError(f"decision '{decision}': '{name}' of its context is {value!r}; give numbers") from e
+    found = found.reshape(found.shape or (1,))
+    if found.shape[-1] not in (1, archetypes):
+        raise InputError(
+            f"decision '{decision}': '{name}' of its context has shape {tuple(found.shape)}; the last dimension must "
+            f"be 1 or the {archetypes} archetypes"
+        )
+    if not bool(torch.isfinite(found).all()):
+        raise InputError(f"decision '{decision}': '{name}' of its context isn't finite")
+    return found
+
+
+def _allotted(got: Sequence[Sequence[int | None]], options: int, deciding: Sequence[float], budget: int) -> list[int]:
     """How many more samples each prompt has: in proportion to who decides and to the spread of its answers so far."""
     weight = []
     for answers, many in zip(got, deciding, strict=True):

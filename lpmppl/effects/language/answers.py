@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Answers"]
 
@@ -23,11 +25,21 @@ _MARK, _VERSION = 0x6C706D61, 1
 _SOON = 0.1
 """Seconds for which what is written may wait for more."""
 
-_TABLES = """
-CREATE TABLE questions (id INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL, model TEXT, prompt TEXT, options TEXT);
-CREATE TABLE answers (question INTEGER, ordinal INTEGER, answer INTEGER, PRIMARY KEY (question, ordinal)) WITHOUT ROWID;
-CREATE TABLE chances (question INTEGER PRIMARY KEY, chances TEXT NOT NULL);
-"""
+_PATIENCE = 30.0
+"""Seconds for which another process may write."""
+
+_TABLES = (
+    "CREATE TABLE questions (id INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL, model TEXT, prompt TEXT, "
+    "options TEXT)",
+    "CREATE TABLE answers (question INTEGER, ordinal INTEGER, answer INTEGER, PRIMARY KEY (question, ordinal)) "
+    "WITHOUT ROWID",
+    "CREATE TABLE chances (question INTEGER PRIMARY KEY, chances TEXT NOT NULL)",
+)
+_COLUMNS = {
+    "questions": "id, digest, model, prompt, options",
+    "answers": "question, ordinal, answer",
+    "chances": "question, chances",
+}
 
 
 class Answers:
@@ -54,23 +66,32 @@ class Answers:
         self._written = -math.inf
         if self.path is not None and not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent} for the answers; make it first")
+        self._timer: threading.Timer | None = None
+        self._failed: LpmError | None = None
+        if self.path is not None and self.path.exists() and not os.access(self.path, os.W_OK):
+            where, begin = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1", "BEGIN"
+        else:
+            where, begin = "file::memory:" if self.path is None else self.path.absolute().as_uri(), "BEGIN IMMEDIATE"
         try:
-            self._file = sqlite3.connect(self.path or ":memory:", isolation_level=None, check_same_thread=False)
+            self._file = sqlite3.connect(where, _PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
+            if self.path is not None and begin != "BEGIN":
+                self._file.execute("PRAGMA journal_mode=WAL")
+                self._file.execute("PRAGMA synchronous=NORMAL")
+            # Of several processes one makes the tables.
+            self._file.execute(begin)
+            if self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0 and begin != "BEGIN":
+                for statement in (*_TABLES, f"PRAGMA application_id={_MARK}", f"PRAGMA user_version={_VERSION}"):
+                    self._file.execute(statement)
             mark, version = (self._number(name) for name in ("application_id", "user_version"))
-            empty = self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if empty:
-                self._file.executescript(
-                    f"BEGIN; {_TABLES} PRAGMA application_id={_MARK}; PRAGMA user_version={_VERSION}; COMMIT;"
-                )
-            elif mark != _MARK:
+            self._file.execute("COMMIT")
+            if mark != _MARK:
                 raise InputError(f"{path} is a database of something else than answers; give another file")
-            elif version != _VERSION:
+            if version != _VERSION:
                 raise InputError(
                     f"{path} has answers in version {version} of the tables, and this is {_VERSION}; give another file"
                 )
-            self._file.execute("PRAGMA synchronous=NORMAL")
-            if self.path is not None:
-                self._file.execute("PRAGMA journal_mode=WAL")
+            for table, columns in _COLUMNS.items():
+                self._file.execute(f"SELECT {columns} FROM {table} LIMIT 1")
         except sqlite3.Error as e:
             raise InputError(f"{path} can't be used for answers ({e}); give another file") from e
 
@@ -82,8 +103,10 @@ class Answers:
 
     def close(self) -> None:
         """Let go of the file, with everything on the disk."""
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
     def model(self, begins: str = "") -> str:
         """The only model of which there are answers, of those whose name begins so.
@@ -91,8 +114,10 @@ class Answers:
         Raises:
             InputError: where there are none, or several.
         """
-        found = [name for (name,) in self._file.execute("SELECT DISTINCT model FROM questions ORDER BY model")]
-        fit = [name for name in found if name.startswith(begins)]
+        found = [name for (name,) in self._do("SELECT DISTINCT model FROM questions ORDER BY model")]
+        ways = (begins, f"{begins}@", f"{begins} ", begins)
+        fits = ([n for n in found if n == begins], *([n for n in found if n.startswith(way)] for way in ways[1:]))
+        fit: list[str] = next((names for names in fits if names), [])
         if len(fit) != 1:
             which = f"of these models: {', '.join(found)}; name one" if found else "of no model; ask one first"
             raise InputError(f"{self.path or 'memory'} has answers {which}")
@@ -100,18 +125,14 @@ class Answers:
 
     def exact(self, model: str) -> bool:
         """Whether probabilities of this model were kept, rather than answers."""
-        row = self._file.execute(
-            "SELECT count(*) FROM chances JOIN questions ON question = id WHERE model = ?", (model,)
-        ).fetchone()
-        return bool(row[0])
+        rows = self._do("SELECT count(*) FROM chances JOIN questions ON question = id WHERE model = ?", (model,))
+        return bool(rows[0][0])
 
     def known(self, model: str, prompt: str, options: Sequence[str]) -> dict[int, int | None]:
         """The answers that were kept, by the number of the sample: that of an option, None for an unreadable one."""
         with self._lock:
-            rows = self._file.execute(
-                "SELECT ordinal, answer FROM answers WHERE question = ?", (self._id(model, prompt, options),)
-            )
-            return dict(rows.fetchall())
+            of = self._id(model, prompt, options)
+            return dict(self._do("SELECT ordinal, answer FROM answers WHERE question = ?", (of,)))
 
     def keep(self, model: str, prompt: str, options: Sequence[str], ordinal: int, answer: int | None) -> None:
         """Keep one answer."""
@@ -122,10 +143,8 @@ class Answers:
     def chances(self, model: str, prompt: str, options: Sequence[str]) -> list[float] | None:
         """The probabilities that were kept, if there are any."""
         with self._lock:
-            row = self._file.execute(
-                "SELECT chances FROM chances WHERE question = ?", (self._id(model, prompt, options),)
-            ).fetchone()
-        return None if row is None else list(json.loads(row[0]))
+            rows = self._do("SELECT chances FROM chances WHERE question = ?", (self._id(model, prompt, options),))
+        return list(json.loads(rows[0][0])) if rows else None
 
     def keep_chances(self, model: str, prompt: str, options: Sequence[str], chances: Sequence[float]) -> None:
         """Keep the probabilities of options."""
@@ -134,22 +153,64 @@ class Answers:
             self._write("INSERT OR REPLACE INTO chances VALUES (?, ?)", (of, json.dumps(list(chances))))
 
     def flush(self) -> None:
-        """Have everything on the disk."""
+        """Have everything on the disk.
+
+        Raises:
+            LpmError: where that can't be, such as on a full disk.
+        """
         with self._lock:
-            if self._file.in_transaction:
-                self._file.execute("COMMIT")
+            self._commit()
+            if self._failed is not None:
+                failed, self._failed = self._failed, None
+                raise failed
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         """Write at once, or soon where much is written: a language model's answers are further apart."""
         self._begin()
-        self._file.execute(statement, values)
+        self._do(statement, values)
         if (now := time.monotonic()) > self._written + _SOON:
-            self._file.execute("COMMIT")
             self._written = now
+            self._commit()
+        elif self._timer is None:
+            self._timer = threading.Timer(_SOON, self._later)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _later(self) -> None:
+        with self._lock:
+            # What was waited for may have come about.
+            if self._timer is not threading.current_thread():
+                return
+            try:
+                self._commit()
+            except LpmError as e:
+                # Told by the next flush, in the thread that keeps answers.
+                self._failed = e
 
     def _begin(self) -> None:
         if not self._file.in_transaction:
-            self._file.execute("BEGIN")
+            self._do("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._file.in_transaction:
+            self._do("COMMIT")
+
+    def _do(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        """Carry out a statement; what fails takes back what isn't on the disk yet."""
+        try:
+            return self._file.execute(statement, values).fetchall()
+        except sqlite3.Error as e:
+            # The numbers of questions that were taken back may be given to others.
+            self._ids.clear()
+            with contextlib.suppress(sqlite3.Error):
+                self._file.rollback()
+            raise LpmError(
+                f"answers can't be read from or written to {self.path or 'memory'} ({e}); those that were kept before "
+                "are there: make room or give another file, and go on"
+            ) from e
 
     def _number(self, pragma: str) -> int:
         return int(self._file.execute(f"PRAGMA {pragma}").fetchone()[0])
@@ -164,12 +225,12 @@ class Answers:
         if new:
             # Written with its answer.
             self._begin()
-            self._file.execute(
+            self._do(
                 "INSERT OR IGNORE INTO questions (digest, model, prompt, options) VALUES (?, ?, ?, ?)",
                 (digest, *asked),
             )
-        row = self._file.execute("SELECT id FROM questions WHERE digest = ?", (digest,)).fetchone()
-        if row is None:
+        rows = self._do("SELECT id FROM questions WHERE digest = ?", (digest,))
+        if not rows:
             return -1
-        self._ids[key] = int(row[0])
+        self._ids[key] = int(rows[0][0])
         return self._ids[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,8 @@ from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Local", "Sampling"]
 
-_NEGLIGIBLE = 1e-7
-"""The probability below which a way to write an answer isn't followed any further."""
+_NEGLIGIBLE, _LOST = 1e-5, 0.01
+"""The probability below which a way to write an answer isn't followed any further, and how much may be lost by that."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class _Path:
 
     prompt: int
     tokens: tuple[int, ...]
-    state: int
+    text: str
     log: float
 
 
@@ -59,54 +60,82 @@ class Local:
         """The model's own name and what tells its weights from others."""
         digest = hashlib.sha256()
         for name, weight in sorted(self.model.model.state_dict().items()):
-            few = weight.detach().reshape(-1)[:64].float().cpu()
+            flat = weight.detach().reshape(-1)
+            few = flat[:: max(1, len(flat) // 64)].float().cpu()
             digest.update(f"{name}{tuple(weight.shape)}{few.tolist()}".encode())
-        return f"{getattr(self.model.model.config, 'name_or_path', '') or 'local'}@{digest.hexdigest()[:12]}"
+        tokenizer = self.model.hf_tokenizer
+        digest.update(f"{sorted(tokenizer.get_vocab().items())}{tokenizer.chat_template}".encode())
+        known = getattr(self.model.model.config, "name_or_path", "")
+        return f"{Path(known).name if Path(known).is_dir() else known or 'local'}@{digest.hexdigest()[:12]}"
 
     def chances(self, prompts: Sequence[str], options: Sequence[str]) -> list[Choices]:
-        """The probability of each option, by prompt."""
-        index = _generator(self.model, options).logits_processor.index
+        """The probability of each option, by prompt.
+
+        Raises:
+            InputError: for a prompt that is empty or longer than the model reads, or an option that its tokens can't
+                write.
+            LpmError: where there are so many ways to write the options that the likely ones aren't all of them.
+        """
+        for option in options:
+            self._check(option)
         asked = [self._tokens(prompt) for prompt in prompts]
         found = torch.zeros(len(prompts), len(options), dtype=torch.float64)
-        ahead = [_Path(k, (), index.get_initial_state(), 0.0) for k in range(len(prompts))]
+        ahead = [_Path(k, (), "", 0.0) for k in range(len(prompts))]
         with torch.no_grad():
             while ahead:
                 paths, ahead = ahead, []
-                for path, log in self._next(paths, asked, index):
-                    if path is not None:
+                for path, ends in self._next(paths, asked, options):
+                    if ends:
+                        found[path.prompt, list(options).index(path.text)] += math.exp(path.log)
+                    elif path.log > math.log(_NEGLIGIBLE):
                         ahead.append(path)
-                        continue
-                    done, mass = log
-                    found[done.prompt, self._option(done.tokens, options)] += mass
-        return [row.tolist() for row in found / found.sum(-1, keepdim=True)]
+        total = found.sum(-1, keepdim=True)
+        if not bool((total > 1.0 - _LOST).all()):
+            raise LpmError(
+                f"the likely ways to write {', '.join(options)} have a probability of {float(total.min()):.2g} only; "
+                "shorten the options, or sample answers"
+            )
+        return [row.tolist() for row in found / total]
 
-    def _next(
-        self, paths: list[_Path], asked: list[list[int]], index: Any
-    ) -> Iterator[tuple[_Path | None, tuple[_Path, float]]]:
-        """Where each path may go on to, and those that end, with their probability."""
-        end = self.model.tokenizer.eos_token_id
+    def _next(self, paths: list[_Path], asked: list[list[int]], options: Sequence[str]) -> Iterator[tuple[_Path, bool]]:
+        """Where each path may go on to, and those that end."""
         open_paths = []
         for path in paths:
-            if list(index.get_allowed_tokens(path.state)) == [end]:
-                yield None, (path, float(torch.tensor(path.log, dtype=torch.float64).exp()))
+            allowed = self._allowed(path.text, options)
+            if list(allowed) == [self._end]:
+                yield path, True
             else:
-                open_paths.append(path)
+                open_paths.append((path, allowed))
         for first in range(0, len(open_paths), self.batch):
             some = open_paths[first : first + self.batch]
-            logits = self._logits([[*asked[p.prompt], *p.tokens] for p in some])
-            for path, row in zip(some, logits, strict=True):
-                allowed = list(index.get_allowed_tokens(path.state))
-                logs = row[allowed].log_softmax(-1).tolist()
-                for token, log in zip(allowed, logs, strict=True):
-                    mass = float(torch.tensor(path.log + log, dtype=torch.float64).exp())
-                    if mass < _NEGLIGIBLE:
-                        continue
-                    if token == end:
-                        yield None, (path, mass)
-                        continue
-                    state = index.get_next_state(path.state, token)
-                    onward = _Path(path.prompt, (*path.tokens, token), state, path.log + log)
-                    yield onward, (onward, mass)
+            logits = self._logits([[*asked[p.prompt], *p.tokens] for p, _ in some])
+            for (path, allowed), row in zip(some, logits, strict=True):
+                for (token, spelt), log in zip(
+                    allowed.items(), row[list(allowed)].log_softmax(-1).tolist(), strict=True
+                ):
+                    onward = _Path(path.prompt, (*path.tokens, token), path.text + spelt, path.log + log)
+                    yield onward, token == self._end
+
+    def _allowed(self, text: str, options: Sequence[str]) -> dict[int, str]:
+        """The tokens that may come after the beginning of an answer, with how they are spelt."""
+        allowed = {}
+        for option in options:
+            if option == text:
+                allowed[self._end] = ""
+            elif option.startswith(text):
+                rest = option[len(text) :]
+                heads = (rest[:n] for n in range(1, len(rest) + 1))
+                allowed |= {token: head for head in heads for token in self._spelt.get(head, ())}
+        return allowed
+
+    def _check(self, option: str) -> None:
+        """Refuse an option that no row of tokens spells."""
+        reached = {0}
+        for n in range(len(option)):
+            if n in reached:
+                reached |= {m for m in range(n + 1, len(option) + 1) if option[n:m] in self._spelt}
+        if len(option) not in reached:
+            raise InputError(f"the model's tokenizer can't write the option '{option}'; use plain letters")
 
     def _logits(self, sequences: list[list[int]]) -> Tensor:
         """The logits of what comes after each sequence, float64 of shape (n, vocabulary)."""
@@ -123,22 +152,34 @@ class Local:
         return out.logits[:, -1].double().cpu()
 
     def _tokens(self, prompt: str) -> list[int]:
+        if not prompt:
+            raise InputError("a prompt is empty; give a language model something to read")
         ids, _ = self.model.tokenizer.encode(self.model.type_adapter.format_input(prompt))
-        return ids[0].tolist()
+        most = getattr(self.model.model.config, "max_position_embeddings", None)
+        if most is not None and ids.shape[-1] >= most:
+            raise InputError(
+                f"a prompt has {ids.shape[-1]} tokens, and the model reads {most}; shorten: {prompt[:80]!r}"
+            )
+        return list(ids[0].tolist())
 
     @cached_property
-    def _spelt(self) -> dict[int, str]:
-        tokenizer = self.model.tokenizer
-        return {token: tokenizer.convert_token_to_string(word) for word, token in tokenizer.get_vocab().items()}
+    def _end(self) -> int:
+        return int(self.model.tokenizer.eos_token_id)
 
-    def _option(self, tokens: Sequence[int], options: Sequence[str]) -> int:
-        return list(options).index("".join(self._spelt[token] for token in tokens))
+    @cached_property
+    def _spelt(self) -> dict[str, list[int]]:
+        """The tokens that are spelt so."""
+        tokenizer, found = self.model.tokenizer, dict[str, list[int]]()
+        for word, token in tokenizer.get_vocab().items():
+            if token != self._end and (spelt := tokenizer.convert_token_to_string(word)):
+                found.setdefault(spelt, []).append(token)
+        return found
 
 
 class Sampling:
     """Answers that a language model in this process samples, each constrained to the options.
 
-    `Local` has their probabilities at less cost; this is for comparison.
+    `Local` has their probabilities at less cost; this is for comparison, and for options that are too long for that.
 
     Args:
         model: as for `Local`.
@@ -146,7 +187,7 @@ class Sampling:
     """
 
     def __init__(self, model: Any, temperature: float = 1.0) -> None:
-        if not temperature > 0:
+        if not 0 < temperature < math.inf:
             raise InputError(f"temperature={temperature}: give a number above 0")
         self._local, self.temperature = Local(model), temperature
 
@@ -159,6 +200,9 @@ class Sampling:
         self, prompts: Sequence[str], options: Sequence[str], wanted: Sequence[Sequence[int]], keep: Keep
     ) -> None:
         """Ask each prompt once for every number of a sample that is wanted of it, and tell `keep` what it chose."""
+        for option in options:
+            if longer := [o for o in options if o != option and o.startswith(option)]:
+                raise InputError(f"option '{option}' begins '{longer[0]}', which Outlines can't tell apart; use Local")
         generator = _generator(self._local.model, options)
         longest = max(len(self._local.model.hf_tokenizer(o)["input_ids"]) for o in options)
         most = 1 + max(longest, *(len(o) for o in options))
@@ -184,9 +228,7 @@ def seed_of(prompt: str, ordinal: int) -> int:
 def _generator(model: Any, options: Sequence[str]) -> Any:
     from outlines.generator import SteerableGenerator
 
-    # The first alternative that fits ends an answer: of "mask" and "mask on" the longer one has to come first.
-    longest_first = tuple(sorted(options, key=len, reverse=True))
-    return SteerableGenerator(model, Literal[longest_first], backend_name="outlines_core")
+    return SteerableGenerator(model, Literal[tuple(options)], backend_name="outlines_core")
 
 
 def _loaded(model: Any) -> Any:
@@ -202,7 +244,9 @@ def _loaded(model: Any) -> Any:
     try:
         weights = transformers.AutoModelForCausalLM.from_pretrained(model)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError) as e:
-        raise InputError(f"the language model '{model}' can't be loaded: {str(e).splitlines()[0]}") from e
-    weights.eval()
-    return outlines.from_transformers(weights, tokenizer)
+        loaded = outlines.from_transformers(weights.eval(), tokenizer)
+    except Exception as e:
+        # Each part of a damaged folder has errors of its own.
+        said = (str(e).splitlines() or [type(e).__name__])[0]
+        raise InputError(f"the language model '{model}' can't be loaded: {said}") from e
+    return loaded

@@ -16,13 +16,13 @@ __all__ = ["Prompt", "about", "percent"]
 def about(x: float) -> str:
     """A number in words that don't change with every day: to one significant digit, and 0 below a tenth.
 
-    >>> about(0.03), about(0.26), about(3.7), about(187.0)
-    ('0', '0.3', '4', '200')
+    >>> about(0.03), about(0.26), about(0.97), about(3.7), about(187.0)
+    ('0', '0.3', '1', '4', '200')
     """
     if abs(x) < 0.1:
         return "0"
-    digits = -math.floor(math.log10(abs(x)))
-    return f"{round(x, digits):.{max(digits, 0)}f}"
+    rounded = float(f"{x:.1g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 1 else f"{rounded:g}"
 
 
 def percent(x: float) -> str:
@@ -55,6 +55,10 @@ class Prompt:
             from jinja2.sandbox import SandboxedEnvironment
         except ImportError as e:
             raise LpmError("prompts need Jinja: pip install 'lpmppl[llm]'") from e
+        if not isinstance(template, str):
+            raise InputError(
+                f"the prompt of decision '{decision}' is a {type(template).__name__}; give a template as text"
+            )
         self.decision, self.template = decision, template
         environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         environment.filters |= {"about": about, "percent": percent, "expm1": math.expm1}
@@ -85,10 +89,11 @@ class Prompt:
         Raises:
             InputError: for a template that can't be filled in.
         """
-        from jinja2 import TemplateError
-
         values: dict[str, Any] = {**words, **observed, "options": list(options)}
         try:
             return self._compiled.render(values).strip()
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as e:
-            raise InputError(f"the prompt of decision '{self.decision}' can't be filled in: {e}") from e
+        except Exception as e:
+            # A template is a program: what it raises may be anything.
+            raise InputError(
+                f"the prompt of decision '{self.decision}' can't be filled in: {e or type(e).__name__}"
+            ) from e

@@ -64,7 +64,8 @@ class Server:
         per_minute: float | None = None,
         temperature: float = 1.0,
     ) -> None:
-        if not re.fullmatch(r"https?://([^/\s:\[\]]+|\[[\da-fA-F:]+\])(:\d+)?(/\S*)?", url):
+        right = re.fullmatch(r"https?://([^/\s:\[\]]+|\[[\da-fA-F:]+\])(:\d{1,5})?(/[!-~]*)?", url)
+        if not right or int((right[2] or ":0")[1:]) > 65_535:
             raise InputError(f"url is '{url}'; give where the server's API begins, such as http://localhost:8000/v1")
         for what, value, fits, remedy in (
             ("concurrency", concurrency, concurrency >= 1, "give 1 or more requests in flight"),
@@ -73,7 +74,7 @@ class Server:
             ("per_minute", per_minute, per_minute is None or per_minute > 0, "give a positive rate, or None for any"),
             ("temperature", temperature, 0 <= temperature < math.inf, "give 0 or more; 1 is the model's own"),
         ):
-            if not fits:
+            if not fits or (what in ("concurrency", "retries") and not isinstance(value, int)):
                 raise InputError(f"{what} is {value}; {remedy}")
         self.url, self.model, self.key = url.rstrip("/"), model, key
         self.concurrency, self.retries, self.timeout = concurrency, retries, timeout

@@ -1,14 +1,17 @@
 """Answers outlive the process, and files of something else are refused."""
 
+import resource
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from lpmppl.effects.language.answers import Answers
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError
 
 ASKED = ("tiny", "Do you?", ("yes", "no"))
 
@@ -49,7 +52,67 @@ def test_other_files_are_refused(tmp_path: Path):
     for name, words in {"text": "can't be used", "other.sqlite": "something else", "old.sqlite": "version 0"}.items():
         with pytest.raises(InputError, match=words):
             Answers(tmp_path / name)
+    with sqlite3.connect(tmp_path / "old.sqlite") as broken:
+        broken.execute("PRAGMA user_version=1")
+        broken.execute("DROP TABLE chances")
+    with pytest.raises(InputError, match="no such table: chances"):
+        Answers(tmp_path / "old.sqlite")
     with pytest.raises(InputError, match="no folder"):
         Answers(tmp_path / "none" / "a.sqlite")
     with pytest.raises(InputError, match="of no model"):
         Answers().model()
+
+
+def test_processes_make_a_file_at_once_and_write_to_it_in_turn(tmp_path: Path):
+    lines = "import sys; from lpmppl.effects.language.answers import Answers; a = Answers(sys.argv[1]); "
+    lines += "[a.keep('tiny', f'{sys.argv[2]}/{k}', ('yes', 'no'), 0, 1) for k in range(300)]; a.close()"
+    file = str(tmp_path / "a.sqlite")
+    both = [subprocess.Popen([sys.executable, "-c", lines, file, str(k)]) for k in range(3)]
+    assert [process.wait(60) for process in both] == [0, 0, 0]
+    with Answers(file) as answers:
+        assert all(answers.known("tiny", f"{p}/{k}", ("yes", "no")) == {0: 1} for p in range(3) for k in range(300))
+
+
+def test_others_may_write_a_moment_after_an_answer(tmp_path: Path):
+    """Even if nothing is kept after it for long, as where a server takes its time."""
+    first, second = Answers(tmp_path / "a.sqlite"), Answers(tmp_path / "a.sqlite")
+    for ordinal in range(3):
+        first.keep(*ASKED, ordinal, 1)
+    began = time.monotonic()
+    second.keep("other", *ASKED[1:], 0, 1)
+    assert time.monotonic() - began < 5
+    assert second.known(*ASKED) == {0: 1, 1: 1, 2: 1}
+    first.close()
+    second.close()
+
+
+def test_after_a_full_disk_answers_belong_to_the_questions_they_were_given_to(tmp_path: Path):
+    answers = Answers(tmp_path / "a.sqlite")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    kept = 0
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (80_000, most[1]))
+        with pytest.raises(LpmError, match=r"a\.sqlite.*make room"):
+            for kept in range(100_000):
+                answers.keep("tiny", f"early {kept}", ("yes", "no"), 0, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+        signal.signal(signal.SIGXFSZ, before)
+    assert 10 < kept < 99_999
+    for k in range(kept + 50):
+        answers.keep("tiny", f"late {k}", ("yes", "no"), 0, 1)
+    answers.close()
+    with Answers(tmp_path / "a.sqlite") as again:
+        assert all(again.known("tiny", f"late {k}", ("yes", "no")) == {0: 1} for k in range(kept + 50))
+        assert all(again.known("tiny", f"early {k}", ("yes", "no")) in ({}, {0: 0}) for k in range(kept))
+
+
+def test_names_are_met_as_exactly_as_they_can_be():
+    answers = Answers()
+    for name in ("gpt-4 temperature=1", "gpt-4o temperature=1", "lm@12", "lm@12 temperature=1"):
+        answers.keep(name, "Do you?", ("yes", "no"), 0, 1)
+    assert answers.model("gpt-4") == "gpt-4 temperature=1"
+    assert answers.model("lm@12") == "lm@12"
+    with pytest.raises(InputError, match="name one"):
+        answers.model("gpt")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyro
 import pytest
 import torch
 
@@ -194,7 +195,10 @@ def test_progress_counts_the_answers_of_a_decision():
         ("isolate", OPTIONS, {}, "field in the prompt of decision 'isolate' 'risk'"),
         ("isolate", OPTIONS, {"risk": torch.ones(5)}, "the last dimension must be 1 or the 6 archetypes"),
         ("isolate", OPTIONS, {"risk": 1.0, "attributes": {"age": LABELS["age"]}}, "2 attributes, but labels of 1"),
-        ("isolate", OPTIONS, {"risk": math.nan}, "can't be filled in"),
+        ("isolate", OPTIONS, {"risk": math.nan}, "'risk' of its context isn't finite"),
+        ("isolate", OPTIONS, {"risk": "high"}, "'risk' of its context is 'high'; give numbers"),
+        ("isolate", OPTIONS, {"risk": 1.0, "due": [1, 2]}, r"'due' of its context has shape \(2,\)"),
+        ("isolate", OPTIONS, {"risk": torch.ones(2, 1, 1), "due": torch.ones(3, 1, 6)}, "which don't go together"),
     ],
 )
 def test_decisions_that_can_not_be_asked_are_refused(name, options, context, words):
@@ -208,3 +212,49 @@ def test_decisions_that_can_not_be_asked_are_refused(name, options, context, wor
 def test_numbers_that_can_not_be_are_refused(given):
     with pytest.raises(InputError, match=next(iter(given))):
         LanguageModel(Exactly(), PROMPTS, **given)
+
+
+@pytest.mark.parametrize("row", [[1.0, 1.0], [-1.0, 2.0], [1.0], [0.2, 0.3, 0.5], [math.nan, 1.0], [math.inf, 0.0]])
+def test_probabilities_that_are_none_stop_the_run_and_are_not_kept(row, tmp_path: Path):
+    file = tmp_path / "kept.sqlite"
+    with LanguageModel(Exactly(lambda *_: row), PROMPTS, answers=file), pytest.raises(LpmError, match="must be prob"):
+        asked()
+    with LanguageModel(Exactly(), PROMPTS, answers=file) as handler:
+        asked()
+    assert handler.asked.kept == 0
+
+
+def test_probabilities_in_single_precision_are_made_to_add_up():
+    row = torch.tensor([0.1, 0.2]).softmax(-1).tolist()
+    assert sum(row) != 1.0
+    with LanguageModel(Exactly(lambda *_: row), PROMPTS):
+        assert torch.allclose(asked(), torch.tensor(row))
+
+
+def test_unreadable_answers_that_were_kept_stop_a_run_without_a_fallback(tmp_path: Path):
+    file, table = tmp_path / "kept.sqlite", Tabulated({"isolate": torch.tensor([0.9, 0.1])})
+    with LanguageModel(Sampled(unreadable=0.5), PROMPTS, fallback=table, answers=file):
+        asked()
+    with LanguageModel(None, PROMPTS, answers=file), pytest.raises(LpmError, match="can't be read as one of"):
+        asked()
+
+
+def test_the_fallback_may_stand_around_it_already():
+    table = Tabulated({"isolate": torch.tensor([0.9, 0.1])})
+    with table, LanguageModel(Sampled(unreadable=1.0), PROMPTS, fallback=table):
+        assert torch.allclose(asked(), table.tables["isolate"].expand(6, 2))
+    with pytest.raises(InputError, match="decides nothing"):
+        LanguageModel(Sampled(), PROMPTS, fallback=pyro.poutine.block_messenger.BlockMessenger())
+
+
+def test_archetypes_without_labels_are_asked_by_what_they_observe():
+    with LanguageModel(source := Exactly(), {"go": "the risk is {{ risk | about }}"}):
+        found = decide("go", torch.arange(3), OPTIONS, {"risk": torch.tensor([1.0, 2.0, 2.0]), "unused": "text"})
+    assert source.asked == ["the risk is 1", "the risk is 2"]
+    assert torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("kinds", [torch.zeros(0, 2, dtype=torch.int64), KINDS.float(), KINDS - 1, KINDS + 1])
+def test_archetypes_that_can_not_be_are_refused(kinds):
+    with LanguageModel(Exactly(), PROMPTS), pytest.raises(InputError, match="decision 'isolate'"):
+        decide("isolate", kinds, OPTIONS, {"attributes": LABELS, "risk": 1.0})

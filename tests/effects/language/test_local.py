@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lpmppl.effects.language.local import Local, Sampling
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, LpmError
 from tests.effects.language.tiny import saved, tiny
 
 PROMPTS = ("You are old. Do you isolate?", "You are young, and have been ill for a week. Do you isolate today?")
@@ -19,7 +19,7 @@ def model():
     return tiny(TEXTS, sharp=3.0)
 
 
-@pytest.mark.parametrize("options", [("isolate", "go on"), ("mask", "mask on"), ("yes", "no", "isolate")])
+@pytest.mark.parametrize("options", [("isolate", "go on"), ("yes", "no", "isolate")])
 def test_probabilities_are_the_shares_of_sampled_answers(model, options):
     """The failure rate is below 1e-3: four standard errors of each of at most six shares."""
     exact, many = np.array(Local(model).chances(PROMPTS, options)), 600
@@ -35,9 +35,10 @@ def test_probabilities_are_the_shares_of_sampled_answers(model, options):
     assert (np.abs(found - exact) < 4 * np.sqrt(exact * (1 - exact) / many)).all()
 
 
-def test_probabilities_are_those_of_every_way_to_write_an_option(model):
+@pytest.mark.parametrize("options", [("isolate", "go on"), ("mask on", "mask"), ("yes, always", "yes"), ("a|b", "a")])
+def test_probabilities_are_those_of_every_way_to_write_an_option(model, options):
     """Against every way to split the options into tokens, each scored by a run of the model of its own."""
-    options, tokenizer, network = ("isolate", "go on"), model.hf_tokenizer, model.model
+    tokenizer, network = model.hf_tokenizer, model.model
     spelt = {tokenizer.convert_tokens_to_string([w]): t for w, t in tokenizer.get_vocab().items()}
     spelt.pop(tokenizer.eos_token)
 
@@ -65,9 +66,10 @@ def test_probabilities_are_those_of_every_way_to_write_an_option(model):
             picked = [tokenizer.eos_token_id if t is None else t for t in allowed]
             log += float(logits[picked].log_softmax(-1)[allowed.index(token)])
         found[option] += np.exp(log)
-    assert len(every) > 10
+    assert len(every) >= 2
+    assert min(found) > 1e-3
     assert sum(found) == pytest.approx(1.0)
-    assert Local(model).chances(PROMPTS[:1], options)[0] == pytest.approx(found, abs=1e-5)
+    assert Local(model).chances(PROMPTS[:1], options)[0] == pytest.approx(found, abs=1e-3)
 
 
 def test_batches_of_any_size_give_the_same(model):
@@ -106,7 +108,30 @@ def test_what_is_no_model_is_refused(tmp_path: Path, model):
         Local(tmp_path)
     with pytest.raises(InputError, match="the model is a int"):
         Local(3)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_embd": 16}')
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(InputError, match="can't be loaded"):
+        Local(tmp_path)
     with pytest.raises(InputError, match="batch=0"):
         Local(model, batch=0)
     with pytest.raises(InputError, match="temperature=0"):
         Sampling(model, temperature=0)
+
+
+def test_what_a_model_can_not_read_or_write_is_refused(model):
+    local = Local(model)
+    with pytest.raises(InputError, match="can't write the option '😀'"):
+        local.chances(PROMPTS, ("😀", "go on"))
+    with pytest.raises(InputError, match="a prompt is empty"):
+        local.chances([""], ("isolate", "go on"))
+    with pytest.raises(InputError, match=r"a prompt has \d+ tokens, and the model reads 512"):
+        local.chances(["mask " * 2000], ("isolate", "go on"))
+    with pytest.raises(InputError, match="'mask' begins 'mask on'"):
+        Sampling(model).answers(PROMPTS, ("mask", "mask on"), [[0], [0]], lambda *_: None)
+
+
+def test_options_with_more_ways_to_write_them_than_can_be_followed_are_refused():
+    """Of an untrained model no way to write a long option is likely."""
+    long = "stay at home all day long"
+    with pytest.raises(LpmError, match="shorten the options"):
+        Local(tiny([long, *TEXTS], sharp=0.0)).chances(PROMPTS[:1], (long, long[::-1]))

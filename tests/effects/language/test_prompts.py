@@ -30,7 +30,9 @@ def test_templates_that_can_not_be_read_are_refused(template: str, words: str):
         Prompt("mask", template)
 
 
-@pytest.mark.parametrize("template", ["{{ age | percent }}", "{{ age.__class__.__mro__ }}", "{{ 1 / share }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ age | percent }}", "{{ age.__class__.__mro__ }}", "{{ 1 / share }}", "{{ [].pop() }}"]
+)
 def test_templates_that_can_not_be_filled_in_are_refused(template: str):
     with pytest.raises(InputError, match="can't be filled in"):
         Prompt("mask", template).text({"age": "old"}, {"share": 0.0}, ("a", "b"))
@@ -38,3 +40,8 @@ def test_templates_that_can_not_be_filled_in_are_refused(template: str):
 
 def test_versions_tell_templates_apart():
     assert ASKED.version == Prompt("other", ASKED.template).version != Prompt("mask", "Do you?").version
+
+
+def test_a_template_that_is_no_text_is_refused():
+    with pytest.raises(InputError, match="prompt of decision 'mask' is a NoneType"):
+        Prompt("mask", None)

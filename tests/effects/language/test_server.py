@@ -270,7 +270,6 @@ def test_the_name_is_what_answers_depend_on():
     assert one.name == Server("https://there/v1", "tiny", "key", concurrency=2, retries=0, timeout=1).name
     assert one.name != Server("http://here/v1", "tiny", temperature=0.5).name
     assert one.name != Server("http://here/v1", "huge").name
-    assert not one.exact
 
 
 @pytest.mark.parametrize(
