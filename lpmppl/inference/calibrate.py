@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.checks import alone, checked, whole
@@ -181,7 +180,6 @@ def calibrate(
     loose = still.drawn(restarts * draws, int(seed) + 1).reshape(restarts, draws, -1)
     each = -(-simulations // restarts)
     picked = [(k % restarts, (k // restarts) * draws // each) for k in range(simulations)]
-    loose = _evenly(loose, picked, int(seed))
     thetas = [
         {**rest, **fit, **other}
         for fit, other in zip(
@@ -267,21 +265,6 @@ def fitted_names(model: Model, parameters: Collection[str] | str, fixed: Mapping
     if not left:
         raise InputError("no parameter is left to be fitted; name one or set fewer")
     return left
-
-
-def _evenly(loose: Tensor, picked: Sequence[tuple[int, int]], seed: int) -> Tensor:
-    """Draws from priors of which those that are picked are spread over each prior evenly: a Latin hypercube.
-
-    A few runs by draws that happen to lie to one side would be a forecast that does.
-    """
-    generator = torch.Generator().manual_seed((seed * 1000 + _APART) % 2**63)
-    found, many = loose.clone(), len(picked)
-    for p in range(loose.shape[-1]):
-        place = torch.randperm(many, generator=generator) + torch.rand(many, generator=generator, dtype=loose.dtype)
-        values = torch.quantile(loose[..., p].reshape(-1), place / many)
-        for (chain, draw), value in zip(picked, values, strict=True):
-            found[chain, draw, p] = value
-    return found
 
 
 def _like(model: Model, coarse: Model) -> Model:
