@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lpmppl.effects.language.source import Choices, Keep
+from lpmppl.effects.language.source import Choices, Keep, seed_of
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Local", "Sampling"]
@@ -217,12 +217,6 @@ class Sampling:
                 )[0]  # fmt: skip
             for ordinal, answer in zip(ordinals, [found] if isinstance(found, str) else found, strict=True):
                 keep(k, ordinal, list(options).index(answer) if answer in options else None)
-
-
-def seed_of(prompt: str, ordinal: int) -> int:
-    """The seed of the samples of a prompt's answers from one on, the same whenever they are asked."""
-    digest = hashlib.sha256(f"{ordinal}\n{prompt}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _generator(model: Any, options: Sequence[str]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib
 import json
 import math
@@ -18,7 +17,7 @@ from functools import cached_property, partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from lpmppl.effects.language.source import Keep
+from lpmppl.effects.language.source import Keep, seed_of
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Server"]
@@ -117,7 +116,7 @@ class Server:
             source, output = outlines.from_openai(client, model), outlines.types.JsonSchema(schema)
 
             async def ask(prompt: str, ordinal: int, unread: int) -> int | None:
-                seed = _seed(prompt, ordinal, unread)
+                seed = seed_of(prompt, ordinal, unread)
                 try:
                     text = await source(prompt, output, seed=seed, temperature=self.temperature)
                 except outlines.exceptions.GenerationError:  # the model declines to answer
@@ -261,11 +260,6 @@ async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _seed(prompt: str, ordinal: int, unread: int) -> int:
-    digest = hashlib.sha256(json.dumps([prompt, ordinal, unread]).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1  # servers take it as a signed number of 32 bits
 
 
 def _read(text: Any, options: Sequence[str]) -> int | None:

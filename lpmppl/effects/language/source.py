@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-__all__ = ["Choices", "Exact", "Keep", "Sampled", "Source"]
+__all__ = ["Choices", "Exact", "Keep", "Sampled", "Source", "seed_of"]
 
 Keep: TypeAlias = Callable[[int, int, int | None], None]
 """Is told the number of a prompt, that of the sample, and the answer: the number of an option, None if unreadable."""
@@ -42,3 +44,10 @@ class Sampled(Protocol):
 
 
 Source: TypeAlias = Exact | Sampled
+
+
+def seed_of(prompt: str, ordinal: int, unread: int = 0) -> int:
+    """The seed of a sample of a prompt's answers, the same whenever it is asked; another after one that wasn't read."""
+    digest = hashlib.sha256(json.dumps([prompt, ordinal, unread]).encode()).digest()
+    # Servers take it as a signed number of 32 bits.
+    return int.from_bytes(digest[:4], "big") >> 1
