@@ -40,6 +40,14 @@ def quick(monkeypatch):
     monkeypatch.setattr(module, "BACK_OFF", 0.001)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises, also where the tests themselves were started to ignore it, as a shell's background jobs are."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def by_prompt(prompt: str, options: list[str], seed: int, temperature: float) -> str:
     return options[int(prompt.split()[-1]) % len(options)]
 
@@ -330,6 +338,7 @@ def test_answers_are_kept_as_they_come():
     assert answered == [True] * 3
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_the_others_and_loses_nothing():
     kept, answered = [], []
 
