@@ -72,7 +72,7 @@ def main() -> None:
                 "replay_ratio": round(again / utilities, 2),
                 "queries": handler.asked.queries,
                 "replay_queries": replay.asked.queries,
-                "most_archetypes": {name: max(each) for name, each in handler.asked.archetypes.items()},
+                "most_archetypes": handler.asked.most,
             }
         )
     )

@@ -79,7 +79,7 @@ def cost(
         "queries": asked.queries,
         "tokens": asked.tokens,
         "seconds": round(asked.queries * seconds / at_once, 1),
-        "archetypes": {decision: max(each) for decision, each in asked.archetypes.items()},
+        "archetypes": asked.most,
     }
     if as_json:
         print(json.dumps({**found, "agents": agents, "days": days, "samples": samples}))

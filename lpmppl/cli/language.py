@@ -103,7 +103,7 @@ def said_of(handler: LanguageModel) -> dict[str, Any]:
         "queries": asked.queries,
         "answers_kept": asked.kept,
         "tokens": asked.tokens,
-        "archetypes": {decision: max(each) for decision, each in asked.archetypes.items()},
+        "archetypes": asked.most,
         "language_model": handler.model,
         "prompts": handler.versions,
     }

@@ -16,7 +16,7 @@ from lpmppl.effects.internals.segments import broadcast
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.population import Population
 
-__all__ = ["Archetypes", "Bins", "Lookup"]
+__all__ = ["Archetypes", "Bins", "Lookup", "counts"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,16 @@ def _of_agents(attribute: str, column: str, people: Population) -> Tensor:
         )
     (dim,) = people.dataset[column].dims
     return people[column] if dim == "agent" else people[column].index_select(0, people[str(dim)])
+
+
+def counts(place: Tensor, cells: int) -> Tensor:
+    """How many agents there are in each of so many cells: from their cells, shape (…, N), int64 of shape (…, cells).
+
+    >>> counts(torch.tensor([[0, 2, 2], [1, 1, 1]]), 3).tolist()
+    [[1, 0, 2], [0, 3, 0]]
+    """
+    rows = place.reshape(place.shape[:-1].numel(), place.shape[-1])
+    return torch.stack([torch.bincount(row, minlength=cells) for row in rows]).reshape(*place.shape[:-1], cells)
 
 
 class Archetypes:
@@ -200,13 +210,10 @@ class Archetypes:
         Returns:
             int64 of shape (…, K).
         """
-        lead = code.shape[:-1] if cohort is None else cohort.shape[:-1]
         if cohort is None:
-            row = torch.arange(lead.numel(), device=code.device).repeat_interleave(code.shape[-1])
-        else:
-            row = cohort.row
-        found = torch.bincount(row * self.size + code.reshape(-1), minlength=lead.numel() * self.size)
-        return found.reshape(*lead, self.size)
+            return counts(code, self.size)
+        lead = cohort.shape[:-1]
+        return counts(cohort.row * self.size + code, lead.numel() * self.size).reshape(*lead, self.size)
 
     def read(self, values: Tensor, code: Tensor, cohort: Cohort | None = None) -> Tensor:
         """Read what belongs to archetypes, such as a probability, for agents of these archetypes.

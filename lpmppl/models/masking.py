@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lpmppl.effects.internals.segments import broadcast, by_blocks
 from lpmppl.effects.ops import decide, ring_sum, tally
+from lpmppl.models.archetypes import counts
 from lpmppl.models.behaviour import MASK, OBSERVED, archetypes, inclination, observed, present
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.substep import Substep
@@ -50,9 +51,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
     def residents(s: State) -> Tensor:
         """How many there are of each archetype in each borough, shape (…, B, K)."""
         place = present(people, kinds, s, slice(None)) + borough.index.int() * kinds.size
-        cells = borough.count * kinds.size
-        found = torch.stack([torch.bincount(row, minlength=cells) for row in place.reshape(-1, people.size)])
-        return found.reshape(*place.shape[:-1], borough.count, kinds.size)
+        return counts(place, borough.count * kinds.size).unflatten(-1, (borough.count, kinds.size))
 
     def choose(s: State) -> Tensor:
         t = float(s["t"])

@@ -14,8 +14,9 @@ You have a job. Your occupation: {{ occupation }}.
 {% else %}
 You have no job.
 {% endif %}
-Your household has {{ savings }} in savings.
 """
+
+_SAVINGS = "Your household has {{ savings }} in savings.\n"
 
 _RISK = """\
 In the last week about {{ risk | expm1 | about }} in 100,000 New Yorkers went to a hospital with COVID-19 each day.
@@ -43,6 +44,7 @@ Answer:"""
 
 PROMPTS: Mapping[str, str] = {
     "mask": _PERSONA
+    + _SAVINGS
     + _HEALTH
     + _RISK
     + """\
@@ -56,6 +58,7 @@ About {{ neighbours | percent }} of the people in your borough wear one.
 Do you wear a mask in public this week?"""
     + _ANSWER,
     "isolate": _PERSONA
+    + _SAVINGS
     + _HEALTH
     + _RISK
     + _TIRED
@@ -63,12 +66,13 @@ Do you wear a mask in public this week?"""
 Do you isolate at home for ten days, away from work, school and strangers, or do you go on as usual?"""
     + _ANSWER,
     "test": _PERSONA
+    + _SAVINGS
     + _RISK
     + _TIRED
     + """\
 You have fallen ill today, with symptoms of COVID-19. Do you seek a test?"""
     + _ANSWER,
-    "vaccinate": _PERSONA.replace("Your household has {{ savings }} in savings.\n", "")
+    "vaccinate": _PERSONA
     + """\
 If a vaccine against COVID-19 were offered to you free of charge, would you accept or refuse it?"""
     + _ANSWER,

@@ -49,6 +49,11 @@ class Asked:
     unreadable: int = 0
     archetypes: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def most(self) -> dict[str, int]:
+        """By decision, how many archetypes decided at a time, at most."""
+        return {decision: max(each) for decision, each in self.archetypes.items()}
+
 
 class LanguageModel(Messenger):
     r"""Give decisions the probabilities with which a language model chooses, archetype by archetype.
@@ -194,9 +199,10 @@ class LanguageModel(Messenger):
     ) -> list[list[float]]:
         """The shares of options among answers by prompt; what couldn't be read is missing from their sum."""
         pilot = min(self.samples, max(_FLOOR, math.ceil(_PILOT * self.samples)))
-        got = self._answered(name, texts, options, [range(pilot)] * len(texts))
+        known = [self.answers.known(self.model, text, options) for text in texts]
+        got = self._answered(name, texts, options, [range(pilot)] * len(texts), known)
         more = _allotted(got, len(options), deciding, (self.samples - pilot) * len(texts))
-        rest = self._answered(name, texts, options, [range(pilot, pilot + m) for m in more])
+        rest = self._answered(name, texts, options, [range(pilot, pilot + m) for m in more], known)
         rows = []
         for first, second in zip(got, rest, strict=True):
             every = [*first, *second]
@@ -204,11 +210,15 @@ class LanguageModel(Messenger):
         return rows
 
     def _answered(
-        self, name: str, texts: Sequence[str], options: Sequence[str], wanted: Sequence[range]
+        self,
+        name: str,
+        texts: Sequence[str],
+        options: Sequence[str],
+        wanted: Sequence[range],
+        known: Sequence[dict[int, int | None]],
     ) -> list[list[int | None]]:
-        """The answers of these numbers, by prompt: those that were kept, and the others asked for."""
+        """The answers of these numbers, by prompt: those that are known, and others, asked for and then known."""
         model = self.model
-        known = [self.answers.known(model, text, options) for text in texts]
         missing = [[o for o in ordinals if o not in mine] for ordinals, mine in zip(wanted, known, strict=True)]
         total, done = sum(map(len, missing)), 0
         self.asked.kept += sum(map(len, wanted)) - total
@@ -239,9 +249,8 @@ class LanguageModel(Messenger):
                 lambda k, ordinal, answer: keep(asked[k], ordinal, answer),
             )
         found = [[mine[o] for o in ordinals] for ordinals, mine in zip(wanted, known, strict=True)]
-        for answers in found:
-            for answer in answers:
-                readable(answer)
+        if any(None in answers for answers in found):
+            readable(None)
         self.asked.unreadable += sum(each.count(None) for each in found)
         return found
 
@@ -305,9 +314,12 @@ class _Questions:
                 f"decision '{decision}': its archetypes have {len(codes[0])} attributes, but labels of "
                 f"{len(labels)} were given: {', '.join(labels)}"
             )
-        for column, (attribute, known) in enumerate(labels.items()):
-            if wrong := [row[column] for row in codes if not 0 <= row[column] < len(known)]:
-                raise InputError(f"decision '{decision}': {attribute} has the code {wrong[0]}, but {len(known)} labels")
+        for column, (attribute, known) in zip(archetypes.reshape(many, -1).T, labels.items(), strict=False):
+            wrong = column[(column < 0) | (column >= len(known))]
+            if len(wrong):
+                raise InputError(
+                    f"decision '{decision}': {attribute} has the code {int(wrong[0])}, but {len(known)} labels"
+                )
         observed = [n for n in context if n not in ("attributes", "due")]
         prompt.check([*labels, *observed, "options"])
         shown = {n: _numbers(decision, n, context[n], many) for n in observed if n in prompt.fields}

@@ -68,18 +68,18 @@ class Answers:
             raise InputError(f"there is no folder {self.path.parent} for the answers; make it first")
         self._timer: threading.Timer | None = None
         self._failed: LpmError | None = None
-        if self.path is not None and self.path.exists() and not os.access(self.path, os.W_OK):
-            where, begin = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1", "BEGIN"
-        else:
-            where, begin = "file::memory:" if self.path is None else self.path.absolute().as_uri(), "BEGIN IMMEDIATE"
+        where = "file::memory:" if self.path is None else self.path.absolute().as_uri()
+        writable = self.path is None or not self.path.exists() or os.access(self.path, os.W_OK)
+        if not writable:
+            where += "?mode=ro&immutable=1"
         try:
             self._file = sqlite3.connect(where, _PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
-            if self.path is not None and begin != "BEGIN":
+            if self.path is not None and writable:
                 self._file.execute("PRAGMA journal_mode=WAL")
                 self._file.execute("PRAGMA synchronous=NORMAL")
             # Of several processes one makes the tables.
-            self._file.execute(begin)
-            if self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0 and begin != "BEGIN":
+            self._file.execute("BEGIN IMMEDIATE" if writable else "BEGIN")
+            if writable and self._file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
                 for statement in (*_TABLES, f"PRAGMA application_id={_MARK}", f"PRAGMA user_version={_VERSION}"):
                     self._file.execute(statement)
             mark, version = (self._number(name) for name in ("application_id", "user_version"))
