@@ -27,19 +27,27 @@ if TYPE_CHECKING:
     from lpmppl.inference.contrasts import fates as fates
     from lpmppl.inference.counterfactual import counterfactual as counterfactual
     from lpmppl.inference.disparities import disparity as disparity
+    from lpmppl.inference.distil import distil as distil
+    from lpmppl.inference.error_budget import error_budget as error_budget
+    from lpmppl.inference.error_budget import surveyed_budget as surveyed_budget
     from lpmppl.inference.exactly import calibrate_exactly as calibrate_exactly
     from lpmppl.inference.federated import FederatedCalibNN as FederatedCalibNN
+    from lpmppl.inference.fidelity import fidelity as fidelity
+    from lpmppl.inference.fidelity import fidelity_text as fidelity_text
     from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
     from lpmppl.inference.likelihood import likelihood as likelihood
+    from lpmppl.inference.omitted import omitted as omitted
     from lpmppl.inference.policies import Act as Act
     from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.refine import refine as refine
+    from lpmppl.inference.rephrasing import rephrased as rephrased
     from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
     from lpmppl.inference.search import search as search
     from lpmppl.inference.sensitivity import sensitivity as sensitivity
     from lpmppl.inference.simulator import Simulator as Simulator
     from lpmppl.inference.split import SplitCalibNN as SplitCalibNN
+    from lpmppl.inference.utility import fit_utility as fit_utility
     from lpmppl.inference.weights import weigh as weigh
     from lpmppl.models import nyc as nyc
 
@@ -54,11 +62,19 @@ _VERBS = {
     "contrast": "lpmppl.inference.contrasts",
     "cost_per": "lpmppl.inference.contrasts",
     "fates": "lpmppl.inference.contrasts",
+    "distil": "lpmppl.inference.distil",
+    "fit_utility": "lpmppl.inference.utility",
     "search": "lpmppl.inference.search",
     "refine": "lpmppl.inference.refine",
     "sensitivity": "lpmppl.inference.sensitivity",
     "audit": "lpmppl.inference.audit",
     "global_sensitivity": "lpmppl.inference.global_sensitivity",
+    "fidelity": "lpmppl.inference.fidelity",
+    "fidelity_text": "lpmppl.inference.fidelity",
+    "error_budget": "lpmppl.inference.error_budget",
+    "surveyed_budget": "lpmppl.inference.error_budget",
+    "omitted": "lpmppl.inference.omitted",
+    "rephrased": "lpmppl.inference.rephrasing",
     "weigh": "lpmppl.inference.weights",
     "likelihood": "lpmppl.inference.likelihood",
     "attribute": "lpmppl.inference.attribution",
@@ -79,8 +95,9 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 __all__ = [
     "Act", "CalibNN", "FederatedCalibNN", "Reported", "Simulator", "SplitCalibNN", "Trigger", "attribute",
     "attribute_groups", "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast",
-    "cost_per", "counterfactual", "create", "disparity", "fates", "global_sensitivity", "likelihood", "nyc", "refine",
-    "report", "run", "search", "sensitivity", "weigh",
+    "cost_per", "counterfactual", "create", "disparity", "distil", "error_budget", "fates", "fidelity", "fidelity_text",
+    "fit_utility", "global_sensitivity", "likelihood", "nyc", "omitted", "refine", "rephrased", "report", "run",
+    "search", "sensitivity", "surveyed_budget", "weigh",
 ]  # fmt: skip
 
 

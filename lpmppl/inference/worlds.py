@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from chirho.interventional.ops import intervene
@@ -17,7 +16,7 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.inference.checks import setting, whole
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Condition, Policy, Trigger, labels_of
 from lpmppl.inference.triggers import in_force
-from lpmppl.models.model import Model
+from lpmppl.models.model import Model, Wrapped
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -82,7 +81,7 @@ class _Step:
         return found
 
 
-class UnderPolicies(Model):
+class UnderPolicies(Wrapped):
     """A model in whose worlds policies are done: world 0 does nothing, world k does the k-th.
 
     Its worlds are one index, `policy`, which ChiRho's `MultiWorldCounterfactual` makes on the first day on which one
@@ -108,13 +107,10 @@ class UnderPolicies(Model):
         days: int | None = None,
         only: int | None = None,
     ) -> None:
-        self.model, self.policies, self.only = model, tuple(alternatives), only
+        super().__init__(model)
+        self.policies, self.only = tuple(alternatives), only
         self.begun: Callable[[State, int], None] | None = None
-        self.name, self.population = model.name, model.population  # type: ignore[misc]
-        self.parameters, self.environment, self.limits = model.parameters, model.environment, model.limits
-        self.options, self.behaviour, self.tallies = model.options, model.behaviour, model.tallies
-        self.units, self.targets, self.outcomes, self.by = model.units, model.targets, model.outcomes, model.by
-        self.pulses, self.spreads = model.pulses, model.spreads
+        self.timed = False
         self.plans = [
             [_ready(model, act, days, f"{WORLD}/{k}/{n}") for n, act in enumerate(acts)]
             for k, acts in enumerate([tuple(always), *(p.acts for p in self.policies)])
@@ -128,10 +124,6 @@ class UnderPolicies(Model):
             s.memory: (names[k], k, str(s.act)) for k, plan in enumerate(self.plans) for s in plan if s.trigger
         }
         self.triggered = {s.name for plan in self.plans for s in plan if s.trigger} - {*model.pulses}
-
-    def __getattr__(self, name: str) -> Any:
-        # What a model has besides, such as its strata and its start.
-        return getattr(self.__dict__["model"], name)
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         state = self.model.initial(theta, start)

@@ -17,13 +17,26 @@ from lpmppl.effects.cohorts import Cohort, at
 from lpmppl.effects.internals.segments import broadcast, pick
 from lpmppl.effects.ops import decide, ring_sum, tally
 from lpmppl.models.archetypes import Archetypes, Bins, Lookup
+from lpmppl.models.inclination import AS_ONE, chosen_once, inclination
+from lpmppl.models.memory import never, recalled, remembered
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["MASK", "OBSERVED", "PART", "UTILITY", "archetypes", "behaviour", "inclination", "observed", "present"]
+__all__ = [
+    "MASK",
+    "OBSERVED",
+    "PART",
+    "UTILITY",
+    "archetypes",
+    "behaviour",
+    "never",
+    "observed",
+    "present",
+    "remembered",
+]
 
 MASK, ISOLATE = ("mask", "no mask"), ("isolate", "go on")
 TEST, VACCINATE = ("seek a test", "seek none"), ("accept", "refuse")
@@ -141,12 +154,24 @@ def archetypes(people: Population) -> Archetypes:
     return _of[people]
 
 
-def observed(kinds: Archetypes, setting: Setting, s: State) -> dict[str, Any]:
-    """What everybody observes: the risk, log(1 + admissions a day per 100,000), and fatigue, 0 to 1."""
+def observed(kinds: Archetypes, setting: Setting, s: State, before: Tensor) -> dict[str, Any]:
+    """What is observed when a decision falls due.
+
+    Args:
+        kinds: the archetypes.
+        setting: where and when it is.
+        s: the state.
+        before: the share of each archetype who did it when it decided last, −1 where it never has, shape (…, K).
+    Returns:
+        the risk, log(1 + admissions a day per 100,000), fatigue, 0 to 1, the weeks since the start, and of each
+        archetype whether it decides `again` and, if so, what share did it `before`.
+    """
     tired = max(float(s["t"]) - setting.day(STAY_AT_HOME), 0.0)
     return {
         "risk": torch.log1p(s["admissions/week"]),
         "fatigue": 1.0 - math.exp(-tired / FATIGUE),
+        "weeks": float(s["t"]) // 7.0,
+        **recalled(before),
         "attributes": kinds.labels,
     }
 
@@ -173,13 +198,17 @@ def _in_every_world(cohort: Cohort, *values: Tensor) -> Cohort:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The action of a day: who fell ill and who learned of a positive test, and what they choose, shape (k,)."""
+    """The action of a day: who fell ill and who learned of a positive test, and what they choose, shape (k,).
+
+    `before` is what each archetype will remember of it.
+    """
 
     ill: Cohort
     ill_isolates: Tensor
     seeks: Tensor
     told: Cohort
     told_isolates: Tensor
+    before: State
 
 
 OBSERVED = ("admissions/week", "employed", "savings", "symptomatic", "positive_at")
@@ -201,7 +230,6 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
     people, kinds = setting.people, archetypes(setting.people)
 
     def choose(s: State) -> _Choice:
-        context = observed(kinds, setting, s)
         read = [s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")]
         ill, told = (_in_every_world(people.cohort(s[event]), *read) for event in ("onset", "learnt"))
         kind, told_kind = (present(people, kinds, s, who) for who in (ill, told))
@@ -209,14 +237,19 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
         def anew() -> Tensor:
             return kinds.count(kind, ill)
 
-        isolating = {**context, "due": lambda: anew() + kinds.count(told_kind, told)}
-        isolate = decide("isolate", kinds.table, ISOLATE, isolating)[..., 0]
-        test = decide("test", kinds.table, TEST, {**context, "due": anew})[..., 0]
+        context = observed(kinds, setting, s, s["before/isolate"])
+        context |= {"due": lambda: anew() + kinds.count(told_kind, told)}
+        isolate = decide("isolate", kinds.table, ISOLATE, context)[..., 0]
+        context = observed(kinds, setting, s, s["before/test"])
+        test = decide("test", kinds.table, TEST, context | {"due": anew})[..., 0]
         ill_isolates = ill.read(s["inclination/isolate"]) < kinds.read(isolate, kind, ill)
         with ill.plate(episode=ill.read(s["episode"])):
             seeks = pyro.sample("seeks_test", dist.Bernoulli(kinds.read(test, kind, ill))).bool()
         told_isolates = told.read(s["inclination/isolate"]) < kinds.read(isolate, told_kind, told)
-        return _Choice(ill, ill_isolates, seeks, told, told_isolates)
+        before = {
+            f"before/{name}": remembered(s[f"before/{name}"], x) for name, x in (("isolate", isolate), ("test", test))
+        }
+        return _Choice(ill, ill_isolates, seeks, told, told_isolates, before)
 
     def change(s: State, choice: _Choice) -> State:
         t, ill, told = float(s["t"]), choice.ill, choice.told
@@ -247,9 +280,13 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
             "isolating/total": total,
             "works_ill": works,
             "seeks_test": ill.select(choice.seeks).overwrite(before.write(s["seeks_test"], False), True),
+            **choice.before,
         }
 
-    written = ("isolating", "isolate_until", "isolating/total", "works_ill", "seeks_test")
+    written = (
+        *("isolating", "isolate_until", "isolating/total", "works_ill", "seeks_test"),
+        *("before/isolate", "before/test"),
+    )
     return Substep(
         "behaviour",
         reads=(*OBSERVED, *EVENTS, "inclination/isolate", *written),
@@ -273,23 +310,18 @@ def _start(setting: Setting, theta: Theta, t0: float) -> State:
     kind = kinds.code(employment=employed, savings=nobody, health=nobody.to(torch.uint8))
     context = {"attributes": kinds.labels, "due": lambda: kinds.count(kind)}
     accept = decide("vaccinate", kinds.table, VACCINATE, context)[..., 0]
-    with people.plate(episode=0):
-        willing = pyro.sample("willing", dist.Bernoulli(kinds.read(accept, kind))).bool()
+    as_one = theta["households_as_one"]
     return {
         "isolating": nobody,
         "isolate_until": torch.full((people.size,), -math.inf, device=people.device),
         "isolating/total": ring_sum(nobody.long(), setting.by),
         "works_ill": nobody.clone(),
         "seeks_test": nobody.clone(),
-        "willing": willing,
-        "inclination/isolate": inclination(people, "inclination_to_isolate"),
+        "willing": chosen_once(people, "willing", kinds.read(accept, kind), as_one),
+        "inclination/isolate": inclination(people, "inclination_to_isolate", as_one),
+        "before/isolate": never(kinds),
+        "before/test": never(kinds),
     }
-
-
-def inclination(people: Population, site: str) -> Tensor:
-    """Each person's own place between the most and the least inclined, uniform on (0, 1), float32 of shape (N,)."""
-    with people.plate(episode=0):
-        return pyro.sample(site, dist.Uniform(torch.zeros((), device=people.device), 1.0))
 
 
 PART = Part(
@@ -303,7 +335,8 @@ PART = Part(
             "length of isolation",
             "days",
             "CDC guidance of 2020: ten days from onset",
-        )
+        ),
+        "households_as_one": AS_ONE,
     },
     keeps=("willing", "inclination/isolate"),
     tallies={"isolating": "people in isolation"},

@@ -8,7 +8,9 @@ from torch import Tensor
 from lpmppl.effects.internals.segments import broadcast, by_blocks
 from lpmppl.effects.ops import decide, ring_sum, tally
 from lpmppl.models.archetypes import counts
-from lpmppl.models.behaviour import MASK, OBSERVED, archetypes, inclination, observed, present
+from lpmppl.models.behaviour import MASK, OBSERVED, archetypes, observed, present
+from lpmppl.models.inclination import AS_ONE, inclination
+from lpmppl.models.memory import never, remembered
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
@@ -43,7 +45,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
 
     Args:
         setting: the people.
-        theta: nothing.
+        theta: nothing; `households_as_one` is the start's.
     """
     people, kinds = setting.people, archetypes(setting.people)
     borough = people.network("borough")
@@ -53,10 +55,11 @@ def masking(setting: Setting, theta: Theta) -> Substep:
         place = present(people, kinds, s, slice(None)) + borough.index.int() * kinds.size
         return counts(place, borough.count * kinds.size).unflatten(-1, (borough.count, kinds.size))
 
-    def choose(s: State) -> Tensor:
+    def choose(s: State) -> tuple[Tensor, Tensor]:
         t = float(s["t"])
         ordered = torch.where(s["mask_mandate"] < 0, float(mandated(setting, t)), s["mask_mandate"])
-        context = observed(kinds, setting, s)
+        places = (borough.count, kinds.size)
+        context = observed(kinds, setting, s, s["before/mask"].unflatten(-1, places))
         context |= {
             "risk": context["risk"].unsqueeze(-1),
             "mandate": ordered.unsqueeze(-1),
@@ -65,25 +68,27 @@ def masking(setting: Setting, theta: Theta) -> Substep:
             "due": lambda: residents(s),
         }
         chance = decide("mask", kinds.table, MASK, context)[..., 0]
-        chance = chance.expand(broadcast(chance.shape, (borough.count, kinds.size))).flatten(-2).detach()
+        chance = chance.expand(broadcast(chance.shape, places)).flatten(-2).detach()
 
         def some(agents: slice) -> Tensor:
             kind = present(people, kinds, s, agents) + borough.index[agents].int() * kinds.size
             return s["inclination/mask"][..., agents] < kinds.read(chance, kind)
 
         masked: Tensor = by_blocks(people.size, some)
-        return masked
+        return masked, remembered(s["before/mask"], chance)
 
-    def change(s: State, masked: Tensor) -> State:
+    def change(s: State, choice: tuple[Tensor, Tensor]) -> State:
+        masked, before = choice
         changed = people.cohort(masked != s["masked"])
         sign = torch.where(changed.read(masked), 1, -1)
         return {
             "masked": masked,
             "masked/borough": ring_sum(changed.carrying(sign), borough, s["masked/borough"]),
             "masked/total": tally("masked", changed.carrying(sign), by=setting.by, onto=s["masked/total"]),
+            "before/mask": before,
         }
 
-    written = ("masked", "masked/borough", "masked/total")
+    written = ("masked", "masked/borough", "masked/total", "before/mask")
     return Substep(
         "masking",
         reads=(*OBSERVED, "mask_mandate", "inclination/mask", *written),
@@ -97,13 +102,14 @@ def masking(setting: Setting, theta: Theta) -> Substep:
 def start(setting: Setting, theta: Theta, t0: float) -> State:
     """Nobody wears a mask, or as many as in November 2020 where they are required already."""
     people = setting.people
-    inclined = inclination(people, "inclination_to_mask")
+    inclined = inclination(people, "inclination_to_mask", theta["households_as_one"])
     masked = inclined < (SURVEYED if mandated(setting, t0) else 0.0)
     return {
         "masked": masked,
         "masked/borough": ring_sum(masked.long(), people.network("borough")),
         "masked/total": ring_sum(masked.long(), setting.by),
         "inclination/mask": inclined,
+        "before/mask": never(archetypes(people), people.network("borough").count),
     }
 
 
@@ -111,6 +117,7 @@ PART = Part(
     "masking",
     masking,
     start,
+    parameters={"households_as_one": AS_ONE},
     keeps=("inclination/mask",),
     environment={"mask_mandate": -1.0},
     limits={"mask_mandate": (0.0, 1.0)},

@@ -13,11 +13,12 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from lpmppl.effects.ops import simulate
+from lpmppl.errors import InputError
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
-__all__ = ["Model", "Parameter"]
+__all__ = ["Model", "Parameter", "Wrapped"]
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,35 @@ class Model(ABC):
         return simulate(
             self.day(theta), self.initial(theta, start), torch.tensor(float(start)), torch.tensor(float(start + days))
         )
+
+
+class Wrapped(Model):
+    """A model made of another, which it is like in all that isn't said otherwise.
+
+    Args:
+        model: the other model.
+    Raises:
+        InputError: for what is no model.
+    """
+
+    _ALIKE = (
+        *("name", "population", "parameters", "environment", "limits", "options", "by", "tallies", "units"),
+        *("pulses", "targets", "outcomes", "spreads", "timed", "behaviour", "prompts"),
+    )
+
+    def __init__(self, model: Model) -> None:
+        if not isinstance(model, Model):
+            raise InputError(f"a model is needed, but {type(model).__name__} was given")
+        self.model = model
+        for attribute in self._ALIKE:
+            setattr(self, attribute, getattr(model, attribute))
+
+    def __getattr__(self, name: str) -> Any:
+        # What a model has besides, such as its start.
+        return getattr(self.__dict__["model"], name)
+
+    def initial(self, theta: Theta, start: float = 0.0) -> State:
+        return self.model.initial(theta, start)
+
+    def day(self, theta: Theta) -> Dynamics:
+        return self.model.day(theta)

@@ -38,6 +38,16 @@ You have just tested positive for COVID-19.
 {% endif %}
 """
 
+# In five words, so that a question is a new one only where people have changed their minds.
+_AGAIN = """\
+{% if again %}
+When people like you last had this to decide, {{
+    "hardly any" if before < 0.1 else "some" if before < 0.4 else "about half" if before < 0.6
+    else "most" if before < 0.9 else "nearly all"
+}} of them chose to {{ options[0] }}.
+{% endif %}
+"""
+
 _ANSWER = """
 Answer with one of: {{ options | join(", ") }}.
 Answer:"""
@@ -55,6 +65,9 @@ The authorities advise everybody to wear a mask in public.
 Masks are mandatory wherever people can't keep apart.
 {% endif %}
 About {{ neighbours | percent }} of the people in your borough wear one.
+"""
+    + _AGAIN
+    + """\
 Do you wear a mask in public this week?"""
     + _ANSWER,
     "isolate": _PERSONA
@@ -62,6 +75,7 @@ Do you wear a mask in public this week?"""
     + _HEALTH
     + _RISK
     + _TIRED
+    + _AGAIN
     + """\
 Do you isolate at home for ten days, away from work, school and strangers, or do you go on as usual?"""
     + _ANSWER,
@@ -69,6 +83,7 @@ Do you isolate at home for ten days, away from work, school and strangers, or do
     + _SAVINGS
     + _RISK
     + _TIRED
+    + _AGAIN
     + """\
 You have fallen ill today, with symptoms of COVID-19. Do you seek a test?"""
     + _ANSWER,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
-from lpmppl.models.model import Model, Parameter
+from lpmppl.models.model import Model, Parameter, Wrapped
 from lpmppl.models.periods import around
 from lpmppl.typing import Dynamics, State, Theta
 
 __all__ = ["Varying"]
 
 
-class Varying(Model):
+class Varying(Wrapped):
     r"""A model in which a part of the environment has a factor that follows a random walk, and one for each place.
 
     .. math:: \log f_i(t) = \log a_{g(i)} + \sum_k \log \delta_k \,
@@ -47,8 +46,7 @@ class Varying(Model):
         within: str = "",
         apart: float = 0.2,
     ) -> None:
-        if not isinstance(model, Model):
-            raise InputError(f"a model is needed, but {type(model).__name__} was given")
+        super().__init__(model)
         if name not in model.environment:
             raise InputError(nearest("part of the environment", name, model.environment))
         if name in model.options or name in model.pulses or model.environment[name] <= 0:
@@ -63,8 +61,7 @@ class Varying(Model):
             raise InputError(f"spread={spread} and apart={apart} were given; both must be above 0")
         if within and model.targets.get(name) != "agent":
             raise InputError(f"{name} is the same for everybody; leave within={within!r} out")
-        self.model, self.varies, self.knots, self.within = model, name, tuple(knots), within
-        self.name, self.population = model.name, model.population  # type: ignore[misc]
+        self.varies, self.knots, self.within = name, tuple(knots), within
         labels = model.population.labels(within) if within else []
         self.places = {f"{name}_{label.replace(' ', '_')}": k for k, label in enumerate(labels)}
         steps = {
@@ -78,20 +75,10 @@ class Varying(Model):
             for key, k in self.places.items()
         }
         self.parameters = {**model.parameters, **steps, **places}
-        for attribute in ("environment", "limits", "options", "pulses", "targets", "outcomes", "spreads", "timed"):
-            setattr(self, attribute, getattr(model, attribute))
-        self.behaviour, self.by, self.tallies, self.units = model.behaviour, model.by, model.tallies, model.units
-
-    def __getattr__(self, name: str) -> Any:
-        # What a model has besides, such as its start.
-        return getattr(self.__dict__["model"], name)
 
     def steps(self, first: int, last: int) -> list[str]:
         """The parameters of the steps whose knots lie from day `first` to day `last`."""
         return [f"{self.varies}_{knot}" for knot in self.knots if first <= knot <= last]
-
-    def initial(self, theta: Theta, start: float = 0.0) -> State:
-        return self.model.initial(theta, start)
 
     def day(self, theta: Theta) -> Dynamics:
         day, name = self.model.day(theta), self.varies

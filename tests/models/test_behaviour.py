@@ -44,6 +44,7 @@ SAVINGS = torch.linspace(0.0, 5000.0, AGENTS)[torch.randperm(AGENTS, generator=t
 """Of every household, dollars."""
 NEVER = torch.tensor([0.0, 1.0])
 ALWAYS = torch.tensor([1.0, 0.0])
+ALONE = {"households_as_one": torch.tensor(0.0)}
 
 
 def people(n: int = AGENTS) -> Population:
@@ -222,7 +223,7 @@ class TestMasks:
     def test_a_start_under_a_mandate_finds_masks_worn(self):
         for start, share in (("2020-04-16", 0.0), ("2020-11-01", 0.84)):
             with ExogenousNoise(0):
-                state = masking.PART.start(Society(start=start).setting, {}, 0.0)
+                state = masking.PART.start(Society(start=start).setting, ALONE, 0.0)
             assert within(state["masked"], torch.full((AGENTS,), share))
             assert int(state["masked"].sum()) == int(state["masked/total"].sum()) == int(state["masked/borough"].sum())
 
@@ -307,7 +308,7 @@ class TestIsolation:
 
     def test_the_length_is_a_parameter(self):
         model = Society(catching=False)
-        theta = {"isolation_days": torch.tensor(4.0)}
+        theta = {**ALONE, "isolation_days": torch.tensor(4.0)}
         with ExogenousNoise(0), tables(isolate=ALWAYS), Record():
             s = {**model.initial(theta), "t": torch.tensor(3.0), "dt": torch.tensor(1.0)}
             s["onset"] = torch.arange(model.population.size) == 5
@@ -395,7 +396,7 @@ class TestUtility:
 
     def test_without_a_behaviour_it_says_what_to_do(self):
         with ExogenousNoise(0), pytest.raises(LpmError, match="decision 'vaccinate' among accept, refuse: no beh"):
-            PART.start(Society().setting, {}, 0.0)
+            PART.start(Society().setting, ALONE, 0.0)
 
 
 def policy(day: int, key: str, value: float | Tensor) -> StaticIntervention:
@@ -483,7 +484,7 @@ def test_masks_of_november_2020_are_as_surveyed():
     setting = Setting(city, date(2020, 4, 1))
     record = Record()
     with torch.no_grad(), record, ExogenousNoise(0), Utility(UTILITY):
-        s: dict[str, Tensor] = dict(masking.PART.start(setting, {}, 0.0))
+        s: dict[str, Tensor] = dict(masking.PART.start(setting, ALONE, 0.0))
         s["employed"] = city["employment"] == 2
         s["savings"] = torch.full((city.dataset.sizes["household"],), 1e9)
         s["symptomatic"], s["positive_at"] = torch.zeros_like(s["employed"]), torch.full((city.size,), -math.inf)

@@ -4,10 +4,12 @@ from lpmppl.effects.handlers.abducted import Abduct, Abducted
 from lpmppl.effects.handlers.behaviour import Tabulated, Utility
 from lpmppl.effects.handlers.checkpointed import Checkpointed
 from lpmppl.effects.handlers.cuts import Cuts
+from lpmppl.effects.handlers.decided import Decided
 from lpmppl.effects.handlers.expected import Expected
 from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
 from lpmppl.effects.handlers.guided import Guided
 from lpmppl.effects.handlers.language import LanguageModel
+from lpmppl.effects.handlers.neural import ChoiceNetwork, Neural
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.record import Record
@@ -24,7 +26,9 @@ __all__ = [
     "Abduct",
     "Abducted",
     "Checkpointed",
+    "ChoiceNetwork",
     "Cuts",
+    "Decided",
     "DiscreteTime",
     "ExogenousNoise",
     "Expected",
@@ -34,6 +38,7 @@ __all__ = [
     "Invariant",
     "LanguageModel",
     "MeanField",
+    "Neural",
     "Pathwise",
     "Record",
     "Reported",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
+from lpmppl.effects.features import Features
 from lpmppl.errors import InputError, nearest
 
 __all__ = ["Coefficients", "Tabulated", "Utility"]
@@ -104,7 +105,7 @@ class Utility(Messenger):
         for option in mine:
             if option not in options:
                 raise InputError(nearest(f"option of decision '{name}'", option, options))
-        features = _Features(name, archetypes, context)
+        features = Features(name, archetypes, context)
         # In double precision, so that the same features give the same float32 in whatever batch of worlds.
         utility = [
             sum((value * features[feature] for feature, value in mine.get(option, {}).items()), features.zero)
@@ -113,50 +114,3 @@ class Utility(Messenger):
         chance = torch.stack(torch.broadcast_tensors(*utility), dim=-1).softmax(-1)
         msg["value"] = chance.to(torch.get_default_dtype())
         msg["done"] = True
-
-
-class _Features:
-    """The features of one decision by name: float64, of shape (…, K) or what broadcasts to it."""
-
-    def __init__(self, decision: str, archetypes: Tensor, context: Mapping[str, Any]) -> None:
-        self.decision = decision
-        self.codes = archetypes.reshape(archetypes.shape[0], -1)
-        self.context = {name: value for name, value in context.items() if name not in ("attributes", "due")}
-        self.labels: Mapping[str, Sequence[str]] = context.get("attributes", {})
-        self.zero = torch.zeros(archetypes.shape[0], dtype=torch.float64, device=archetypes.device)
-        if self.labels and len(self.labels) != self.codes.shape[1]:
-            raise InputError(
-                f"decision '{decision}': its archetypes have {self.codes.shape[1]} attributes, but labels of "
-                f"{len(self.labels)} were given: {', '.join(self.labels)}"
-            )
-
-    def __getitem__(self, name: str) -> Tensor:
-        first, *others = (self._one(part.strip()) for part in name.split("×"))
-        for other in others:
-            first = first * other
-        return first
-
-    def _one(self, name: str) -> Tensor:
-        if name == "intercept":
-            return self.zero + 1.0
-        if name in self.context:
-            return self._observed(name)
-        attribute, _, label = name.partition("=")
-        if attribute not in self.labels:
-            known = ("intercept", *self.context, *self.labels)
-            raise InputError(nearest(f"feature of decision '{self.decision}'", attribute, known))
-        labels = tuple(self.labels[attribute])
-        if label not in labels:
-            raise InputError(nearest(f"{attribute} in decision '{self.decision}'", label, labels))
-        return (self.codes[:, tuple(self.labels).index(attribute)] == labels.index(label)).double()
-
-    def _observed(self, name: str) -> Tensor:
-        value = torch.as_tensor(self.context[name], dtype=torch.float64, device=self.zero.device)
-        if value.dim() and value.shape[-1] not in (1, self.zero.shape[0]):
-            raise InputError(
-                f"decision '{self.decision}': '{name}' of its context has shape {tuple(value.shape)}; the last "
-                f"dimension must be 1 or the {self.zero.shape[0]} archetypes"
-            )
-        if not bool(torch.isfinite(value.detach()).all()):
-            raise InputError(f"decision '{self.decision}': '{name}' of its context isn't finite")
-        return value
