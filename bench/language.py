@@ -30,10 +30,11 @@ class Free:
         wanted: Sequence[Sequence[int]],
         keep: Callable[[int, int, int | None], None],
     ) -> None:
-        """Choose among the options by a coin of each prompt and number."""
+        """Choose among the options by coins of each prompt; a seed for every answer costs more than its keeping."""
         for k, (prompt, ordinals) in enumerate(zip(prompts, wanted, strict=True)):
+            coins = random.Random(f"{prompt}/{next(iter(ordinals), 0)}")
             for ordinal in ordinals:
-                keep(k, ordinal, random.Random(f"{prompt}/{ordinal}").randrange(len(options)))
+                keep(k, ordinal, int(coins.random() * len(options)))
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -16,6 +16,7 @@ from scipy import stats
 import lpmppl as lpm
 from lpmppl.effects.handlers import ExogenousNoise, Utility
 from lpmppl.models import nyc, progression
+from lpmppl.models.behaviour import archetypes
 from lpmppl.models.model import Parameter
 from lpmppl.models.pandemic import PARTS, Pandemic
 from lpmppl.models.substep import Substep
@@ -119,6 +120,9 @@ KEYS = {
     "seeks_test": "seeks a test for its symptoms",
     "masked": "wears a mask in public",
     "masked/borough": "running total of masks by borough",
+    "before/isolate": "what share of it isolated when it decided last, −1 before it does",
+    "before/test": "the same of seeking a test",
+    "before/mask": "the same of wearing a mask",
     "masked/total": "running total of masks",
     "doses": "doses of vaccine",
     "dosed_at": "day of the last dose",
@@ -234,6 +238,8 @@ def keys() -> str:
         state = model().initial(model().defaults())
     people = model().population
     sizes = {
+        archetypes(people).size: "archetype",
+        archetypes(people).size * people.network("borough").count: "archetype × borough",
         people.size: "agent", people.dataset.sizes["household"]: "household", 1: "city",
         model().by.count: "borough × age", people.network("borough").count: "borough",
     }  # fmt: skip

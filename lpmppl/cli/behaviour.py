@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -63,17 +64,29 @@ def cost(
     samples: language.Samples = 10,
     seconds: Annotated[float, typer.Option(min=0.0, metavar="S", help="How long one answer takes.")] = 1.0,
     at_once: Annotated[int, typer.Option(min=1, metavar="N", help="How many are asked for at once.")] = 8,
+    llm_price: language.Price = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Count only what isn't kept in this file of answers.")
+    ] = None,
+    llm_model: Annotated[
+        str, typer.Option(metavar="NAME", help="With --cache, whose answers; by default the only model's in the file.")
+    ] = "",
     as_json: options.AsJson = False,
 ) -> None:
     """Say how much a language model would be asked: queries, tokens and seconds.
 
     The city runs by its own utilities meanwhile: where a language model decides otherwise, other questions come up.
+    Decisions whose answers are all kept are the language model's.
 
     [bold]Example[/]
 
     [cyan]lpmppl behaviour cost nyc --agents 100000 --days 60 --samples 5[/]
     """
-    handler = counted(name, agents, days, seed, samples)
+    from lpmppl.effects.language.spending import said
+
+    if llm_model and not cache:
+        raise InputError(f"--llm-model {llm_model} is for answers that were kept: give --cache FILE, or leave it out")
+    handler = counted(name, agents, days, seed, samples, cache, llm_model, llm_price)
     asked = handler.asked
     found: dict[str, Any] = {
         "queries": asked.queries,
@@ -81,25 +94,45 @@ def cost(
         "seconds": round(asked.queries * seconds / at_once, 1),
         "archetypes": asked.most,
     }
+    dollars = handler.spending.dollars
+    if dollars is not None:
+        found["dollars"] = round(dollars, 6)
     if as_json:
         print(json.dumps({**found, "agents": agents, "days": days, "samples": samples}))
         return
+    paid = "" if dollars is None else f"about {said(dollars)}, "
     print(
-        f"{asked.queries:,} queries with about {asked.tokens:,} tokens of prompts, "
+        f"{asked.queries:,} queries with about {asked.tokens:,} tokens of prompts, {paid}"
         f"{found['seconds']:,.0f} s where each takes {seconds:g} s and {at_once} are asked at once"
     )
     for decision, each in found["archetypes"].items():
         print(f"  {decision}: {each} archetypes at most at a time, {len(handler.questions[decision])} prompts")
 
 
-def counted(name: str, agents: int, days: int, seed: int, samples: int = 1) -> LanguageModel:
-    """What would be asked of a language model in a run that decides by its own utilities."""
+def counted(
+    name: str,
+    agents: int,
+    days: int,
+    seed: int,
+    samples: int = 1,
+    cache: Path | None = None,
+    llm_model: str = "",
+    price: float | None = None,
+) -> LanguageModel:
+    """What would be asked of a language model in a run that decides by its own utilities where nothing is kept."""
     from lpmppl.effects.handlers.behaviour import Utility
     from lpmppl.effects.handlers.language import LanguageModel
     from lpmppl.inference.run import run
 
+    answers = None if cache is None else language.kept(cache, "leave --cache out, and all is counted")
     asked = Settings(name, "", "pandemic", agents, days, seed, 0, "cpu", {}, ())
     model = made(asked, people_for(asked))
-    with LanguageModel(None, model.prompts, samples=samples, fallback=Utility(model.behaviour), dry=True) as handler:
+    fallback = Utility(model.behaviour)
+    handler = LanguageModel(
+        None, model.prompts, samples=samples, answers=answers, price=price, fallback=fallback, dry=True
+    )
+    if answers is not None and (llm_model or answers.models()):
+        handler.model = language.named(answers, llm_model)
+    with handler:
         run(model, days, seed)
     return handler

@@ -26,7 +26,8 @@ class Settings:
     """The options of `lpmppl simulate` that decide its numbers.
 
     `saved` is the path of a saved population, "" for none; `agents` is None where that population's size decides.
-    `llm_url` is that of a language model's server, "" for one in this process, and `cache` the file of its answers.
+    `llm_url` is that of a language model's server, "" for one in this process, of which `llm_logprobs` are asked or
+    samples; `cache` is the file of its answers.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Settings:
     llm_model: str = ""
     samples: int = 10
     cache: str = ""
+    llm_logprobs: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in POPULATIONS:
@@ -78,6 +80,7 @@ class Settings:
                 # Runs that began before these were options have none of them.
                 **{n: of(n, record[n], str) for n in ("behaviour", "llm_url", "llm_model", "cache") if n in record},
                 **{n: of(n, record[n], int) for n in ("samples",) if n in record},
+                llm_logprobs=flag("llm_logprobs", record.get("llm_logprobs", False)),
                 saved=saved,
                 agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
                 set={name: number(f"set {name}", value) for name, value in of("set", record["set"], dict).items()},
@@ -112,6 +115,13 @@ def of(name: str, value: Any, *kinds: type) -> Any:
     return value
 
 
+def flag(name: str, value: Any) -> bool:
+    """Give a value of `run.json` that is true or false; TypeError for any other."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}")
+    return value
+
+
 def number(name: str, value: Any) -> float:
     """Give a value of `run.json` as a finite number; TypeError or ValueError for any other."""
     if not -sys.float_info.max <= of(name, value, int, float) <= sys.float_info.max:
@@ -127,11 +137,13 @@ def act(name: str, value: Any) -> float | str:
 def plain(value: object) -> str:
     """Write a setting as it is given on the command line.
 
-    >>> plain({"beta": 0.3}), plain((("transmission", 0.3, 20),)), plain(90)
-    ('beta=0.3', 'transmission=0.3@20', '90')
+    >>> plain({"beta": 0.3}), plain((("transmission", 0.3, 20),)), plain(90), plain(True)
+    ('beta=0.3', 'transmission=0.3@20', '90', 'on')
     """
     if isinstance(value, Mapping):
         return " ".join(f"{k}={v:g}" for k, v in value.items()) or "none"
     if isinstance(value, tuple):
         return " ".join(f"{n}={v}@{d}" if isinstance(v, str) else f"{n}={v:g}@{d}" for n, v, d in value) or "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return str(value) or "none"

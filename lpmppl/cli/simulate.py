@@ -76,10 +76,13 @@ def simulate(
     behaviour: language.Behaviour = "utility",
     llm_url: language.Url = "",
     llm_model: language.Name = "",
+    llm_logprobs: language.Logprobs = False,
     samples: language.Samples = 10,
     cache: language.Cache = None,
     offline: language.Offline = False,
     llm_limit: language.Limit = None,
+    llm_price: language.Price = None,
+    llm_budget: language.Budget = None,
 ) -> None:
     """Simulate an epidemic among the people of a city, day by day.
 
@@ -127,7 +130,8 @@ def simulate(
             asked = kept
         elif out:
             folder = RunFolder.claim(out, opening(asked))
-        outcome = compute(asked, folder, checkpoint_every, (offline, llm_limit))
+        asking = language.Asking(offline, llm_limit, llm_price, llm_budget)
+        outcome = compute(asked, folder, checkpoint_every, asking)
     except KeyboardInterrupt:
         raise Interrupted(farewell(folder)) from None
     except (LpmError, OSError):
@@ -153,7 +157,7 @@ def asked_of(context: typer.Context) -> Settings:
         agents=None if population and "agents" not in explicit else given["agents"],
         set=settings(given["set_"] or []),
         intervene=tuple(interventions(given["intervene"] or [])),
-        **{key: given[key] for key in ("behaviour", "llm_url", "llm_model", "samples") if key in given},
+        **{key: given[key] for key in ("behaviour", "llm_url", "llm_model", "llm_logprobs", "samples") if key in given},
         cache=str(given["cache"].absolute()) if given.get("cache") else "",
     )
 
@@ -235,7 +239,7 @@ def origin(population: Population) -> dict[str, Any]:
     return {k: made[k] for k in ("builder", "agents", "seed", "tables", "tables_sha256") if k in made}
 
 
-def compute(asked: Settings, folder: RunFolder | None, every: int, asking: tuple[bool, int | None]) -> dict[str, Any]:
+def compute(asked: Settings, folder: RunFolder | None, every: int, asking: language.Asking) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
     from lpmppl.report.tables import of_people, tallies, totals
 
@@ -280,20 +284,21 @@ def made(asked: Settings, population: Population) -> Model:
 
 
 def simulated(
-    asked: Settings, population: Population, folder: RunFolder | None, every: int, asking: tuple[bool, int | None]
+    asked: Settings, population: Population, folder: RunFolder | None, every: int, asking: language.Asking
 ) -> tuple[DataTree, dict[str, Any]]:
     """Run the model, and say what a language model was asked."""
     from lpmppl.inference.run import run
 
     checkpoint, model = folder.checkpoint if folder else None, made(asked, population)
-    with language.deciding(asked, model, *asking) as said:
+    with language.deciding(asked, model, asking) as said:
         tree = run(
             model,
             days=asked.days,
             seed=asked.seed,
             set=dict(asked.set),
             interventions=list(asked.intervene),
-            progress=sys.stderr.isatty(),
+            # A language model's progress is drawn with that of days.
+            progress=sys.stderr.isatty() and asked.behaviour == "utility",
             checkpoint=checkpoint,
             checkpoint_every=every,
             resume=checkpoint if checkpoint and checkpoint.exists() else None,

@@ -63,6 +63,9 @@ class Answers:
         self.path = None if path is None else Path(path)
         self._lock = threading.Lock()
         self._ids: dict[tuple[str, str, tuple[str, ...]], int] = {}
+        self._read: dict[int, dict[int, int | None]] = {}
+        self._read_chances: dict[int, list[float]] = {}
+        self._seen = -1
         self._written = -math.inf
         if self.path is not None and not self.path.parent.is_dir():
             raise InputError(f"there is no folder {self.path.parent} for the answers; make it first")
@@ -114,7 +117,7 @@ class Answers:
         Raises:
             InputError: where there are none, or several.
         """
-        found = [name for (name,) in self._do("SELECT DISTINCT model FROM questions ORDER BY model")]
+        found = self.models()
         ways = (begins, f"{begins}@", f"{begins} ", begins)
         fits = ([n for n in found if n == begins], *([n for n in found if n.startswith(way)] for way in ways[1:]))
         fit: list[str] = next((names for names in fits if names), [])
@@ -123,6 +126,10 @@ class Answers:
             raise InputError(f"{self.path or 'memory'} has answers {which}")
         return str(fit[0])
 
+    def models(self) -> list[str]:
+        """The models of which there are answers."""
+        return [name for (name,) in self._do("SELECT DISTINCT model FROM questions ORDER BY model")]
+
     def exact(self, model: str) -> bool:
         """Whether probabilities of this model were kept, rather than answers."""
         rows = self._do("SELECT count(*) FROM chances JOIN questions ON question = id WHERE model = ?", (model,))
@@ -130,27 +137,40 @@ class Answers:
 
     def known(self, model: str, prompt: str, options: Sequence[str]) -> dict[int, int | None]:
         """The answers that were kept, by the number of the sample: that of an option, None for an unreadable one."""
+        return self.known_each(model, [prompt], options)[0]
+
+    def known_each(self, model: str, prompts: Sequence[str], options: Sequence[str]) -> list[dict[int, int | None]]:
+        """The answers that were kept, by prompt, as `known` gives them."""
         with self._lock:
-            of = self._id(model, prompt, options)
-            return dict(self._do("SELECT ordinal, answer FROM answers WHERE question = ?", (of,)))
+            self._look()
+            return [dict(self._answers(self._id(model, prompt, options))) for prompt in prompts]
 
     def keep(self, model: str, prompt: str, options: Sequence[str], ordinal: int, answer: int | None) -> None:
         """Keep one answer."""
         with self._lock:
             of = self._id(model, prompt, options, new=True)
             self._write("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (of, ordinal, answer))
+            if of in self._read:
+                self._read[of][ordinal] = answer
 
     def chances(self, model: str, prompt: str, options: Sequence[str]) -> list[float] | None:
         """The probabilities that were kept, if there are any."""
         with self._lock:
-            rows = self._do("SELECT chances FROM chances WHERE question = ?", (self._id(model, prompt, options),))
-        return list(json.loads(rows[0][0])) if rows else None
+            self._look()
+            of = self._id(model, prompt, options)
+            if of not in self._read_chances:
+                rows = self._do("SELECT chances FROM chances WHERE question = ?", (of,))
+                if not rows:
+                    return None
+                self._read_chances[of] = list(json.loads(rows[0][0]))
+            return list(self._read_chances[of])
 
     def keep_chances(self, model: str, prompt: str, options: Sequence[str], chances: Sequence[float]) -> None:
         """Keep the probabilities of options."""
         with self._lock:
             of = self._id(model, prompt, options, new=True)
             self._write("INSERT OR REPLACE INTO chances VALUES (?, ?)", (of, json.dumps(list(chances))))
+            self._read_chances.pop(of, None)
 
     def flush(self) -> None:
         """Have everything on the disk.
@@ -163,6 +183,22 @@ class Answers:
             if self._failed is not None:
                 failed, self._failed = self._failed, None
                 raise failed
+
+    def _look(self) -> None:
+        """Forget what was read where another process has written since."""
+        version = int(self._do("PRAGMA data_version")[0][0])
+        if version != self._seen:
+            self._seen = version
+            self._read.clear()
+            self._read_chances.clear()
+
+    def _answers(self, of: int) -> dict[int, int | None]:
+        if of not in self._read:
+            rows = self._do("SELECT ordinal, answer FROM answers WHERE question = ?", (of,))
+            if not rows:
+                return {}
+            self._read[of] = dict(rows)
+        return self._read[of]
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         """Write at once, or soon where much is written: a language model's answers are further apart."""
@@ -205,6 +241,8 @@ class Answers:
         except sqlite3.Error as e:
             # The numbers of questions that were taken back may be given to others.
             self._ids.clear()
+            self._read.clear()
+            self._read_chances.clear()
             with contextlib.suppress(sqlite3.Error):
                 self._file.rollback()
             raise LpmError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from lpmppl.effects.language.parts import parted
 from lpmppl.errors import InputError, LpmError, nearest
 
 __all__ = ["Prompt", "about", "percent"]
@@ -60,8 +61,10 @@ class Prompt:
                 f"the prompt of decision '{decision}' is a {type(template).__name__}; give a template as text"
             )
         self.decision, self.template = decision, template
+        self._keys: dict[tuple[str, ...], Callable[[Mapping[str, float]], str]] = {}
         environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         environment.filters |= {"about": about, "percent": percent, "expm1": math.expm1}
+        self._environment = environment
         try:
             self.fields = sorted(meta.find_undeclared_variables(environment.parse(template)))
             self._compiled = environment.from_string(template)
@@ -78,6 +81,20 @@ class Prompt:
         for field in self.fields:
             if field not in known:
                 raise InputError(nearest(f"field in the prompt of decision '{self.decision}'", field, known))
+
+    def key(self, observed: Mapping[str, float]) -> str:
+        """What of the numbers that are observed the text depends on: two with the same key read alike.
+
+        Where a template rounds a number, all that are rounded alike have the same key.
+
+        >>> prompt = Prompt("mask", "{{ age }}: {{ risk | about }}{% if advice %}, advised{% endif %}")
+        >>> prompt.key({"risk": 3.2, "advice": 1.0}) == prompt.key({"risk": 2.8, "advice": 1.0})
+        True
+        """
+        names = tuple(observed)
+        if names not in self._keys:
+            self._keys[names] = parted(self._environment, self.template, names)
+        return self._keys[names](observed)
 
     def text(self, words: Mapping[str, str], observed: Mapping[str, float], options: Sequence[str]) -> str:
         """What the language model is told and asked.

@@ -11,14 +11,17 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
-__all__ = ["Answer", "Fault", "Served"]
+__all__ = ["Answer", "Fault", "Scores", "Served"]
 
 Answer: TypeAlias = Callable[[str, list[str], int, float], str]
 """A prompt, the options, a seed and a temperature to the text of an option."""
 
+Scores: TypeAlias = Callable[[str], tuple[list[str], list[float | None]]]
+"""A text to the tokens of it, and of one that is made after it, with their log-probabilities."""
+
 Fault: TypeAlias = int | str | None
 """A status to fail with; "timeout", "truncated", "malformed", "other", "dropped", "reset", "slow", "refusal", "html"
-or "alien"; or None for no fault."""
+or "alien"; of log-probabilities also "silent", "nulls", "made alone" or "no choices"; or None for no fault."""
 
 
 class Served:
@@ -31,6 +34,7 @@ class Served:
         key: the key that it wants; "" for none.
         retry_after: what a 429 says under Retry-After.
         asleep: seconds that the fault "timeout" waits, and "slow" in all.
+        scores: the log-probabilities of a text's tokens; by default there is no such endpoint.
     """
 
     def __init__(
@@ -42,7 +46,9 @@ class Served:
         key: str = "",
         retry_after: str = "0",
         asleep: float = 5.0,
+        scores: Scores | None = None,
     ) -> None:
+        self.scores = scores
         self.answer, self.models, self.key = answer, models, key
         self.faults = list(faults or [])
         self.retry_after, self.asleep = retry_after, asleep
@@ -116,6 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.path == "/v1/chat/completions":
                 self._complete(body)
+            elif self.path == "/v1/completions" and served.scores:
+                self._score(body, served.scores)
             else:
                 self._reply(404, {"detail": "Not Found"})
         finally:
@@ -126,14 +134,54 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.served.in_flight -= self.counted
             self.counted = False
 
-    def _complete(self, body: dict[str, Any]) -> None:
+    def _refused(self, body: dict[str, Any]) -> tuple[bool, Fault]:
+        """Whether a request has failed already, and what else is to go wrong."""
         served, fault = self.server.served, self._fault()
         if served.key and self.headers["Authorization"] != f"Bearer {served.key}":
             fault = 401
         if self._fails(fault):
-            return
+            return True, fault
         if body["model"] not in served.models:
             self._reply(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+            return True, fault
+        return False, fault
+
+    def _score(self, body: dict[str, Any], scores: Scores) -> None:
+        failed, fault = self._refused(body)
+        if failed:
+            return
+        assert (body["echo"], body["logprobs"], body["max_tokens"]) == (True, 1, 1)
+        tokens, logs = scores(body["prompt"])
+        many = len(tokens) - 1
+        if fault == "truncated":
+            logs = logs[:-2]
+        elif fault == "malformed":
+            logs = [*logs[:-2], None, logs[-1]]
+        elif fault == "other":
+            tokens = [*tokens[:2], "else", *tokens[3:]]
+        elif fault == "nulls":
+            logs = [None] * len(logs)
+        elif fault == "made alone":
+            tokens, logs = tokens[-1:], logs[-1:]
+        offsets = [sum(map(len, tokens[:n])) for n in range(len(tokens))]
+        found = {"tokens": tokens, "token_logprobs": logs, "text_offset": offsets, "top_logprobs": None}
+        choice = {"index": 0, "finish_reason": "length", "text": "".join(tokens), "logprobs": found}
+        if fault == "silent":
+            choice["logprobs"] = None
+        completion = {
+            "id": "1",
+            "object": "text_completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [] if fault == "no choices" else [choice],
+            "usage": {"prompt_tokens": many, "completion_tokens": 1, "total_tokens": many + 1},
+        }
+        self._reply(200, completion, fault)
+
+    def _complete(self, body: dict[str, Any]) -> None:
+        served = self.server.served
+        failed, fault = self._refused(body)
+        if failed:
             return
         schema = body["response_format"]["json_schema"]["schema"]
         assert body["response_format"]["type"] == "json_schema"

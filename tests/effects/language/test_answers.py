@@ -116,3 +116,25 @@ def test_names_are_met_as_exactly_as_they_can_be():
     assert answers.model("lm@12") == "lm@12"
     with pytest.raises(InputError, match="name one"):
         answers.model("gpt")
+
+
+def test_what_was_read_is_read_again_where_another_has_written(tmp_path: Path):
+    first, second = Answers(tmp_path / "a.sqlite"), Answers(tmp_path / "a.sqlite")
+    first.keep(*ASKED, 0, 1)
+    first.keep_chances(*ASKED, [0.5, 0.5])
+    first.flush()
+    assert second.known(*ASKED) == {0: 1}
+    second.known(*ASKED)[5] = 0  # what is given is the caller's own
+    assert second.chances(*ASKED) == [0.5, 0.5]
+    first.keep(*ASKED, 1, None)
+    first.keep_chances(*ASKED, [0.25, 0.75])
+    first.flush()
+    assert second.known(*ASKED) == {0: 1, 1: None}
+    assert second.chances(*ASKED) == [0.25, 0.75]
+    second.keep(*ASKED, 2, 0)
+    second.keep_chances(*ASKED, [1.0, 0.0])
+    assert second.known_each("tiny", ["Do you not?", ASKED[1]], ASKED[2]) == [{}, {0: 1, 1: None, 2: 0}]
+    assert second.chances(*ASKED) == [1.0, 0.0]
+    assert second.models() == ["tiny"]
+    first.close()
+    second.close()

@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from lpmppl.effects.language import server as module
+from lpmppl.effects.language import client as module
+from lpmppl.effects.language import server
 from lpmppl.effects.language.server import Server
 from lpmppl.errors import InputError, LpmError
 
@@ -294,19 +295,22 @@ def test_the_name_is_what_answers_depend_on():
         ({"timeout": 0}, "timeout is 0; give a positive"),
         ({"timeout": float("nan")}, "timeout is nan"),
         ({"per_minute": 0}, "per_minute is 0; give a positive"),
+        ({"key": "sk-1\n"}, "key has a blank, a line break"),
+        ({"key": "schlüssel"}, "isn't ASCII"),
         ({"temperature": -0.1}, "temperature is -0.1; give 0"),
         ({"temperature": float("inf")}, "temperature is inf"),
     ],
 )
 def test_arguments_out_of_range(given, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         Server(**{"url": "http://here/v1", **given})
+    assert given.get("key", "none").strip() not in str(caught.value)
 
 
 @pytest.mark.parametrize("package", ["openai", "outlines"])
 def test_a_missing_package_is_said_when_it_is_needed(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    spec = importlib.util.spec_from_file_location("imported_again", module.__file__)
+    spec = importlib.util.spec_from_file_location("imported_again", server.__file__)
     again = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "imported_again", again)
     spec.loader.exec_module(again)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["saved", "tiny"]
+__all__ = ["saved", "scores", "tiny"]
 
 
 def tiny(texts: Sequence[str], seed: int = 0, size: int = 400, sharp: float = 6.0) -> Any:
@@ -17,6 +17,15 @@ def tiny(texts: Sequence[str], seed: int = 0, size: int = 400, sharp: float = 6.
 
     weights, tokenizer = _made(texts, seed, size, sharp)
     return outlines.from_transformers(weights, tokenizer)
+
+
+def scores(model: Any, text: str) -> tuple[list[str], list[float | None]]:
+    """The tokens of a text, and one that is made after it, with their log-probabilities, as a server says them."""
+    ids = model.hf_tokenizer(text)["input_ids"]
+    with torch.no_grad():
+        logs = model.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    ids.append(int(logs[-1].argmax()))
+    return [model.hf_tokenizer.decode([i]) for i in ids], [None, *(float(logs[n, i]) for n, i in enumerate(ids[1:]))]
 
 
 def saved(folder: Path, texts: Sequence[str], seed: int = 0) -> Path:
