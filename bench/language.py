@@ -1,21 +1,28 @@
 """What asking archetypes costs a whole city, apart from the language model's own answers.
 
-    python bench/language.py [--agents 8400000] [--days 90] [--samples 10]
+    python bench/language.py [--agents 8400000] [--days 90] [--samples 10] [--coarse]
 
 A run in which every decision is put into prompts, looked up and sampled, with answers that cost nothing, beside one by
-utilities: a ratio of two runs, one after the other, and a third on replay of the answers that were kept.
+utilities: a ratio of two runs, one after the other, and a third on replay of the answers that were kept. There are
+1,152 archetypes, or with --coarse 96: age, income, savings and health.
 """
 
 import argparse
 import json
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lpmppl as lpm
-from lpmppl.effects.handlers import LanguageModel, Utility
+from lpmppl.effects.handlers import LanguageModel
+from lpmppl.models.archetypes import Archetypes
+from lpmppl.models.new_yorkers import DYNAMIC, STATIC, archetypes_of
+
+WORK = re.compile(r"{% if employment.*?{% endif %}\n", re.S)
+"""What prompts say of somebody's work."""
 
 
 class Free:
@@ -50,22 +57,30 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=8_400_000)
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--coarse", action="store_true")
     asked = parser.parse_args()
-    model = lpm.nyc.pandemic(lpm.nyc.population(asked.agents))
+    people = lpm.nyc.population(asked.agents)
+    usual = model = lpm.nyc.pandemic(people)
+    prompts = model.prompts
+    if asked.coarse:
+        static = {name: STATIC[name] for name in ("age", "income")}
+        dynamic = {name: DYNAMIC[name].labels for name in ("savings", "health")}
+        model = lpm.nyc.pandemic(people, archetypes=Archetypes(people, static, dynamic))
+        prompts = {name: WORK.sub("", prompt) for name, prompt in prompts.items()}
     run = lambda: lpm.run(model, days=asked.days)  # noqa: E731
-    lpm.run(model, days=8)
-    with Utility(model.behaviour):
-        utilities = seconds(run)
+    lpm.run(usual, days=8)
+    utilities = seconds(lambda: lpm.run(usual, days=asked.days))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kept.sqlite"
-        with LanguageModel(Free(), model.prompts, samples=asked.samples, answers=file) as handler:
+        with LanguageModel(Free(), prompts, samples=asked.samples, answers=file) as handler:
             first = seconds(run)
-        with LanguageModel(None, model.prompts, samples=asked.samples, answers=file) as replay:
+        with LanguageModel(None, prompts, samples=asked.samples, answers=file) as replay:
             again = seconds(run)
     print(
         json.dumps(
             {
                 **vars(asked),
+                "all_archetypes": archetypes_of(model.setting).size,
                 "utility_s": round(utilities, 1),
                 "asked_s": round(first, 1),
                 "replay_s": round(again, 1),

@@ -152,6 +152,8 @@ class Archetypes:
             value, self.labels[name] = source.code(name, people)
             count *= len(self.labels[name])
             code.mul_(len(self.labels[name])).add_(value)
+        self.agents = people.size
+        """The number of agents."""
         self.labels |= self.dynamic
         self.size = count
         """The number K of archetypes."""

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from lpmppl.effects.cohorts import Cohort, at
-from lpmppl.effects.internals.segments import broadcast, pick
+from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.internals.segments import broadcast
 from lpmppl.effects.ops import decide, ring_sum, tally
-from lpmppl.models.archetypes import Archetypes, Bins, Lookup
+from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.inclination import AS_ONE, chosen_once, inclination
 from lpmppl.models.memory import never, recalled, remembered
 from lpmppl.models.model import Parameter
+from lpmppl.models.new_yorkers import READ, archetypes, archetypes_of, at_first, present
 from lpmppl.models.part import Part, Setting
-from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
@@ -49,12 +48,6 @@ FATIGUE = 180.0
 
 That keeping apart wanes, and ever more slowly, is the finding of Petherick et al., Nature Human Behaviour 5 (2021).
 """
-
-LOW_SAVINGS = 2000.0
-"""Dollars: the emergency that tells the fragile households of Lusardi et al., Brookings Papers (2011), from others."""
-
-RECENT = 10.0
-"""Days for which a positive test counts; chosen."""
 
 AT_WORK = (
     "service",
@@ -130,29 +123,6 @@ UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
 }
 """What a feature adds to the utility of an option, by decision: the behaviour of New York's pandemic by default."""
 
-_of: WeakKeyDictionary[Population, Archetypes] = WeakKeyDictionary()
-
-
-def archetypes(people: Population) -> Archetypes:
-    """New Yorkers by age, household income and occupation, and by their job, savings and health as they are.
-
-    Args:
-        people: the population, with `age`, `income` per household in dollars a year, and `occupation`.
-    """
-    if people not in _of:
-        static: dict[str, Bins | Lookup] = {
-            "age": Bins("age", (18, 40, 65), ("0–17", "18–39", "40–64", "65 and over")),
-            "income": Bins("income", (40e3, 80e3), ("under $40,000", "$40,000–80,000", "over $80,000"), "unknown"),
-            "occupation": Lookup("occupation"),
-        }
-        dynamic = {
-            "employment": ("no job", "employed"),
-            "savings": ("$2,000 or more", "under $2,000"),
-            "health": ("well", "symptomatic", "tested positive"),
-        }
-        _of[people] = Archetypes(people, static, dynamic)
-    return _of[people]
-
 
 def observed(kinds: Archetypes, setting: Setting, s: State, before: Tensor) -> dict[str, Any]:
     """What is observed when a decision falls due.
@@ -176,21 +146,6 @@ def observed(kinds: Archetypes, setting: Setting, s: State, before: Tensor) -> d
     }
 
 
-def present(people: Population, kinds: Archetypes, s: State, who: Cohort | slice) -> Tensor:
-    """The archetypes of a cohort's members, or of a block of agents, as their job, savings and health are now."""
-    read: Callable[[Tensor], Tensor]
-    if isinstance(who, Cohort):
-        homes, read = s["savings"].shape[-1], who.read
-        place = who.row * homes + who.group(people["household"])
-        saved = at(s["savings"], torch.Size((*who.shape[:-1], homes)), place)
-    else:
-        home, read = people["household"][who], lambda x: x[..., who]
-        saved = pick(s["savings"], home)
-    recent = read(s["positive_at"]) > float(s["t"]) - RECENT
-    health = read(s["symptomatic"]).to(torch.uint8).masked_fill(recent, 2)
-    return kinds.code(who, employment=read(s["employed"]), savings=saved < LOW_SAVINGS, health=health)
-
-
 def _in_every_world(cohort: Cohort, *values: Tensor) -> Cohort:
     """The same members in every world that one of the values knows of."""
     return cohort.expand(broadcast(cohort.shape[:-1], *(v.shape[:-1] for v in values)))
@@ -211,7 +166,7 @@ class _Choice:
     before: State
 
 
-OBSERVED = ("admissions/week", "employed", "savings", "symptomatic", "positive_at")
+OBSERVED = ("admissions/week", *READ)
 EVENTS = ("onset", "learnt", "admitted", "episode")
 
 
@@ -227,7 +182,7 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
         setting: the people.
         theta: `isolation_days`.
     """
-    people, kinds = setting.people, archetypes(setting.people)
+    people, kinds = setting.people, archetypes_of(setting)
 
     def choose(s: State) -> _Choice:
         read = [s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")]
@@ -303,11 +258,9 @@ def _after(t: float, theta: Theta, cohort: Cohort) -> Tensor:
 
 def _start(setting: Setting, theta: Theta, t0: float) -> State:
     """Nobody isolates; everybody has an inclination to, and would accept a vaccine or not."""
-    people, kinds = setting.people, archetypes(setting.people)
+    people, kinds = setting.people, archetypes_of(setting)
     nobody = torch.zeros(people.size, dtype=torch.bool, device=people.device)
-    employed = people["employment"] == people.labels("employment").index("employed")
-    # What a household has saved isn't known yet.
-    kind = kinds.code(employment=employed, savings=nobody, health=nobody.to(torch.uint8))
+    kind = at_first(people, kinds)
     context = {"attributes": kinds.labels, "due": lambda: kinds.count(kind)}
     accept = decide("vaccinate", kinds.table, VACCINATE, context)[..., 0]
     as_one = theta["households_as_one"]

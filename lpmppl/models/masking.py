@@ -8,9 +8,10 @@ from torch import Tensor
 from lpmppl.effects.internals.segments import broadcast, by_blocks
 from lpmppl.effects.ops import decide, ring_sum, tally
 from lpmppl.models.archetypes import counts
-from lpmppl.models.behaviour import MASK, OBSERVED, archetypes, observed, present
+from lpmppl.models.behaviour import MASK, OBSERVED, observed
 from lpmppl.models.inclination import AS_ONE, inclination
 from lpmppl.models.memory import never, remembered
+from lpmppl.models.new_yorkers import archetypes_of, present
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
@@ -47,7 +48,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
         setting: the people.
         theta: nothing; `households_as_one` is the start's.
     """
-    people, kinds = setting.people, archetypes(setting.people)
+    people, kinds = setting.people, archetypes_of(setting)
     borough = people.network("borough")
 
     def residents(s: State) -> Tensor:
@@ -109,7 +110,7 @@ def start(setting: Setting, theta: Theta, t0: float) -> State:
         "masked/borough": ring_sum(masked.long(), people.network("borough")),
         "masked/total": ring_sum(masked.long(), setting.by),
         "inclination/mask": inclined,
-        "before/mask": never(archetypes(people), people.network("borough").count),
+        "before/mask": never(archetypes_of(setting), people.network("borough").count),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from lpmppl.errors import InputError
+from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.contacts import CONTACTS, Layer
 from lpmppl.models.pandemic import Pandemic
 from lpmppl.models.population import Population, named
@@ -66,7 +67,11 @@ def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:
 
 
 def pandemic(
-    people: Population, start: str = "2020-03-01", without: Collection[str] = (), by: Mapping[str, str] | None = None
+    people: Population,
+    start: str = "2020-03-01",
+    without: Collection[str] = (),
+    by: Mapping[str, str] | None = None,
+    archetypes: Archetypes | None = None,
 ) -> Pandemic:
     """The composed pandemic.
 
@@ -76,9 +81,11 @@ def pandemic(
         without: the names of substeps to leave out.
         by: the dimensions of the tallies and the variables they come from, such as `{"income": "income_band"}`; borough
             and age band by default.
+        archetypes: by which archetypes people decide; by default those that the model's own behaviour is made for.
     """
     _require(people, *PEOPLE)
-    return Pandemic(people, by=named(by, STRATA), start=start, without=without, residents=RESIDENTS)
+    strata = named(by, STRATA)
+    return Pandemic(people, strata, start, without, residents=RESIDENTS, archetypes=archetypes)
 
 
 def varying(

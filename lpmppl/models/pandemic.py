@@ -25,7 +25,9 @@ from lpmppl.models import (
     transmission,
     vaccination,
 )
+from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.model import Model, Parameter
+from lpmppl.models.new_yorkers import checked
 from lpmppl.models.part import Part, Setting, chosen
 from lpmppl.models.population import Population
 from lpmppl.models.substep import CLOCK, Substep, compose
@@ -60,6 +62,8 @@ class Pandemic(Model):
         without: the names of substeps to leave out; what they would have written stays as it is before the pandemic.
         parts: the parts of a day, in order.
         residents: how many people the agents stand for; the agents themselves by default.
+        archetypes: by which archetypes people decide, static attributes of any kind and dynamic ones of
+            `new_yorkers.DYNAMIC`; by default those that `behaviour` and `prompts` are made for.
     Raises:
         InputError: for a name that no part has, a date that isn't one, or a part without one whose state it reads.
     """
@@ -74,6 +78,7 @@ class Pandemic(Model):
         without: Collection[str] = (),
         parts: Sequence[Part] = PARTS,
         residents: int | None = None,
+        archetypes: Archetypes | None = None,
     ) -> None:
         try:
             day = date.fromisoformat(start)
@@ -85,7 +90,7 @@ class Pandemic(Model):
             if dim in taken:
                 raise InputError(f"a stratum can't be called '{dim}': substep '{taken[dim]}' uses that name in results")
         self.by = population.strata(**by) if by else None
-        self.setting = Setting(population, day, self.by, residents)
+        self.setting = Setting(population, day, self.by, residents, checked(archetypes, population))
         self.parameters: dict[str, Parameter] = {}
         self.environment: dict[str, float] = {}
         self.limits: dict[str, tuple[float, float]] = {}

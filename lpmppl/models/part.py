@@ -11,6 +11,7 @@ from functools import cached_property
 from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
+from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
@@ -29,12 +30,14 @@ class Setting:
         start: the date of day 0.
         by: the strata of tallies, or None for one total.
         residents: how many people the agents stand for; the agents themselves by default.
+        archetypes: by which archetypes people decide; the behaviour's own by default.
     """
 
     people: Population
     start: date
     by: Groups | None = None
     residents: int | None = None
+    archetypes: Archetypes | None = None
 
     def day(self, iso: str) -> int:
         """The day of the model on which a date such as "2020-03-22" falls; negative before the start."""

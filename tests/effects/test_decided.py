@@ -82,7 +82,7 @@ def test_observations_can_be_left_out():
         go(weeks=3.0)
     assert list(kept["go"].seeing("risk").observed) == ["risk"]
     assert list(kept["go"].seeing().observed) == []
-    with pytest.raises(InputError, match="unknown observation 'week'.*did you mean 'weeks'"):
+    with pytest.raises(InputError, match=r"unknown observation 'week'.*did you mean 'weeks'"):
         kept["go"].seeing("week")
 
 
