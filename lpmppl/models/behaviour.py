@@ -187,7 +187,7 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
     def choose(s: State) -> _Choice:
         read = [s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")]
         ill, told = (_in_every_world(people.cohort(s[event]), *read) for event in ("onset", "learnt"))
-        kind, told_kind = (present(people, kinds, s, who) for who in (ill, told))
+        kind, told_kind = map(present(people, kinds, s), (ill, told))
 
         def anew() -> Tensor:
             return kinds.count(kind, ill)

@@ -53,7 +53,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
 
     def residents(s: State) -> Tensor:
         """How many there are of each archetype in each borough, shape (…, B, K)."""
-        place = present(people, kinds, s, slice(None)) + borough.index.int() * kinds.size
+        place = present(people, kinds, s)(slice(None)) + borough.index.int() * kinds.size
         return counts(place, borough.count * kinds.size).unflatten(-1, (borough.count, kinds.size))
 
     def choose(s: State) -> tuple[Tensor, Tensor]:
@@ -71,8 +71,10 @@ def masking(setting: Setting, theta: Theta) -> Substep:
         chance = decide("mask", kinds.table, MASK, context)[..., 0]
         chance = chance.expand(broadcast(chance.shape, places)).flatten(-2).detach()
 
+        now = present(people, kinds, s)
+
         def some(agents: slice) -> Tensor:
-            kind = present(people, kinds, s, agents) + borough.index[agents].int() * kinds.size
+            kind = now(agents) + borough.index[agents].int() * kinds.size
             return s["inclination/mask"][..., agents] < kinds.read(chance, kind)
 
         masked: Tensor = by_blocks(people.size, some)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, at
 from lpmppl.effects.internals.segments import pick
+from lpmppl.effects.ops import ring_sum
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.archetypes import Archetypes, Bins, Lookup
 from lpmppl.models.part import Setting
@@ -22,7 +24,7 @@ __all__ = [
     "READ",
     "STATIC",
     "Dynamic",
-    "Present",
+    "Now",
     "archetypes",
     "archetypes_of",
     "at_first",
@@ -36,65 +38,83 @@ LOW_SAVINGS = 2000.0
 PLENTY = 10_000.0
 """Dollars above which savings are plenty; chosen."""
 
+ILL_NEARBY = (0.005, 0.02)
+"""From which share with symptoms on a neighbourhood has some, or many, who are ill; chosen."""
+
 RECENT = 10.0
 """Days for which a positive test counts; chosen."""
+
+Who: TypeAlias = Cohort | slice
+"""A cohort, or a block of agents."""
 
 READ = ("employed", "savings", "symptomatic", "positive_at")
 """The state keys that attributes are read from."""
 
 
-@dataclass(frozen=True, eq=False)
-class Present:
-    """What some people are now.
+class Now:
+    """What people are now.
 
     Args:
         people: the population.
         state: the state.
-        who: a cohort, or a block of agents.
     """
 
-    people: Population
-    state: State
-    who: Cohort | slice
+    def __init__(self, people: Population, state: State) -> None:
+        self.people, self.state = people, state
 
-    def own(self, key: str) -> Tensor:
-        """What the state has of each of them, shape (…, n), or (k,) for a cohort."""
+    def own(self, key: str, who: Who) -> Tensor:
+        """What the state has of each of some people, shape (…, n), or (k,) for a cohort."""
         x = self.state[key]
-        return self.who.read(x) if isinstance(self.who, Cohort) else x[..., self.who]
+        return who.read(x) if isinstance(who, Cohort) else x[..., who]
+
+    def of_group(self, x: Tensor, variable: str, who: Who) -> Tensor:
+        """What belongs to everybody's group of a variable, such as `household`, from shape (…, G)."""
+        group = self.people[variable]
+        if isinstance(who, Cohort):
+            place = who.row * x.shape[-1] + who.group(group)
+            return at(x, torch.Size((*who.shape[:-1], x.shape[-1])), place)
+        return pick(x, group[who])
+
+    def savings(self, who: Who) -> Tensor:
+        """The savings of everybody's household, dollars."""
+        return self.of_group(self.state["savings"], "household", who)
 
     @cached_property
-    def savings(self) -> Tensor:
-        """The savings of each one's household, dollars."""
-        x, home = self.state["savings"], self.people["household"]
-        if isinstance(self.who, Cohort):
-            place = self.who.row * x.shape[-1] + self.who.group(home)
-            return at(x, torch.Size((*self.who.shape[:-1], x.shape[-1])), place)
-        return pick(x, home[self.who])
+    def ill_nearby(self) -> Tensor:
+        """The band of the share of each neighbourhood who have symptoms, uint8 of shape (…, G)."""
+        place = self.people.network("neighbourhood")
+        share = ring_sum(self.state["symptomatic"].long(), place) * place.share("mean")
+        some, many = ILL_NEARBY
+        return (share >= some).to(torch.uint8) + (share >= many)
 
 
 @dataclass(frozen=True)
 class Dynamic:
-    """An attribute that changes: its labels, and how its codes are read of people as they are now."""
+    """An attribute that changes: its labels, and how its codes are read of some people as they are now."""
 
     labels: tuple[str, ...]
-    code: Callable[[Present], Tensor]
+    code: Callable[[Now, Who], Tensor]
 
 
-def _health(now: Present) -> Tensor:
-    recent = now.own("positive_at") > float(now.state["t"]) - RECENT
-    return now.own("symptomatic").to(torch.uint8).masked_fill(recent, 2)
+def _health(now: Now, who: Who) -> Tensor:
+    recent = now.own("positive_at", who) > float(now.state["t"]) - RECENT
+    return now.own("symptomatic", who).to(torch.uint8).masked_fill(recent, 2)
 
 
-def _banded(now: Present) -> Tensor:
-    saved = now.savings
+def _balance(now: Now, who: Who) -> Tensor:
+    saved = now.savings(who)
     return (saved >= 0).to(torch.uint8) + (saved >= LOW_SAVINGS) + (saved >= PLENTY)
 
 
 DYNAMIC = {
-    "employment": Dynamic(("no job", "employed"), lambda now: now.own("employed")),
-    "savings": Dynamic(("$2,000 or more", "under $2,000"), lambda now: now.savings < LOW_SAVINGS),
-    "balance": Dynamic(("in debt", "under $2,000", "$2,000–10,000", "over $10,000"), _banded),
+    "employment": Dynamic(("no job", "employed"), lambda now, who: now.own("employed", who)),
+    "savings": Dynamic(("$2,000 or more", "under $2,000"), lambda now, who: now.savings(who) < LOW_SAVINGS),
+    "balance": Dynamic(("in debt", "under $2,000", "$2,000–10,000", "over $10,000"), _balance),
     "health": Dynamic(("well", "symptomatic", "tested positive"), _health),
+    "nearby": Dynamic(
+        ("hardly anybody ill nearby", "some ill nearby", "many ill nearby"),
+        lambda now, who: now.of_group(now.ill_nearby, "neighbourhood", who),
+    ),
 }
 """The attributes that are read from the state, by name."""
 
@@ -140,10 +160,14 @@ def checked(kinds: Archetypes | None, people: Population) -> Archetypes | None:
     return kinds
 
 
-def present(people: Population, kinds: Archetypes, s: State, who: Cohort | slice) -> Tensor:
-    """The archetypes of a cohort's members, or of a block of agents, as their job, savings and health are now."""
-    now = Present(people, s, who)
-    return kinds.code(who, **{name: DYNAMIC[name].code(now) for name in kinds.dynamic})
+def present(people: Population, kinds: Archetypes, s: State) -> Callable[[Who], Tensor]:
+    """What gives the archetypes of a cohort's members, or of a block of agents, as they are now."""
+    now = Now(people, s)
+
+    def of(who: Who) -> Tensor:
+        return kinds.code(who, **{name: DYNAMIC[name].code(now, who) for name in kinds.dynamic})
+
+    return of
 
 
 def at_first(people: Population, kinds: Archetypes) -> Tensor:

@@ -9,7 +9,7 @@ import lpmppl as lpm
 from lpmppl.effects.handlers import Decided, LanguageModel, Tabulated
 from lpmppl.errors import InputError
 from lpmppl.models.archetypes import Archetypes, Bins, Lookup
-from lpmppl.models.new_yorkers import DYNAMIC, Present, archetypes, at_first, present
+from lpmppl.models.new_yorkers import DYNAMIC, Now, archetypes, at_first, present
 from lpmppl.models.stimulus import balances
 from tests.effects.language.sources import Exactly
 
@@ -37,7 +37,7 @@ def test_savings_fall_into_bands():
     homes = PEOPLE.network("household").count
     s = state(savings=savings.repeat(homes)[:homes])
     everybody = slice(None)
-    band = DYNAMIC["balance"].code(Present(PEOPLE, s, everybody)).long()
+    band = DYNAMIC["balance"].code(Now(PEOPLE, s), everybody).long()
     saved = s["savings"][PEOPLE["household"].long()]
     expected = torch.bucketize(saved, torch.tensor([0.0, 2000.0, 10_000.0]), right=True)
     assert torch.equal(band, expected)
@@ -53,12 +53,28 @@ def test_a_cohort_is_what_it_is_among_everybody():
     s = state(symptomatic=ill, positive_at=torch.where(torch.arange(PEOPLE.size) % 5 == 0, 15.0, 2.0))
     cohort = PEOPLE.cohort(ill)
     for kinds in (OWN, archetypes(PEOPLE)):
-        everybody = present(PEOPLE, kinds, s, slice(None))
-        assert torch.equal(present(PEOPLE, kinds, s, cohort), everybody[ill])
-    words = [OWN.words(int(k)) for k in present(PEOPLE, OWN, s, slice(None))[:6]]
+        everybody = present(PEOPLE, kinds, s)(slice(None))
+        assert torch.equal(present(PEOPLE, kinds, s)(cohort), everybody[ill])
+    words = [OWN.words(int(k)) for k in present(PEOPLE, OWN, s)(slice(None))[:6]]
     assert [w["health"] for w in words] == [
         "tested positive", "well", "well", "symptomatic", "well", "tested positive",
     ]  # fmt: skip
+
+
+def test_how_many_are_ill_nearby_is_of_the_neighbourhood():
+    kinds = Archetypes(PEOPLE, {"age": AGES}, {"nearby": DYNAMIC["nearby"].labels})
+    place = PEOPLE["neighbourhood"].long()
+    ill = (torch.arange(PEOPLE.size) % 40 == 0) & (place % 2 == 0)
+    s = state(symptomatic=torch.stack([ill, torch.zeros_like(ill)]))
+    share = torch.zeros(int(place.max()) + 1).index_add(0, place, ill.float()) / place.bincount()
+    expected = ((share >= 0.005).long() + (share >= 0.02))[place]
+    code = present(PEOPLE, kinds, s)(slice(None)) % 3
+    assert torch.equal(code[0].long(), expected)
+    assert set(expected.tolist()) == {0, 2} or set(expected.tolist()) == {0, 1, 2}
+    # Each world has its own ill.
+    assert not bool(code[1].any())
+    cohort = PEOPLE.cohort(s["symptomatic"])
+    assert torch.equal(present(PEOPLE, kinds, s)(cohort) % 3, code[0][ill])
 
 
 def test_at_first_nobody_is_ill_and_who_has_a_job_is_known():
