@@ -108,6 +108,16 @@ UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
             "age=65 and over": 0.3,
         }
     },
+    # Fitted to the shares that the default parameters of `stimulus` have households spend by their savings in spring
+    # 2020, weighted by adults; 0.0002 nats from them.
+    "spend": {
+        "spend": {
+            "intercept": -1.66,
+            "savings=under $2,000": 0.29,
+            "income=under $40,000": 0.18,
+            "income=over $80,000": -0.96,
+        }
+    },
     # Level: 71 % would definitely or probably be vaccinated, 27 % not; of those aged 30–49 36 % not, of essential
     # workers 33 % (KFF COVID-19 Vaccine Monitor, December 2020). The rest is chosen.
     "vaccinate": {
@@ -292,5 +302,6 @@ PART = Part(
         "households_as_one": AS_ONE,
     },
     keeps=("willing", "inclination/isolate"),
+    decisions=("isolate", "test", "vaccinate"),
     tallies={"isolating": "people in isolation"},
 )

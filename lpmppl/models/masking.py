@@ -122,6 +122,7 @@ PART = Part(
     start,
     parameters={"households_as_one": AS_ONE},
     keeps=("inclination/mask",),
+    decisions=("mask",),
     environment={"mask_mandate": -1.0},
     limits={"mask_mandate": (0.0, 1.0)},
     tallies={"masked": "people who wear a mask in public"},

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 import torch
 
 from lpmppl.errors import InputError
+from lpmppl.models import negotiation, stimulus
 from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.contacts import CONTACTS, Layer
-from lpmppl.models.pandemic import Pandemic
+from lpmppl.models.pandemic import PARTS, Pandemic
 from lpmppl.models.population import Population, named
 from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
@@ -72,6 +73,7 @@ def pandemic(
     without: Collection[str] = (),
     by: Mapping[str, str] | None = None,
     archetypes: Archetypes | None = None,
+    negotiated: bool = False,
 ) -> Pandemic:
     """The composed pandemic.
 
@@ -82,10 +84,13 @@ def pandemic(
         by: the dimensions of the tallies and the variables they come from, such as `{"income": "income_band"}`; borough
             and age band by default.
         archetypes: by which archetypes people decide; by default those that the model's own behaviour is made for.
+        negotiated: whether households settle among their adults what they spend of a payment, a decision `spend`,
+            instead of spending by their savings alone.
     """
     _require(people, *PEOPLE)
     strata = named(by, STRATA)
-    return Pandemic(people, strata, start, without, residents=RESIDENTS, archetypes=archetypes)
+    parts = [negotiation.PART if negotiated and part is stimulus.PART else part for part in PARTS]
+    return Pandemic(people, strata, start, without, parts, RESIDENTS, archetypes)
 
 
 def varying(

@@ -112,7 +112,9 @@ class Pandemic(Model):
         for part in headline:
             self.tallies |= part.tallies
             self.units |= part.units
-        self.behaviour, self.prompts = behaviour.UTILITY, prompts.PROMPTS
+        decisions = [name for part in self.parts for name in part.decisions]
+        self.behaviour = {name: behaviour.UTILITY[name] for name in decisions}
+        self.prompts = {name: prompts.PROMPTS[name] for name in decisions}
         # A part that reads what nobody writes is said now, not on the first day.
         substeps = self.substeps(self.defaults())
         given = {key for substep in substeps for key in substep.writes} | {k for part in self.parts for k in part.keeps}

@@ -75,6 +75,7 @@ class Part:
         pulses: what policies may change that it sets back by itself.
         targets: what policies may set for some alone, with the dimension it is then on: "agent" or "household".
         dims: dimensions that its tallies have besides the strata.
+        decisions: the decisions that its agents take, by name.
         spreads: the hazard site at which agents act on each other, where it has such.
         outcomes: what may have become of an agent, by name: the people and the last state to a Boolean of shape (…, N).
     """
@@ -92,6 +93,7 @@ class Part:
     pulses: Collection[str] = ()
     targets: Mapping[str, str] = field(default_factory=dict)
     dims: Collection[str] = ()
+    decisions: Collection[str] = ()
     spreads: str = ""
     outcomes: Mapping[str, Callable[[Population, State], Tensor]] = field(default_factory=dict)
 

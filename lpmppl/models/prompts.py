@@ -87,6 +87,14 @@ Do you isolate at home for ten days, away from work, school and strangers, or do
     + """\
 You have fallen ill today, with symptoms of COVID-19. Do you seek a test?"""
     + _ANSWER,
+    "spend": _PERSONA
+    + _SAVINGS
+    + _RISK
+    + _AGAIN
+    + """\
+The government has sent every adult a payment of ${{ payment | round | int }}.
+In the coming weeks, do you spend it, or save it and pay off debts?"""
+    + _ANSWER,
     "vaccinate": _PERSONA
     + """\
 If a vaccine against COVID-19 were offered to you free of charge, would you accept or refuse it?"""

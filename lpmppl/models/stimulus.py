@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import pyro.distributions as dist
 import torch
@@ -211,15 +212,23 @@ def balances(people: Population) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Day:
-    """The action of a day on which there is money to move, in dollars: shape (…, H)."""
+    """The action of a day on which there is money to move, in dollars: shape (…, H).
+
+    `kept` is what is kept of how it was settled.
+    """
 
     paid: Tensor
     spent: Tensor
     savings: Tensor
     unspent: Tensor
+    kept: State
 
 
-def stimulus(setting: Setting, theta: Theta) -> Substep:
+Settle: TypeAlias = Callable[[State, Tensor], tuple[Tensor, State]]
+"""From the state, and the dollars that an adult gets, to the share each household means to spend, and what it keeps."""
+
+
+def stimulus(setting: Setting, theta: Theta, settle: Settle | None = None, keeps: Sequence[str] = ()) -> Substep:
     r"""The substep in which payments come in, every day, and households spend, once a week.
 
     A payment p raises savings; of it the household means to spend the share :math:`m\, \ell(S)`, with
@@ -240,6 +249,8 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
     Args:
         setting: the people, with what `eligibility` and `labour.weekly_income` need.
         theta: the parameters of `PART`.
+        settle: how households settle what share of a payment they mean to spend, in place of m ℓ(S).
+        keeps: the state keys that it writes.
     """
     people = setting.people
     filing = people.derived("eligibility", lambda: eligibility(people))
@@ -250,16 +261,18 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
     nothing = torch.zeros_like(normal)
     nobody = Cohort(torch.empty(0, dtype=torch.int64, device=people.device), normal.shape).carrying(0.0)
 
-    def payments(s: State) -> list[Tensor]:
+    def payments(s: State) -> tuple[list[Tensor], Tensor]:
+        """What households get today, and what an adult does."""
         t, dt = float(s["t"]), float(s["dt"])
-        due = [filing.payment(a, c) for day, a, c in cheques if t - 1e-6 * dt <= day < t + dt * (1 - 1e-6)]
+        today = [(a, c) for day, a, c in cheques if t - 1e-6 * dt <= day < t + dt * (1 - 1e-6)]
+        due = [filing.payment(a, c) for a, c in today]
         pulse = s["stimulus"]
         # Only a day with a payment costs a pass over the households; a derivative by the pulse counts as one.
         if bool((pulse != 0).any()) or differentiated(pulse):
             if bool((pulse < 0).any()):
                 raise InputError(f"stimulus={float(pulse.min()):g} was given; a payment is 0 dollars or more")
             due.append(filing.payment(pulse, pulse * CHILD_SHARE))
-        return due
+        return due, pulse + sum(a for a, _ in today)
 
     def spendable(s: State, homes: slice) -> Tensor:
         """The income of a week that is left for spending, dollars."""
@@ -269,17 +282,18 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
         return kept * earnings(s, homes) + assistance
 
     def act(s: State) -> _Day | None:
-        due, week = payments(s), _turn(s)
+        (due, dollars), week = payments(s), _turn(s)
         if not due and not week:
             return None
         paid = sum(due[1:], start=due[0]) if due else nothing
         pace = -torch.expm1(-(WEEK if week else _to_next(s)) / theta["payment_time"])
         lost = (1.0 - s["mobility/retail"]).clamp(min=0.0) ** 2
+        share, kept = settle(s, dollars) if settle and due else (None, {})
 
         def some(homes: slice) -> tuple[Tensor, Tensor, Tensor]:
             got, savings, unspent = paid[..., homes], s["savings"][..., homes], s["unspent"][..., homes]
             liquid = 1.0 / (1.0 + savings.clamp(min=0.0) / theta["liquidity"])
-            meant = theta["payment_spent"] * liquid * got
+            meant = (theta["payment_spent"] * liquid if share is None else share[..., homes]) * got
             if not week:
                 now = meant * pace
                 return now, savings + (got - now), unspent + (meant - now)
@@ -292,7 +306,8 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
             spent = usually * (1.0 - avoided).clamp(min=0.0) + now
             return spent, savings + (got + income - spent), meant - now
 
-        return _Day(paid, *by_blocks(paid.shape[-1], some))
+        spent, savings, unspent = by_blocks(paid.shape[-1], some)
+        return _Day(paid, spent, savings, unspent, kept)
 
     def change(s: State, day: _Day | None) -> State:
         tally("spending", nobody if day is None else day.spent, by=groups, quantum=CENT, bound=MOST)
@@ -300,12 +315,12 @@ def stimulus(setting: Setting, theta: Theta) -> Substep:
         clear = {"stimulus": torch.zeros_like(s["stimulus"])}
         if day is None:
             return {**clear, "paid": nothing}
-        return {**clear, "paid": day.paid, "savings": day.savings, "unspent": day.unspent}
+        return {**clear, **day.kept, "paid": day.paid, "savings": day.savings, "unspent": day.unspent}
 
     return Substep(
         "stimulus",
         reads=("stimulus", "savings", "unspent", "earners", "claimants", "mobility/retail"),
-        writes=("stimulus", "savings", "unspent", "paid"),
+        writes=("stimulus", "savings", "unspent", "paid", *keeps),
         policy=act,
         transition=change,
         scale="household",
