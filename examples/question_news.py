@@ -9,7 +9,7 @@
 # Population Models paper).
 #
 # `python examples/question_news.py` answers it for 200,000 people. With `LPMPPL_EXAMPLE_AGENTS=20000` it takes fewer
-# people and days. Needs `pip install 'lpmppl[llm]'`; nothing is downloaded.
+# people and days; in a much smaller city nobody may fall ill. Needs `pip install 'lpmppl[llm]'`; nothing is downloaded.
 
 # %%
 import math

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lpmppl.effects.features import Features
+from lpmppl.effects.features import RESERVED, Features
 from lpmppl.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -51,6 +51,20 @@ class Choices:
     weight: Tensor
 
     def __post_init__(self) -> None:
+        wrong = [n for n in self.observed if n in (*RESERVED, "intercept") or "×" in n or "=" in n]
+        if wrong:
+            raise InputError(f"choices of decision '{self.decision}': nothing observed can be called '{wrong[0]}'")
+        try:
+            codes = torch.as_tensor(self.codes)
+            if codes.is_floating_point():
+                raise TypeError("codes are whole numbers")
+            object.__setattr__(self, "codes", codes.long())
+            for name in ("chance", "weight"):
+                object.__setattr__(self, name, torch.as_tensor(getattr(self, name), dtype=torch.float64))
+            seen = {name: torch.as_tensor(x, dtype=torch.float64) for name, x in self.observed.items()}
+            object.__setattr__(self, "observed", seen)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise InputError(f"choices of decision '{self.decision}' aren't numbers: {e}") from e
         rows, where = self.weight.shape[0] if self.weight.dim() == 1 else -1, f"choices of decision '{self.decision}'"
         if len(self.options) < 2 or len(set(self.options)) < len(self.options):
             raise InputError(f"{where}: its options are {list(self.options)}; give two or more different names")
@@ -103,6 +117,8 @@ class Choices:
                 raise InputError(nearest("column of the table", column, [str(c) for c in table.columns]))
         labels, codes = {}, []
         for name in attributes:
+            if bool(table[name].isna().any()):
+                raise InputError(f"the table's column '{name}' has no word in some rows; fill it in or leave them out")
             words = [str(word) for word in table[name]]
             known = tuple(attributes[name]) if isinstance(attributes, Mapping) else tuple(dict.fromkeys(words))
             for word in words:

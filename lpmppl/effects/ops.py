@@ -339,7 +339,8 @@ def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mappi
         context: what the archetypes observe, by name: numbers, or tensors of shape (…, 1), or (…, K) where archetypes
             observe different things; leading dimensions are worlds, draws and groups. Under `attributes`, the labels
             of each column of `archetypes` in words, by the attribute's name. Under `due`, how many agents of each
-            archetype decide now, shape (…, K), or a function that gives it: behaviours may leave the others out.
+            archetype decide now, shape (…, K), or a function that gives it: behaviours may leave the others out. Under
+            `groups`, how many dimensions before the last are groups, such as boroughs, and no worlds or draws.
     Returns:
         probabilities of shape (K, A), or (…, K, A) where what is observed has leading dimensions; agents choose with
         their archetype's row (eq. 6).

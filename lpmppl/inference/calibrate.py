@@ -16,6 +16,7 @@ import xarray as xr
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.checks import alone, checked, whole
+from lpmppl.inference.differences import inside
 from lpmppl.inference.ensemble import Ensemble
 from lpmppl.inference.guides import GUIDES, guide_of
 from lpmppl.inference.objectives import CHANCE, Counts, Loss, squared
@@ -82,7 +83,7 @@ def calibrate(
         data: counts by name, such as "deaths": an xarray Dataset over `day` and strata of the model, a pandas DataFrame
             with a row for each day, or a mapping of series from day 0 on; NaN where a day wasn't seen.
         until: the last day that is fitted, an ISO date or a number.
-        parameters: those that are fitted, or "all".
+        parameters: those that are fitted, or "all" but those that are at an edge of their prior by default.
         unseen: those of which the data say nothing, such as what comes after them: they keep their priors.
         set: values of parameters that aren't fitted; the others are at their defaults.
         interventions: `(name, value, day)`: what was done.
@@ -248,9 +249,9 @@ def _start(before: xr.DataTree | None, model: Model, scale: Scale) -> np.ndarray
 
 
 def fitted_names(model: Model, parameters: Collection[str] | str, fixed: Mapping[str, float]) -> list[str]:
-    """The parameters that are fitted, in the model's order."""
+    """The parameters that are fitted, in the model's order; for "all" but those that are at an edge by default."""
     names = (
-        list(model.parameters)
+        [name for name in model.parameters if inside(model, name)]
         if parameters == "all"
         else [parameters]
         if isinstance(parameters, str)

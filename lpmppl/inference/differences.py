@@ -20,6 +20,9 @@ from lpmppl.models.model import Model
 
 __all__ = ["Way", "chances", "differences", "either_side", "either_value", "on_each_side", "slope", "spread"]
 
+_EDGE = 100.0
+"""How far from its middle a value lies, on the scale on which it is unbounded, that is at an edge: e^−100 of it."""
+
 _PRIOR_DRAWS = 2000
 _TRIAL, _TIPPED = 2, 2.0
 _TAKES_ROWS: WeakKeyDictionary[Model, dict[tuple[str, ...], bool]] = WeakKeyDictionary()
@@ -130,6 +133,14 @@ def _spread(prior: TorchDistributionMixin) -> float:
         torch.manual_seed(0)
         found = biject_to(prior.support).inv(prior.sample((_PRIOR_DRAWS,)).double())
     return float(found[torch.isfinite(found)].std())
+
+
+def inside(model: Model, name: str, value: float | None = None) -> bool:
+    """Whether a parameter's value, or its default, lies inside its prior's support and not at an edge, as a share 0."""
+    bounded = biject_to(model.parameters[name].prior.support)
+    at = model.parameters[name].default if value is None else value
+    # torch's inverse maps an edge to the number nearest to infinity that it can map back.
+    return abs(float(bounded.inv(torch.tensor(at, dtype=torch.float64)))) < _EDGE
 
 
 def either_side(model: Model, values: Mapping[str, float], direction: Mapping[str, float], step: float) -> Way:

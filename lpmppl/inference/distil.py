@@ -48,22 +48,25 @@ def distil(
         held_out: the share of the choices that are kept from it, to judge it by.
         seed: the seed of its first weights, and of which choices are kept from it.
     Raises:
-        InputError: for numbers that can't be used, or fewer than ten choices.
+        InputError: for numbers that can't be used, or fewer than ten different rows of choices.
         LpmError: where the training doesn't come to numbers.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: give a whole number, 1 or more")
     if not 0 < held_out < 1:
         raise InputError(f"held_out={held_out!r}: give a share between 0 and 1")
-    rows = choices.weight.shape[0]
-    kept = max(1, round(held_out * rows))
-    if rows < 10 or kept >= rows:
+    # Rows that are alike are on one side, or what was learnt would be what is judged by.
+    alike = torch.stack([*choices.codes.double().T, *choices.observed.values(), torch.zeros_like(choices.weight)], -1)
+    kinds, kind = torch.unique(alike, dim=0, return_inverse=True)
+    kept = max(1, round(held_out * len(kinds)))
+    if len(kinds) < 10 or kept >= len(kinds):
         raise InputError(
-            f"{rows} choices of decision '{choices.decision}' were given, {kept} of them to judge by; distil from ten "
-            "or more"
+            f"choices of decision '{choices.decision}' are of {len(kinds)} different rows, {kept} of them to judge by; "
+            "distil from ten or more"
         )
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
-    judged, learnt = (choices.rows(some) for some in (order[:kept], order[kept:]))
+    order = torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed))
+    to_judge = torch.isin(kind, order[:kept])
+    judged, learnt = choices.rows(to_judge), choices.rows(~to_judge)
     network = ChoiceNetwork(choices, hidden, seed)
     share = learnt.weight / learnt.weight.sum()
     inputs = network.inputs(learnt.features)

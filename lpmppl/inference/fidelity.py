@@ -18,6 +18,12 @@ __all__ = ["fidelity", "fidelity_text"]
 
 EVERYBODY = "everybody"
 
+_TAKEN = (
+    *("group", "draw", "model", "survey", "standard_error", "difference", "z", "agents", "respondents"),
+    *("mean_squared", "noise", "beyond", "chi_square", "degrees", "p"),
+)
+"""The names of the result's own variables and dimensions."""
+
 
 def fidelity(
     people: Population,
@@ -143,6 +149,11 @@ def _surveyed(survey: pd.DataFrame, attributes: Mapping[str, Bins | Lookup]) -> 
     if not isinstance(survey, pd.DataFrame) or not len(survey):
         raise InputError(f"survey is {type(survey).__name__} without rows; give a DataFrame with a row for each group")
     columns = [str(c) for c in survey.columns]
+    for name in attributes:
+        if name in _TAKEN:
+            raise InputError(f"an attribute can't be called '{name}', which the result has besides; call it otherwise")
+    if len(set(columns)) < len(columns):
+        raise InputError(f"survey has columns of the same name: {', '.join(columns)}; give each another")
     for name in ("share", "n"):
         if name not in columns:
             raise InputError(f"survey has no column '{name}', but {', '.join(columns)}; give share and n of each group")

@@ -135,7 +135,9 @@ def simulated(
     """
     path = solver.get("checkpoint")
     people = fingerprint(model.population) if path else 0
-    tag = json.dumps([installed("lpmppl"), model.name, people, seed, days, thetas[0], acts], sort_keys=True)
+    tag = json.dumps(
+        [installed("lpmppl"), model.name, model.variant, people, seed, days, thetas[0], acts], sort_keys=True
+    )
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from lpmppl.errors import InputError, nearest
-from lpmppl.inference.differences import spread
+from lpmppl.inference.differences import inside, spread
 from lpmppl.models.model import Model
 
 __all__ = ["Scale"]
@@ -41,12 +41,11 @@ class Scale:
         at = {name: model.parameters[name].default for name in self.names} | dict(centre or {})
         self._centre = []
         for name, bounded in zip(self.names, self._bounded, strict=True):
-            x = float(bounded.inv(torch.tensor(at[name], dtype=torch.float64)))
-            if not np.isfinite(x):
+            if not inside(model, name, at[name]):
                 raise InputError(
-                    f"parameter {name}={at[name]:g} lies at the edge of its prior; set it inside to fit it"
+                    f"parameter {name}={at[name]:g} lies at the edge of its prior; leave it out of the fit"
                 )
-            self._centre.append(x)
+            self._centre.append(float(bounded.inv(torch.tensor(at[name], dtype=torch.float64))))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -14,6 +14,7 @@ from scipy import stats
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.audit import AUDITED, Audit
 from lpmppl.inference.checks import alone, checked, whole
+from lpmppl.inference.differences import inside
 from lpmppl.inference.estimation import ESTIMATORS, Estimation
 from lpmppl.inference.flipping import Question
 from lpmppl.inference.readings import Reading, reading_of
@@ -66,7 +67,7 @@ def sensitivity(
     Args:
         model: the society.
         of: the tally, summed over days, or on the last day where it counts who is in a state.
-        wrt: parameters by name, or "all".
+        wrt: parameters by name, or "all" but those that are at an edge of their prior by default, as a share of 0.
         days: how many days.
         seed: the seed of the agents' chance.
         estimator: "auto", "differences", "pathwise", "flips"; or, for comparison, "score" for score functions, and
@@ -237,7 +238,7 @@ def _dataset(
 
 
 def numbers_of(model: Model, wrt: str | Collection[str]) -> list[str]:
-    """The parameters that are asked for, all that have a derivative for "all".
+    """The parameters that are asked for; for "all" those that have a derivative and aren't at an edge by default.
 
     Raises:
         InputError: for one that there isn't, or that is a whole number.
@@ -246,7 +247,7 @@ def numbers_of(model: Model, wrt: str | Collection[str]) -> list[str]:
     names = list(model.parameters) if every else wrt
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     if every:
-        names = [n for n in names if not model.parameters[n].prior.support.is_discrete]
+        names = [n for n in names if not model.parameters[n].prior.support.is_discrete and inside(model, n)]
     if not names:
         raise InputError("wrt names no parameter; give one or more, or 'all'")
     for name in names:

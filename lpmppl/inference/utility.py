@@ -14,11 +14,11 @@ from lpmppl.errors import InputError, LpmError, nearest
 
 __all__ = ["FittedUtility", "fit_utility"]
 
-_STEPS, _DONE = 100, 1e-12
+_STEPS, _DONE = 100, 1e-13
 """How many steps of Newton's method there are at most, and the gain in nats a decision after which it is done."""
 
-_SEPARATED = 20.0
-"""Log-odds that no choices show: where a feature comes to them, the likelihood has no maximum."""
+_SEPARATED = 25.0
+"""Log-odds that no choices show: where utilities come to them, the likelihood has no maximum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def fit_utility(
         \sum_{af} \frac{\beta_{af}^2}{2 s^2}, \qquad V_{ra} = \sum_f \beta_{af}\, x_{rf}
 
     The last option has V = 0. Standard errors are those of the information matrix: right for independent choices, such
-    as respondents'.
+    as respondents'; with a prior they are the posterior's standard deviations, in the same approximation.
 
     Args:
         choices: the choices.
@@ -119,13 +119,8 @@ def fit_utility(
             step = torch.linalg.solve(information, slope)
         except RuntimeError:
             step = torch.full_like(beta, math.inf)
-        reach = (x * (beta + step)).abs().amax(0).nan_to_num(math.inf)
-        if steps > _STEPS or float(reach.max()) > _SEPARATED:
-            option, feature = names[int(reach.argmax())]
-            raise LpmError(
-                f"decision '{choices.decision}': the likelihood has no maximum, as '{feature}' of option '{option}' "
-                "tells choices apart with certainty; leave the feature out, or give prior_sd=, such as 2.0"
-            )
+        if steps > _STEPS or not float(scores(beta + step).abs().max()) < _SEPARATED:
+            raise LpmError(_no_maximum(choices.decision, names, x * (beta + step)))
         size = 1.0
         while objective(beta + size * step) < best and size > 1e-6:
             size /= 2.0
@@ -141,6 +136,23 @@ def fit_utility(
         likelihood(beta),
         float((weight.sum() * torch.xlogy(overall, overall)).sum()),
         choices.divergence(scores(beta).softmax(-1)),
+    )
+
+
+def _no_maximum(decision: str, names: Sequence[tuple[str, str]], parts: Tensor) -> str:
+    """What is to be said where a feature, or an option's share, tells choices with certainty."""
+    swing = (parts.amax(0) - parts.amin(0)).nan_to_num(math.inf)
+    intercepts = torch.tensor([feature == "intercept" for _, feature in names])
+    if bool(intercepts.any()) and float(swing.max()) < _SEPARATED / 4:
+        option, _ = names[int(torch.where(intercepts, parts.abs().amax(0), -1.0).argmax())]
+        return (
+            f"decision '{decision}': the likelihood has no maximum, as option '{option}' is always or never chosen; "
+            "leave the option out"
+        )
+    option, feature = names[int(swing.argmax())]
+    return (
+        f"decision '{decision}': the likelihood has no maximum, as '{feature}' of option '{option}' tells choices "
+        "apart with certainty; leave the feature out, or give a prior_sd=, such as 2.0"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,7 +117,8 @@ class Archetypes:
     """The archetypes of a population: every combination of a few attributes in words.
 
     Static attributes are read from the population once; dynamic ones, such as whether somebody has a job, are given at
-    the time of deciding, so that agents are of another archetype as soon as they change.
+    the time of deciding, so that agents are of another archetype as soon as they change. Without any attribute there is
+    one archetype, everybody.
 
     Args:
         people: the population.
@@ -152,9 +154,12 @@ class Archetypes:
             value, self.labels[name] = source.code(name, people)
             count *= len(self.labels[name])
             code.mul_(len(self.labels[name])).add_(value)
-        self.agents = people.size
-        """The number of agents."""
+        self.of = weakref.ref(people)
+        """Whose archetypes they are."""
         self.labels |= self.dynamic
+        if not self.labels:
+            # One archetype of all, which has a name to be asked by.
+            self.labels = {"everybody": ("everybody",)}
         self.size = count
         """The number K of archetypes."""
         self._static = code.mul_(later).to(torch.int16 if count <= 2**15 else torch.int32)

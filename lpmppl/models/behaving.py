@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lpmppl.errors import InputError
+from lpmppl._compat import handler_stack
+from lpmppl.errors import InputError, LpmError
 from lpmppl.models.model import Model, Parameter, Wrapped
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -42,6 +43,8 @@ class Behaving(Wrapped):
         parameters: Mapping[str, Parameter],
     ) -> None:
         super().__init__(model)
+        if any(isinstance(inner, Behaving) for inner in _within(model)):
+            raise InputError("the model's behaviour is made of parameters already: make one function of both")
         if twice := sorted(set(parameters) & set(model.parameters)):
             raise InputError(f"the model has a parameter '{twice[0]}' already; give the behaviour's another name")
         self.decides = behaviour
@@ -52,6 +55,10 @@ class Behaving(Wrapped):
             raise InputError("behaviour= must give a handler that decides, such as Utility or Neural")
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
+        if any(hasattr(handler, "_pyro_decide") for handler in handler_stack()):
+            raise LpmError(
+                "a behaviour is in force around a model whose behaviour is made of parameters: leave one out"
+            )
         with self.decides(theta):
             return self.model.initial(theta, start)
 
@@ -63,3 +70,10 @@ class Behaving(Wrapped):
                 return day(state)
 
         return step
+
+
+def _within(model: Model) -> Iterator[Model]:
+    """A model, and those that it is made of."""
+    yield model
+    if isinstance(model, Wrapped):
+        yield from _within(model.model)

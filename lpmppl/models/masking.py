@@ -67,6 +67,7 @@ def masking(setting: Setting, theta: Theta) -> Substep:
             "advice": float(t >= setting.day(ADVISED)),
             "neighbours": (s["masked/borough"] * borough.share("mean")).unsqueeze(-1),
             "due": lambda: residents(s),
+            "groups": 1,
         }
         chance = decide("mask", kinds.table, MASK, context)[..., 0]
         chance = chance.expand(broadcast(chance.shape, places)).flatten(-2).detach()

@@ -57,6 +57,7 @@ class Model(ABC):
             "agent" or "household".
         outcomes: what may have become of an agent by the end, by name: the last state to a Boolean of shape (…, N).
         spreads: the hazard site at which agents act on each other, such as `infection`, where there is one.
+        variant: what tells it from models of the same name, so that a run goes on in the one it was begun in.
         timed: whether what agents do to others follows the time of their events within a step, as derivatives along
             paths need.
         behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
@@ -73,6 +74,7 @@ class Model(ABC):
     targets: Mapping[str, str] = MappingProxyType({})
     outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
     spreads: str = ""
+    variant: str = ""
     timed: bool = False
     behaviour: Mapping[str, Any] = MappingProxyType({})
     prompts: Mapping[str, str] = MappingProxyType({})
@@ -116,7 +118,7 @@ class Wrapped(Model):
 
     _ALIKE = (
         *("name", "population", "parameters", "environment", "limits", "options", "by", "tallies", "units"),
-        *("pulses", "targets", "outcomes", "spreads", "timed", "behaviour", "prompts"),
+        *("pulses", "targets", "outcomes", "spreads", "variant", "timed", "behaviour", "prompts"),
     )
 
     def __init__(self, model: Model) -> None:

@@ -147,8 +147,8 @@ def checked(kinds: Archetypes | None, people: Population) -> Archetypes | None:
         return None
     if not isinstance(kinds, Archetypes):
         raise InputError(f"archetypes= is {type(kinds).__name__}; give Archetypes(people, …)")
-    if kinds.agents != people.size:
-        raise InputError(f"archetypes are of {kinds.agents} people, but there are {people.size}; make them of the same")
+    if kinds.of() is not people:
+        raise InputError("archetypes= are of another population than the model's; make them of the same one")
     for name, labels in kinds.dynamic.items():
         if name not in DYNAMIC:
             raise InputError(nearest("dynamic attribute of archetypes", name, DYNAMIC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from functools import partial
@@ -115,6 +116,8 @@ class Pandemic(Model):
         decisions = [name for part in self.parts for name in part.decisions]
         self.behaviour = {name: behaviour.UTILITY[name] for name in decisions}
         self.prompts = {name: prompts.PROMPTS[name] for name in decisions}
+        labels = None if archetypes is None else archetypes.labels
+        self.variant = json.dumps([[part.name for part in self.parts], decisions, labels])
         # A part that reads what nobody writes is said now, not on the first day.
         substeps = self.substeps(self.defaults())
         given = {key for substep in substeps for key in substep.writes} | {k for part in self.parts for k in part.keeps}

@@ -134,3 +134,47 @@ def test_choices_that_do_not_go_together_are_refused(change, words):
     }
     with pytest.raises(InputError, match=words):
         Choices("go", OPTIONS, LABELS, **{**fine, **change})
+
+
+def test_decisions_that_do_not_match_are_not_mixed():
+    for other in (
+        lambda: decide("go", TABLE, ("stay", "go"), {"attributes": LABELS, "risk": 1.0}),
+        lambda: go(weeks=1.0),
+        lambda: decide("go", TABLE, OPTIONS, {"attributes": {**LABELS, "age": ("a", "b")}, "risk": 1.0}),
+        lambda: decide("go", TABLE[:, :1], OPTIONS, {"attributes": {"age": LABELS["age"]}, "risk": 1.0}),
+    ):
+        with Decided() as kept, Tabulated({"go": torch.tensor([0.3, 0.7])}):
+            go()
+            other()
+        with pytest.raises(InputError, match="decision 'go' was taken with other"):
+            kept["go"]
+
+
+def test_parameters_of_a_behaviour_are_rows_and_no_groups():
+    will = torch.tensor([[-1.0], [0.0], [2.0]])
+    groups = torch.tensor([0.0, 1.0, 0.0]).reshape(3, 1)
+    for rows in (will, will[:2]):
+        with Utility({"go": {"go": {"intercept": rows, "risk": 1.0}}}):
+            together = go(risk=groups, groups=1)
+        assert together.shape == (len(rows), 3, 4, 2)
+        for k, row in enumerate(rows[:, 0].tolist()):
+            with Utility({"go": {"go": {"intercept": row, "risk": 1.0}}}):
+                assert torch.allclose(together[k], go(risk=groups, groups=1))
+    with Utility({"go": {"go": {"intercept": torch.zeros(4)}}}), pytest.raises(InputError, match=r"has shape \(4,\)"):
+        go()
+
+
+@pytest.mark.parametrize("name", ["intercept", "due", "groups", "a × b"])
+def test_names_with_a_meaning_of_their_own_are_not_observed(name: str):
+    table = pd.DataFrame({"age": ["old"], name: [1.0], "go": [3], "stay": [1]})
+    with pytest.raises(InputError, match="nothing observed can be called"):
+        Choices.of("go", OPTIONS, table, ["age"], [name])
+
+
+def test_numbers_of_other_kinds_are_made_ones_and_words_that_are_missing_refused():
+    fine = Choices("go", OPTIONS, {"age": ("young",)}, [[0]], {"risk": [1]}, torch.tensor([[0.25, 0.75]]), [3])
+    assert fine.chance.dtype == fine.weight.dtype == fine.observed["risk"].dtype == torch.float64
+    with pytest.raises(InputError, match="codes are whole numbers"):
+        Choices("go", OPTIONS, {"age": ("young",)}, [[0.0]], {}, [[0.25, 0.75]], [3])
+    with pytest.raises(InputError, match="'age' has no word in some rows"):
+        Choices.of("go", OPTIONS, pd.DataFrame({"age": ["old", None], "go": [3, 1], "stay": [1, 1]}), ["age"])

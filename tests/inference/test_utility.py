@@ -164,3 +164,21 @@ def test_what_can_not_be_fitted_is_refused(features, more, words):
     survey = Choices.of("go", ("go", "stay"), respondents(50, 3), ["age"], ["income"])
     with pytest.raises(InputError, match=words):
         lpm.fit_utility(survey, features, **more)
+
+
+def test_numbers_far_from_zero_have_a_maximum():
+    rng = np.random.default_rng(0)
+    year = rng.integers(2000, 2021, 2_000)
+    goes = rng.random(2_000) < 1 / (1 + np.exp(-0.1 * (year - 2010)))
+    table = pd.DataFrame({"year": year, "since": year - 2010, "go": 1.0 * goes, "stay": 1.0 - goes})
+    surveys = {name: Choices.of("go", ("go", "stay"), table, [], [name]) for name in ("year", "since")}
+    far, near = (lpm.fit_utility(c, ["intercept", name]).coefficients["go"][name] for name, c in surveys.items())
+    assert far == pytest.approx(near, rel=1e-6)
+    assert near == pytest.approx(0.1, abs=0.03)
+
+
+def test_an_option_that_nobody_chooses_is_said():
+    table = pd.DataFrame({"age": ["old", "young"], "go": [20, 30], "stay": [0, 0]})
+    survey = Choices.of("go", ("go", "stay"), table, ["age"])
+    with pytest.raises(LpmError, match=r"option 'go' is always or never chosen"):
+        lpm.fit_utility(survey, ["intercept"], prior_sd=2.0)

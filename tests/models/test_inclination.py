@@ -10,6 +10,9 @@ import torch
 
 import lpmppl as lpm
 from lpmppl.effects.handlers import ExogenousNoise, Tabulated
+from lpmppl.errors import InputError
+from lpmppl.inference.calibrate import fitted_names
+from lpmppl.inference.scales import Scale
 from lpmppl.models.inclination import chosen_once, inclination
 from lpmppl.models.population import Population
 
@@ -126,3 +129,15 @@ def test_the_share_is_a_parameter_of_the_run():
     tallies = [t["prior_predictive"]["masked"].values for t in (plain, none, all_)]
     assert np.array_equal(tallies[0], tallies[1])
     assert not np.array_equal(tallies[0], tallies[2])
+
+
+def test_a_share_of_none_is_left_out_of_all_parameters():
+    city = lpm.nyc.pandemic(lpm.nyc.population(1_000))
+    found = lpm.sensitivity(city, "infections", days=3, draws=2, set={"initial_infected": 0.1}, audit=False)
+    assert "households_as_one" not in found["parameter"].values
+    assert "isolation_days" in found["parameter"].values
+    assert "households_as_one" not in fitted_names(city, "all", {})
+    with pytest.raises(InputError, match="households_as_one=0 lies at the edge of its prior"):
+        Scale(city, ["households_as_one"])
+    inside = Scale(city, ["households_as_one"], {"households_as_one": 0.3})
+    assert inside.at("households_as_one") == pytest.approx(0.3)

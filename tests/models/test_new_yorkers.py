@@ -116,7 +116,7 @@ def test_people_decide_by_the_archetypes_that_were_given():
             lambda: Archetypes(PEOPLE, {"age": AGES}, {"health": ("well", "ill")}),
             "'health' of archetypes has the labels well, ill",
         ),
-        (lambda: Archetypes(lpm.nyc.population(1_000), {"age": AGES}), "of 1000 people, but there are 2000"),
+        (lambda: Archetypes(lpm.nyc.population(1_000), {"age": AGES}), "of another population"),
         (lambda: {"age": AGES}, "archetypes= is dict"),
     ],
 )
@@ -128,3 +128,38 @@ def test_archetypes_that_can_not_be_used_are_refused(made, words: str):
 def test_the_model_s_own_behaviour_says_what_these_archetypes_lack():
     with pytest.raises(InputError, match=r"unknown age in decision 'vaccinate' '40–64': did you mean '18–64'"):
         lpm.run(lpm.nyc.pandemic(PEOPLE, archetypes=OWN), days=2)
+
+
+def test_a_run_goes_on_by_the_archetypes_it_was_begun_by(tmp_path):
+    begun, other = (
+        lpm.nyc.pandemic(PEOPLE, archetypes=Archetypes(PEOPLE, {name: source}, DYN))
+        for name, source in (("age", AGES), ("borough", Lookup("borough")))
+    )
+    half = dict.fromkeys(begun.prompts, torch.tensor([0.5, 0.5]))
+    with Tabulated(half):
+        lpm.run(begun, days=4, checkpoint=tmp_path / "c.pt", checkpoint_every=3)
+        with pytest.raises(InputError):
+            lpm.run(other, days=4, resume=tmp_path / "c.pt")
+        lpm.run(begun, days=4, resume=tmp_path / "c.pt")
+
+
+def test_a_run_goes_on_in_its_last_week_with_weekly_tallies(tmp_path):
+    city = lpm.nyc.pandemic(PEOPLE)
+    whole = lpm.run(city, days=20, checkpoint=tmp_path / "c.pt", checkpoint_every=6)["prior_predictive"]
+    again = lpm.run(city, days=20, resume=tmp_path / "c.pt")["prior_predictive"]
+    for name in whole:
+        assert again[name].equals(whole[name]), name
+        assert again[name].dims == whole[name].dims
+
+
+def test_without_attributes_everybody_is_one_archetype():
+    kinds = Archetypes(PEOPLE, {})
+    assert kinds.size == 1
+    assert kinds.words(0) == {"everybody": "everybody"}
+    assert not bool(kinds.code().any())
+    city = lpm.nyc.pandemic(PEOPLE, archetypes=kinds)
+    source = Exactly()
+    with LanguageModel(source, dict.fromkeys(city.prompts, "You are {{ everybody }}. {{ options[0] }}?")) as handler:
+        lpm.run(city, days=9, set={"initial_infected": 0.1})
+    assert set(handler.asked.most.values()) == {1}
+    assert len(source.asked) == len(city.prompts)

@@ -108,7 +108,10 @@ class Utility(Messenger):
         features = Features(name, archetypes, context)
         # In double precision, so that the same features give the same float32 in whatever batch of worlds.
         utility = [
-            sum((value * features[feature] for feature, value in mine.get(option, {}).items()), features.zero)
+            sum(
+                (features.parameter(value) * features[feature] for feature, value in mine.get(option, {}).items()),
+                features.zero,
+            )
             for option in options
         ]
         chance = torch.stack(torch.broadcast_tensors(*utility), dim=-1).softmax(-1)

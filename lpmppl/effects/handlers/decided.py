@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.choices import Choices
+from lpmppl.effects.features import RESERVED
 from lpmppl.effects.internals.segments import broadcast
 from lpmppl.errors import InputError, nearest
 
@@ -42,7 +43,7 @@ class Decided(Messenger):
         }
         due = context.get("due", 1.0)
         given = {"due": due() if callable(due) else due}
-        given |= {n: x for n, x in context.items() if n not in ("attributes", "due")}
+        given |= {n: x for n, x in context.items() if n not in RESERVED}
         seen = {n: torch.as_tensor(x, dtype=torch.float64).detach().cpu() for n, x in given.items()}
         shape = broadcast((many,), chance.shape[:-1], *(x.shape for x in seen.values()))
         rows = {n: x.expand(shape).reshape(-1) for n, x in seen.items()}
@@ -68,12 +69,20 @@ class Decided(Messenger):
         """All choices of a decision.
 
         Raises:
-            InputError: for a decision that nobody took.
+            InputError: for a decision that nobody took, or that was taken among different options, by archetypes of
+                different attributes, or with different observations.
         """
         if decision not in self.decisions:
             raise InputError(nearest("decision that was taken", decision, self.decisions))
-        each = self.decisions[decision]
-        first = each[0]
+        first, *others = each = self.decisions[decision]
+        for other in others:
+            for what in ("options", "attributes", "observed"):
+                mine, its = (list(getattr(x, what)) for x in (first, other))
+                if mine != its or (what == "attributes" and first.attributes != other.attributes):
+                    raise InputError(
+                        f"decision '{decision}' was taken with other {what}, {mine} and {its}, or other labels: keep "
+                        "each with a Decided of its own"
+                    )
         return Choices(
             decision,
             first.options,

@@ -36,6 +36,10 @@ class ChoiceNetwork(nn.Module):
     def __init__(self, choices: Choices, hidden: Sequence[int] = (32, 32), seed: int = 0) -> None:
         if any(isinstance(h, bool) or not isinstance(h, int) or h < 1 for h in hidden):
             raise InputError(f"hidden={list(hidden)}: give whole numbers, 1 or more, or [] for no hidden layer")
+        if not choices.attributes and not choices.observed:
+            raise InputError(
+                f"choices of decision '{choices.decision}' have neither attributes nor observations to read"
+            )
         super().__init__()
         self.decision, self.options = choices.decision, tuple(choices.options)
         self.attributes = {name: tuple(labels) for name, labels in choices.attributes.items()}
@@ -58,7 +62,7 @@ class ChoiceNetwork(nn.Module):
 
     def inputs(self, features: Features) -> Tensor:
         """What the network reads of features, float64 of shape (…, K, inputs): labels as 0 or 1, numbers to scale."""
-        inputs = [features[f"{name}={label}"] for name, labels in self.attributes.items() for label in labels]
+        inputs = [features.label(name, label) for name, labels in self.attributes.items() for label in labels]
         inputs += [(features[name] - self.centre[k]) * self.scale[k] for k, name in enumerate(self.observed)]
         return torch.stack(torch.broadcast_tensors(features.zero, *inputs)[1:], dim=-1)
 
@@ -161,15 +165,13 @@ class Neural(Messenger):
                 f"{', '.join(network.options)}; train one on choices of this decision"
             )
         _known(network, context)
-        scores = network.scores(network.inputs(Features(name, archetypes, context)))
-        shift = [_last(self.shift.get(name, {}).get(option, 0.0), scores) for option in options]
+        features = Features(name, archetypes, context)
+        scores = network.scores(network.inputs(features))
+        given = [features.parameter(self.shift.get(name, {}).get(option, 0.0)) for option in options]
+        shift = [torch.as_tensor(x, dtype=scores.dtype, device=scores.device) for x in given]
         scores = scores + torch.stack(torch.broadcast_tensors(*shift), dim=-1)
         msg["value"] = scores.softmax(-1).to(torch.get_default_dtype())
         msg["done"] = True
-
-
-def _last(value: float | Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 def _known(network: ChoiceNetwork, context: Mapping[str, Any]) -> None:

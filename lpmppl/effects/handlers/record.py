@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -65,12 +66,17 @@ class Record(Messenger):
             shape = broadcast(*(e.shape for e in entry.entries))
             msg["value"][f"record/{name}/entries"] = torch.stack([e.expand(shape) for e in entry.entries])
             msg["value"][f"record/{name}/days"] = torch.tensor(entry.days, dtype=torch.float64)
+            kind = json.dumps([{d: list(labels) for d, labels in entry.dims.items()}, entry.stock, entry.quantum])
+            msg["value"][f"record/{name}/kind"] = torch.tensor(list(kind.encode()), dtype=torch.uint8)
 
     def _pyro_restore(self, msg: Message) -> None:
-        """Take the series up again from a checkpoint; strata come with the next tally."""
+        """Take the series up again from a checkpoint."""
         (saved,) = msg["args"]
         for key, entries in saved.items():
             if key.startswith("record/") and key.endswith("/entries"):
                 name = key.split("/")[1]
                 series = self.series[name] = Series()
                 series.entries, series.days = list(entries), saved[f"record/{name}/days"].tolist()
+                # A tally that isn't taken again, as a weekly one may not be, has its strata and unit from here.
+                kind = bytes(saved[f"record/{name}/kind"].tolist())
+                series.dims, series.stock, series.quantum = json.loads(kind)

@@ -63,6 +63,9 @@ class Prompt:
         self.decision, self.template = decision, template
         self._keys: dict[tuple[str, ...], Callable[[Mapping[str, float]], str]] = {}
         environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        # Names that Jinja knows by itself would hide fields; and a run's chance isn't Python's.
+        environment.globals.clear()
+        environment.filters.pop("random")
         environment.filters |= {"about": about, "percent": percent, "expm1": math.expm1}
         self._environment = environment
         try:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from lpmppl.effects.features import RESERVED
 from lpmppl.effects.internals.segments import broadcast
 from lpmppl.effects.language.prompts import Prompt
 from lpmppl.errors import InputError
@@ -53,7 +54,7 @@ class Questions:
     ) -> None:
         decision, many = prompt.decision, archetypes.shape[0]
         codes, labels = _coded(decision, archetypes, context.get("attributes", {}))
-        observed = [n for n in context if n not in ("attributes", "due")]
+        observed = [n for n in context if n not in RESERVED]
         prompt.check([*labels, *observed, "options"])
         shown = {n: _numbers(decision, n, context[n], many) for n in observed if n in prompt.fields}
         due = context.get("due")

@@ -95,7 +95,7 @@ class Spending:
                 f"decision '{decision}' needs {queries:,} queries after {self.asked.queries:,}, and the limit is "
                 f"{self.limit:,}; what was answered is kept: raise the limit, or ask fewer archetypes or samples"
             )
-        if self.budget is not None and self._dollars(self.asked.tokens + read) > self.budget:
+        if self.budget is not None and self._dollars(self.asked.tokens + read) > self.budget * (1.0 + 1e-9):
             needed, spent = said(self._dollars(read)), said(self._dollars(self.asked.tokens))
             raise LpmError(
                 f"decision '{decision}' needs {needed} for {queries:,} queries, with {read:,} tokens of prompts, after "

@@ -45,3 +45,15 @@ def test_versions_tell_templates_apart():
 def test_a_template_that_is_no_text_is_refused():
     with pytest.raises(InputError, match="prompt of decision 'mask' is a NoneType"):
         Prompt("mask", None)
+
+
+@pytest.mark.parametrize("name", ["range", "dict", "cycler", "namespace"])
+def test_fields_may_be_called_what_jinja_knows_by_itself(name: str):
+    prompt = Prompt("mask", "Your range is {{ " + name + " }}.")
+    assert prompt.fields == [name]
+    assert prompt.text({name: "wide"}, {}, ()) == "Your range is wide."
+
+
+def test_a_prompt_has_no_chance_of_its_own():
+    with pytest.raises(InputError, match="random"):
+        Prompt("mask", "{{ options | random }}")
