@@ -4,7 +4,8 @@
 
 A run in which every decision is put into prompts, looked up and sampled, with answers that cost nothing, beside one by
 utilities: a ratio of two runs, one after the other, and a third on replay of the answers that were kept. There are
-1,152 archetypes, or with --coarse 96: age, income, savings and health.
+1,152 archetypes, or with --coarse 96: age, income, savings and health. There are five decisions: masks, isolation,
+tests, a vaccine, and what households spend of a payment.
 """
 
 import argparse
@@ -60,12 +61,13 @@ def main() -> None:
     parser.add_argument("--coarse", action="store_true")
     asked = parser.parse_args()
     people = lpm.nyc.population(asked.agents)
-    usual = model = lpm.nyc.pandemic(people)
+    usual = model = lpm.nyc.pandemic(people, negotiated=True)
     prompts = model.prompts
     if asked.coarse:
         static = {name: STATIC[name] for name in ("age", "income")}
         dynamic = {name: DYNAMIC[name].labels for name in ("savings", "health")}
-        model = lpm.nyc.pandemic(people, archetypes=Archetypes(people, static, dynamic))
+        kinds = Archetypes(people, static, dynamic)
+        model = lpm.nyc.pandemic(people, negotiated=True, archetypes=kinds)
         prompts = {name: WORK.sub("", prompt) for name, prompt in prompts.items()}
     run = lambda: lpm.run(model, days=asked.days)  # noqa: E731
     lpm.run(usual, days=8)
