@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from lpmppl.effects.internals.segments import differentiated, pick
+from lpmppl.effects.internals.segments import pick
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.models.model import Parameter
 from lpmppl.models.population import Population
@@ -64,7 +64,7 @@ def chosen_once(people: Population, site: str, chance: Tensor, as_one: Tensor) -
 
 def _shared(people: Population, site: str, as_one: Tensor) -> tuple[Tensor, Tensor] | None:
     """For every person whether its household is inclined as one, and that inclination; None where none is."""
-    if not differentiated(as_one) and not bool((as_one > 0).any()):
+    if not bool((as_one > 0).any()):
         return None
     home = people["household"]
     homes = torch.arange(people.network("household").count, device=people.device)
