@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lpmppl import report as report
     from lpmppl.effects.handlers.reported import Reported as Reported
+    from lpmppl.inference.attributes import choose_attributes as choose_attributes
     from lpmppl.inference.attribution import attribute as attribute
     from lpmppl.inference.attribution import attribute_groups as attribute_groups
     from lpmppl.inference.attribution import attribute_layers as attribute_layers
@@ -75,6 +76,7 @@ _VERBS = {
     "surveyed_budget": "lpmppl.inference.error_budget",
     "omitted": "lpmppl.inference.omitted",
     "rephrased": "lpmppl.inference.rephrasing",
+    "choose_attributes": "lpmppl.inference.attributes",
     "weigh": "lpmppl.inference.weights",
     "likelihood": "lpmppl.inference.likelihood",
     "attribute": "lpmppl.inference.attribution",
@@ -94,10 +96,10 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "CalibNN", "FederatedCalibNN", "Reported", "Simulator", "SplitCalibNN", "Trigger", "attribute",
-    "attribute_groups", "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "contrast",
-    "cost_per", "counterfactual", "create", "disparity", "distil", "error_budget", "fates", "fidelity", "fidelity_text",
-    "fit_utility", "global_sensitivity", "likelihood", "nyc", "omitted", "refine", "rephrased", "report", "run",
-    "search", "sensitivity", "surveyed_budget", "weigh",
+    "attribute_groups", "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly",
+    "choose_attributes", "contrast", "cost_per", "counterfactual", "create", "disparity", "distil", "error_budget",
+    "fates", "fidelity", "fidelity_text", "fit_utility", "global_sensitivity", "likelihood", "nyc", "omitted", "refine",
+    "rephrased", "report", "run", "search", "sensitivity", "surveyed_budget", "weigh",
 ]  # fmt: skip
 
 
