@@ -45,6 +45,8 @@ class Behaving(Wrapped):
         super().__init__(model)
         if any(isinstance(inner, Behaving) for inner in _within(model)):
             raise InputError("the model's behaviour is made of parameters already: make one function of both")
+        if not isinstance(parameters, Mapping) or not all(isinstance(p, Parameter) for p in parameters.values()):
+            raise InputError(f"parameters={parameters!r}: give each parameter of the behaviour as a Parameter, by name")
         if twice := sorted(set(parameters) & set(model.parameters)):
             raise InputError(f"the model has a parameter '{twice[0]}' already; give the behaviour's another name")
         self.decides = behaviour

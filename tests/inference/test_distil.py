@@ -232,6 +232,8 @@ def test_parameters_of_a_behaviour_have_names_of_their_own(city):
         Behaving(city, lambda theta: Utility(city.behaviour), {"isolation_days": city.parameters["isolation_days"]})
     with pytest.raises(InputError, match="must give a handler that decides"):
         Behaving(city, lambda theta: Decided(), {})
+    with pytest.raises(InputError, match="as a Parameter, by name"):
+        Behaving(city, lambda theta: Utility(city.behaviour), {"caution": 0.5})
 
 
 def test_rows_that_are_alike_are_not_judged_by_themselves():

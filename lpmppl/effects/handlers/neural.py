@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.choices import Choices
@@ -55,10 +56,8 @@ class ChoiceNetwork(nn.Module):
         self.register_buffer("centre", centre)
         self.register_buffer("scale", torch.where(spread > 1e-9, 1.0 / spread.clamp(min=1e-9), 0.0))
         sizes = [sum(map(len, self.attributes.values())) + len(self.observed), *hidden, len(self.options)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            layers = [nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(sizes)]
-        self.layers = nn.ModuleList(layers)
+        chance = torch.Generator().manual_seed(seed)
+        self.layers = nn.ModuleList(_layer(a, b, chance) for a, b in pairwise(sizes))
 
     def inputs(self, features: Features) -> Tensor:
         """What the network reads of features, float64 of shape (…, K, inputs): labels as 0 or 1, numbers to scale."""
@@ -113,6 +112,14 @@ class ChoiceNetwork(nn.Module):
             # What unpickling raises may be anything.
             raise InputError(f"{path} can't be read as a network that decides: {e}") from e
         return network
+
+
+def _layer(inputs: int, outputs: int, chance: torch.Generator) -> nn.Linear:
+    """A layer whose first weights are as torch has them, without torch's own random state."""
+    layer = skip_init(nn.Linear, inputs, outputs, dtype=torch.float64)
+    for weight in (layer.weight, layer.bias):
+        nn.init.uniform_(weight, -(inputs**-0.5), inputs**-0.5, chance)
+    return layer
 
 
 class Neural(Messenger):

@@ -86,7 +86,8 @@ def _add(part: nodes.Expr, parts: list[nodes.Expr]) -> None:
     from jinja2 import nodes
 
     named = isinstance(part, nodes.Name) or part.find(nodes.Name) is not None
-    if named and part not in parts:
+    # Not by ==: a template may tell 1 from 1.0, which are equal.
+    if named and repr(part) not in map(repr, parts):
         parts.append(part)
 
 

@@ -151,3 +151,9 @@ def test_a_template_that_fails_for_some_fails_as_it_did(monkeypatch: pytest.Monk
 def test_keys_are_as_coarse_as_a_template_rounds(template: str, alike: float, other: float):
     key = Prompt("isolate", template).key
     assert key({"risk": 3.0}) == key({"risk": alike}) != key({"risk": other})
+
+
+def test_numbers_that_are_equal_but_written_differently_are_told_apart():
+    prompt = Prompt("d", "{{ (n | int) + 9007199254740992.0 }} {{ (n | int) + 9007199254740992 }}")
+    keys = {prompt.key({"n": n}) for n in (0.0, 1.0, 2.0)}
+    assert len(keys) == len({prompt.text({}, {"n": n}, ()) for n in (0.0, 1.0, 2.0)}) == 3
