@@ -15,7 +15,10 @@ CTRL_C = 130
 """The exit code of a program that Ctrl-C ended."""
 
 _PATIENCE = 0.05
-"""Seconds after which a Ctrl-C that came during an import is tried again."""
+"""Seconds after which a Ctrl-C that came during an import or a compilation is tried again."""
+
+_DELICATE = ("/numba/", "/llvmlite/")
+"""Where an exception out of nowhere leaves a compiler's locks and memory as they may not be, or is lost."""
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -37,9 +40,10 @@ def leave(code: int) -> NoReturn:
 
 
 def wait_for_imports() -> None:
-    """Let a Ctrl-C that comes while modules are imported take effect once they are.
+    """Let a Ctrl-C that comes while modules are imported, or loops compiled, take effect once they are.
 
-    Compiled modules, torch's first of all, abort the process or forget the exception when it is raised amid them.
+    Compiled modules, torch's first of all, abort the process or forget the exception when it is raised amid them, and
+    so does LLVM.
     A Ctrl-C that the program was started to ignore, as a shell's background jobs are, stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -48,7 +52,8 @@ def wait_for_imports() -> None:
 
 def _interrupt_unless_importing(number: int, frame: FrameType | None) -> None:
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+        file = frame.f_code.co_filename.replace(os.sep, "/")
+        if file == "<frozen importlib._bootstrap>" or any(part in file for part in _DELICATE):
             again = threading.Timer(_PATIENCE, _thread.interrupt_main, (number,))
             again.daemon = True
             again.start()

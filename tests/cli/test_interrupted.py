@@ -71,3 +71,23 @@ def test_only_a_program_that_ctrl_c_ended_leaves_at_once(python: Python, code: i
 def test_other_threads_do_not_hold_an_interrupted_program_up(python: Python) -> None:
     ended = python("import threading\nthreading.Thread(target=threading.Event().wait).start()\nleave(CTRL_C)")
     assert ended.returncode == 130
+
+
+def test_a_compilation_ends_before_ctrl_c_takes_effect(python: Python, tmp_path: Path) -> None:
+    compiler = tmp_path / "numba"
+    compiler.mkdir()
+    (compiler / "__init__.py").write_text(f"def compiled():\n    {SLOW.replace('imported', 'compiled')}\n")
+    ended = python(
+        """
+import time
+import numba
+wait_for_imports()
+try:
+    numba.compiled()
+    time.sleep(30)
+except KeyboardInterrupt:
+    print('interrupted')
+    leave(CTRL_C)
+"""
+    )
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (130, ["compiled", "interrupted"], "")
