@@ -47,10 +47,10 @@ def wait_for_imports() -> None:
     A Ctrl-C that the program was started to ignore, as a shell's background jobs are, stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt_unless_importing)
+        signal.signal(signal.SIGINT, _interrupt_when_safe)
 
 
-def _interrupt_unless_importing(number: int, frame: FrameType | None) -> None:
+def _interrupt_when_safe(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         file = frame.f_code.co_filename.replace(os.sep, "/")
         if file == "<frozen importlib._bootstrap>" or any(part in file for part in _DELICATE):
