@@ -27,6 +27,7 @@ from lpmppl.typing import State, Theta
 __all__ = [
     "MASK",
     "OBSERVED",
+    "OUTING",
     "PART",
     "UTILITY",
     "archetypes",
@@ -39,6 +40,7 @@ __all__ = [
 
 MASK, ISOLATE = ("mask", "no mask"), ("isolate", "go on")
 TEST, VACCINATE = ("seek a test", "seek none"), ("accept", "refuse")
+OUTING = ("go out", "stay in")
 
 STAY_AT_HOME = "2020-03-22"
 """The state's stay-at-home order: from then on people tire."""
@@ -106,6 +108,17 @@ UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
             "fatigue": -0.3,
             "income=under $40,000": -0.2,
             "age=65 and over": 0.3,
+        }
+    },
+    # Intercept, stringency and risk: fitted to Google's visits of shops and restaurants in New York, 24 February to 27
+    # December 2020, R² 0.94; see docs/mobility.md. The rest is chosen.
+    "outing": {
+        "go out": {
+            "intercept": 5.88,
+            "stringency": -6.90,
+            "risk": -0.37,
+            "health=symptomatic": -1.0,
+            "health=tested positive": -2.0,
         }
     },
     # Fitted to the shares that the default parameters of `stimulus` have households spend by their savings in spring

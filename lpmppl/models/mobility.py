@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -20,7 +21,7 @@ from lpmppl.models.part import Part, Setting
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["ADAPTATION", "PART", "Network", "begin", "mobility", "part", "train", "trained"]
+__all__ = ["ADAPTATION", "PART", "Network", "begin", "mobility", "part", "policy", "train", "trained"]
 
 ADAPTATION = 8.0
 """Weeks over which people adapt to living with an epidemic: chosen."""
@@ -163,8 +164,37 @@ def _inputs(recorded: Recorded, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return stringency, admissions, when
 
 
+def _row(setting: Setting, recorded: Recorded, day: int) -> int:
+    """Where a day is in a table of the recorded days with one row before and one after them."""
+    return min(max(day - setting.day(str(recorded.days[0])) + 1, 0), len(recorded.days) + 1)
+
+
+def _day(s: State) -> int:
+    return math.floor(float(s["t"]) + 1e-6)
+
+
+def policy(setting: Setting, recorded: Recorded) -> Callable[[State], Tensor]:
+    """What gives the stringency in force, 0 to 100, float64 of shape (…, 1): as set, or else as recorded.
+
+    Outside the recorded days it is the last recorded before, or 0.
+    """
+    # One row before the record and one after it: the nearest stringency before.
+    table = np.concatenate(([0.0], recorded.stringency, recorded.stringency[-1:]))
+    as_recorded = torch.as_tensor(table, dtype=torch.float64, device=setting.people.device).unsqueeze(-1)
+
+    def of(s: State) -> Tensor:
+        own = s["stringency"].double()
+        return torch.where(own >= 0, own.clamp(max=100.0), as_recorded[_row(setting, recorded, _day(s))])
+
+    return of
+
+
 def mobility(
-    setting: Setting, theta: Theta, recorded: Recorded | None = None, network: Network | None = None
+    setting: Setting,
+    theta: Theta,
+    recorded: Recorded | None = None,
+    network: Network | None = None,
+    decided: Collection[str] = (),
 ) -> Substep:
     r"""The substep in which the city's activity follows stringency, admissions and the calendar.
 
@@ -181,40 +211,43 @@ def mobility(
         theta: nothing of it is used.
         recorded: what was recorded; New York in 2020 by default.
         network: what activity is expected; the one trained on New York in 2020 by default.
+        decided: the places that are left to people's own decisions.
     """
     recorded = shipped() if recorded is None else recorded
     network = (trained() if network is None else network).to(setting.people.device)
-    first, outset = setting.day(str(recorded.days[0])), float(_since_2020(recorded.outset))
-    origin, last = float(_since_2020(np.datetime64(setting.start))), len(recorded.days) + 1
-    like = network.bias
-    # One row before the record and one after it: no residual, and the nearest stringency before.
-    policy = np.concatenate(([0.0], recorded.stringency, recorded.stringency[-1:]))
-    as_recorded = torch.as_tensor(policy, dtype=like.dtype, device=like.device).unsqueeze(-1)
+    outset, origin = float(_since_2020(recorded.outset)), float(_since_2020(np.datetime64(setting.start)))
+    like, in_force = network.bias, policy(setting, recorded)
+    # One row before the record and one after it: no residual.
     off = torch.as_tensor(recorded.table, dtype=like.dtype, device=like.device).log() - network.on(recorded)
     residual = torch.cat((torch.zeros_like(off[:1]), off, torch.zeros_like(off[:1])))
 
     def go_out(s: State) -> Tensor:
-        day = math.floor(float(s["t"]) + 1e-6)
-        row = min(max(day - first + 1, 0), last)
+        day = _day(s)
         calendar = _calendar(np.asarray(origin + day), outset)
         rest = network.rest(torch.as_tensor(calendar, dtype=like.dtype, device=like.device))
-        stringency = torch.where(s["stringency"] >= 0, s["stringency"].to(like.dtype), as_recorded[row])
-        return (network.log_activity(stringency, s["admissions/week"], rest) + residual[row]).exp()
+        expected = network.log_activity(in_force(s), s["admissions/week"], rest)
+        return (expected + residual[_row(setting, recorded, day)]).exp()
 
     def change(_: State, activity: Tensor) -> State:
-        return {f"mobility/{name}": activity[..., k : k + 1].float() for k, name in enumerate(ACTIVITIES)}
+        return {
+            f"mobility/{name}": activity[..., k : k + 1].float()
+            for k, name in enumerate(ACTIVITIES)
+            if name not in decided
+        }
 
     return Substep(
         "mobility",
         reads=("admissions/week", "stringency"),
-        writes=tuple(f"mobility/{name}" for name in ACTIVITIES),
+        writes=tuple(f"mobility/{name}" for name in ACTIVITIES if name not in decided),
         policy=go_out,
         transition=change,
         scale="city",
     )
 
 
-def begin(setting: Setting, theta: Theta, t0: float, recorded: Recorded | None = None) -> State:
+def begin(
+    setting: Setting, theta: Theta, t0: float, recorded: Recorded | None = None, decided: Collection[str] = ()
+) -> State:
     """The activity recorded on day `t0`, or 1 outside the record; each of shape (1,)."""
     recorded = shipped() if recorded is None else recorded
     row = math.floor(t0) - setting.day(str(recorded.days[0]))
@@ -222,15 +255,22 @@ def begin(setting: Setting, theta: Theta, t0: float, recorded: Recorded | None =
     return {
         f"mobility/{name}": torch.full((1,), float(series[row]) if inside else 1.0, device=setting.people.device)
         for name, series in recorded.activity.items()
+        if name not in decided
     }
 
 
-def part(recorded: Recorded | None = None, network: Network | None = None) -> Part:
-    """The part of a model in which mobility follows a record and a network; New York's by default."""
+def part(recorded: Recorded | None = None, network: Network | None = None, decided: Collection[str] = ()) -> Part:
+    """The part of a model in which mobility follows a record and a network; New York's by default.
+
+    Args:
+        recorded: what was recorded.
+        network: what activity is expected.
+        decided: the places, of `ACTIVITIES`, that are left to people's own decisions.
+    """
     return Part(
         "mobility",
-        partial(mobility, recorded=recorded, network=network),
-        partial(begin, recorded=recorded),
+        partial(mobility, recorded=recorded, network=network, decided=decided),
+        partial(begin, recorded=recorded, decided=decided),
         environment={"stringency": -1.0},
         limits={"stringency": (0.0, 100.0)},
     )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from lpmppl.errors import InputError
-from lpmppl.models import negotiation, stimulus
+from lpmppl.models import negotiation, outings, stimulus
 from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.contacts import CONTACTS, Layer
 from lpmppl.models.pandemic import PARTS, Pandemic
@@ -74,6 +74,7 @@ def pandemic(
     by: Mapping[str, str] | None = None,
     archetypes: Archetypes | None = None,
     negotiated: bool = False,
+    going_out: bool = False,
 ) -> Pandemic:
     """The composed pandemic.
 
@@ -86,10 +87,14 @@ def pandemic(
         archetypes: by which archetypes people decide; by default those that the model's own behaviour is made for.
         negotiated: whether households settle among their adults what they spend of a payment, a decision `spend`,
             instead of spending by their savings alone.
+        going_out: whether people decide every week whether to go out to shops and restaurants as before, a decision
+            `outing`, instead of all as much as was recorded and a network expects.
     """
     _require(people, *PEOPLE)
     strata = named(by, STRATA)
     parts = [negotiation.PART if negotiated and part is stimulus.PART else part for part in PARTS]
+    if going_out:
+        parts = outings.decided(parts)
     return Pandemic(people, strata, start, without, parts, RESIDENTS, archetypes)
 
 

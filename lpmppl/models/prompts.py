@@ -87,6 +87,24 @@ Do you isolate at home for ten days, away from work, school and strangers, or do
     + """\
 You have fallen ill today, with symptoms of COVID-19. Do you seek a test?"""
     + _ANSWER,
+    "outing": _PERSONA
+    + _SAVINGS
+    + _HEALTH
+    + _RISK
+    + """\
+{% if stringency >= 0.75 %}
+Everybody is ordered to stay at home; shops and restaurants are closed.
+{% elif stringency >= 0.5 %}
+Shops and restaurants are open in part, with rules to keep apart.
+{% elif stringency >= 0.25 %}
+The authorities advise against crowded places.
+{% endif %}
+"""
+    + _TIRED
+    + _AGAIN
+    + """\
+Do you go out to shops, restaurants and the like this week as you used to, or do you stay in?"""
+    + _ANSWER,
     "spend": _PERSONA
     + _SAVINGS
     + _RISK

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -23,13 +25,13 @@ from lpmppl.models.progression import Stage
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["PART", "transmission"]
+__all__ = ["OUTINGS", "PART", "transmission"]
 
 _LOAD_BOUND = 8.0
 """More than any agent's infectiousness: a message's bound, in average infections' days."""
 
 
-def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -> Substep:
+def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, outings: bool = False) -> Substep:
     r"""The substep in which agents at risk are infected: eq. 8 of the LPM paper over four layers of contact.
 
     .. math:: p_i = 1 - \exp\Big(-\beta\, S_i\, \Delta t \Big[ c_h \bar I_h + o_i \big(w_i\, a_w^\kappa c_w \bar I_w
@@ -49,6 +51,9 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
             contacts; `season`, the amplitude of the year.
         matrix: contacts a day in the community of age band a (row) with age band b; by default in proportion to their
             numbers, as Mistry et al. find for New York State.
+        outings: whether people decide themselves whether to go out (`out`): who does then has more contacts in the
+            community than who doesn't, (r_i + a_t) / (a_r + a_t) times the mean of shops' and of transit's activity,
+            with r_i 1 or 0, and is met as much more often.
     """
     people = setting.people
     device = people.device
@@ -76,7 +81,8 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
         mask = torch.where(ill.read(s["masked"]), 1.0 - each(ill, theta["mask_source"]), 1.0)
         outside = torch.where(ill.read(s["isolating"]), torch.zeros_like(out), out * mask)
         goes = ill.read(s["employed"]) | ill.group(pupil)
-        return ill.carrying(out), ill.carrying(torch.where(goes, outside, 0.0)), ill.carrying(outside)
+        met_by = outside * ill.read(_about(s)) if outings else outside
+        return ill.carrying(out), ill.carrying(torch.where(goes, outside, 0.0)), ill.carrying(met_by)
 
     def force(s: State) -> Exposure:
         to_home, to_work, to_others = messages(s)
@@ -89,6 +95,8 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
         about = ((s["mobility/retail"] + s["mobility/transit"]) / 2) ** theta["crowding"]
         pressure = _pressure(torch.as_tensor(shed), residents, met, theta["local"]) * community.quantum
         elsewhere = Field.on(pressure * about, community.index)
+        if outings:
+            elsewhere = elsewhere * _about(s)
         masks = Choice(s["masked"], 1.0 - theta["mask_wearer"], 1.0)
         outside = (work * goes + elsewhere) * Choice(s["isolating"], 0.0, 1.0) * masks
         scale = theta["beta"] * s["transmission"] * _season(setting, s, theta)
@@ -136,6 +144,7 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None) -
             "susceptible",
             "transmission",
             "viral_load",
+            *(("out",) if outings else ()),
         ),
         writes=("exposure", "infected", "infected_at", "susceptible", "episode"),
         observe=force,
@@ -152,6 +161,13 @@ def _weighted(field: Field, weight: Tensor) -> Field:
     """Give every group of a field of one network a factor of its own, shape (…, G)."""
     (leaf,) = field.leaves
     return Field.on(leaf.values * leaf.scale * weight, leaf.index)
+
+
+def _about(s: State) -> Choice:
+    """How much more than the mean, or less, someone is about who goes out, or stays in."""
+    transit = s["mobility/transit"]
+    mean = s["mobility/retail"] + transit
+    return Choice(s["out"], (1.0 + transit) / mean, transit / mean)
 
 
 def _pressure(infected: Tensor, residents: Tensor, matrix: Tensor, local: Tensor) -> Tensor:
@@ -223,3 +239,6 @@ PART = Part(
     spreads="infection",
     outcomes={"infected": lambda _, s: s["episode"] > 0},
 )
+
+OUTINGS = replace(PART, substep=partial(transmission, outings=True))
+"""The same where people decide themselves whether to go out."""

@@ -65,8 +65,9 @@ def state(seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-def hazards(s, theta, school):
-    """The hazard of a day of everybody by plain loops, in float64."""
+def hazards(s, theta, school, out=None):
+    """The hazard of a day of everybody by plain loops, in float64; `out` says who goes out, where that was decided."""
+    about = np.ones(N) if out is None else (out.numpy() + 0.6) / (0.8 + 0.6)
     sheds = float(infectiousness(torch.tensor(7.0)))
     home, work, others = np.zeros(N), np.zeros(N), np.zeros(N)
     employed = s["employed"].numpy() | (PEOPLE["employment"].numpy() != 2)
@@ -77,6 +78,7 @@ def hazards(s, theta, school):
         if not s["isolating"][j]:
             others[j] = sheds * (1 - theta["mask_source"] if s["masked"][j] else 1)
             work[j] = others[j] if employed[j] else 0
+            others[j] *= about[j]
     place, kind = PEOPLE["workplace"].numpy(), PEOPLE["workplace_kind"].numpy()
     puma = PEOPLE["puma"].numpy()
     out = np.zeros(N)
@@ -101,6 +103,7 @@ def hazards(s, theta, school):
         )
         away += (
             CONTACTS["community"]
+            * about[i]
             * 0.7 ** theta["crowding"]
             * (theta["local"] * near + (1 - theta["local"]) * others.mean())
         )
@@ -112,8 +115,9 @@ def hazards(s, theta, school):
     return np.where(s["susceptible"].numpy(), out, 0.0)
 
 
+@pytest.mark.parametrize("decided", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_everybodys_hazard_is_that_of_a_loop_over_who_meets_whom(seed):
+def test_everybodys_hazard_is_that_of_a_loop_over_who_meets_whom(seed, decided):
     theta = {
         "beta": 0.3,
         "mask_source": 0.5,
@@ -124,9 +128,12 @@ def test_everybodys_hazard_is_that_of_a_loop_over_who_meets_whom(seed):
         "season": 0.0,
     }
     s = state(seed)
+    out = torch.from_numpy(np.random.default_rng(seed).random(N) < 0.8) if decided else None
+    if decided:
+        s["out"] = out
     knobs = {"schools": 0.9}
     after, _ = alone(
-        transmission.PART,
+        transmission.OUTINGS if decided else transmission.PART,
         setting(PEOPLE, "2020-02-03", by=False),
         1,
         s,
@@ -135,7 +142,7 @@ def test_everybodys_hazard_is_that_of_a_loop_over_who_meets_whom(seed):
         **theta,
     )
     # Messages are rounded to 2⁻¹⁶.
-    np.testing.assert_allclose(after["exposure"].numpy(), hazards(s, theta, 0.9), rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(after["exposure"].numpy(), hazards(s, theta, 0.9, out), rtol=2e-3, atol=1e-5)
 
 
 def test_poisson_contacts_drawn_one_by_one_infect_as_the_hazard_says():
