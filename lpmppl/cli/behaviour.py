@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,6 +87,8 @@ def cost(
 
     if llm_model and not cache:
         raise InputError(f"--llm-model {llm_model} is for answers that were kept: give --cache FILE, or leave it out")
+    if not math.isfinite(seconds):
+        raise InputError(f"--seconds {seconds:g} is no time; give the seconds that an answer takes, such as 0.5")
     handler = counted(name, agents, days, seed, samples, cache, llm_model, llm_price)
     asked = handler.asked
     found: dict[str, Any] = {

@@ -36,3 +36,4 @@ def test_a_decision_that_there_is_not_is_refused(here: Run) -> None:
         in here("behaviour", "show", "--decision", "isolate", *few).refused()
     )
     assert "population 'nyx'" in here("behaviour", "cost", "nyx").refused()
+    assert "--seconds inf" in here("behaviour", "cost", "--seconds", "inf", *few).refused()

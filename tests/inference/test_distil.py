@@ -140,6 +140,7 @@ NETWORK = lpm.distil(PLAIN, hidden=[], steps=5).network
         ),
         (lambda: Neural({"go": NETWORK}, {"go": {"go": math.inf}}), "the shift is inf"),
         (lambda: lpm.distil(PLAIN, hidden=[0]), r"hidden=\[0\]"),
+        (lambda: lpm.distil(PLAIN, hidden=3), "hidden=3"),
         (lambda: lpm.distil(PLAIN, steps=0), "steps=0"),
         (lambda: lpm.distil(PLAIN, held_out=1.0), "held_out=1.0"),
         (lambda: lpm.distil(PLAIN.rows(torch.arange(9))), "choices of decision 'go' are of 9 different rows"),

@@ -84,6 +84,8 @@ class LanguageModel(Messenger):
             raise InputError(f"fallback={fallback!r} decides nothing: give a behaviour, such as Utility or Tabulated")
         if dry and fallback is None:
             raise InputError("dry=True asks nobody: give the behaviour that decides instead as fallback=")
+        if not isinstance(prompts, Mapping):
+            raise InputError(f"prompts are {type(prompts).__name__}: give a template for each decision, by its name")
         self.source, self.samples = source, samples
         self.spending = Spending(limit, price, budget)
         self.offline = offline or source is None

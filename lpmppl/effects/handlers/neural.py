@@ -35,8 +35,10 @@ class ChoiceNetwork(nn.Module):
     """
 
     def __init__(self, choices: Choices, hidden: Sequence[int] = (32, 32), seed: int = 0) -> None:
-        if any(isinstance(h, bool) or not isinstance(h, int) or h < 1 for h in hidden):
-            raise InputError(f"hidden={list(hidden)}: give whole numbers, 1 or more, or [] for no hidden layer")
+        if not isinstance(hidden, Sequence) or any(
+            isinstance(h, bool) or not isinstance(h, int) or h < 1 for h in hidden
+        ):
+            raise InputError(f"hidden={hidden!r}: give whole numbers, 1 or more, or [] for no hidden layer")
         if not choices.attributes and not choices.observed:
             raise InputError(
                 f"choices of decision '{choices.decision}' have neither attributes nor observations to read"

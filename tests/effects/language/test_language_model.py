@@ -214,6 +214,11 @@ def test_numbers_that_can_not_be_are_refused(given):
         LanguageModel(Exactly(), PROMPTS, **given)
 
 
+def test_templates_without_their_decisions_names_are_refused():
+    with pytest.raises(InputError, match="prompts are list"):
+        LanguageModel(Exactly(), list(PROMPTS.values()))
+
+
 @pytest.mark.parametrize("row", [[1.0, 1.0], [-1.0, 2.0], [1.0], [0.2, 0.3, 0.5], [math.nan, 1.0], [math.inf, 0.0]])
 def test_probabilities_that_are_none_stop_the_run_and_are_not_kept(row, tmp_path: Path):
     file = tmp_path / "kept.sqlite"
