@@ -40,14 +40,15 @@ def show(
 
     [cyan]lpmppl behaviour show nyc --decision isolate[/]
     """
-    from lpmppl.models.prompts import PROMPTS
+    from lpmppl.models.prompts import OPTIONAL, PROMPTS
 
     if decision and decision not in PROMPTS:
         raise InputError(nearest("decision", decision, PROMPTS))
     handler = counted(name, agents, days, seed)
     found = {d: prompts[:most] for d, prompts in handler.questions.items() if prompts and decision in ("", d)}
     if not found:
-        raise InputError(f"nobody has anything to decide about '{decision}' in these {days} days: give more --days")
+        why = "it is only decided in models that are made so in Python" if decision in OPTIONAL else "give more --days"
+        raise InputError(f"nobody has anything to decide about '{decision}' in these {days} days: {why}")
     if as_json:
         print(json.dumps(found, ensure_ascii=False))
         return

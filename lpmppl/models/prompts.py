@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["PROMPTS"]
+__all__ = ["OPTIONAL", "PROMPTS"]
 
 _PERSONA = """\
 You live in New York City during the COVID-19 pandemic of 2020 and 2021.
@@ -119,3 +119,6 @@ If a vaccine against COVID-19 were offered to you free of charge, would you acce
     + _ANSWER,
 }
 """The template of each decision, in Jinja's language: the fields are `archetypes`' attributes and what is observed."""
+
+OPTIONAL = ("outing", "spend")
+"""Decisions that are only taken in a pandemic with `going_out=True`, or `negotiated=True`."""

@@ -35,5 +35,6 @@ def test_a_decision_that_there_is_not_is_refused(here: Run) -> None:
         "nobody has anything to decide about 'isolate'"
         in here("behaviour", "show", "--decision", "isolate", *few).refused()
     )
+    assert "models that are made so" in here("behaviour", "show", "--decision", "outing", *few).refused()
     assert "population 'nyx'" in here("behaviour", "cost", "nyx").refused()
     assert "--seconds inf" in here("behaviour", "cost", "--seconds", "inf", *few).refused()
