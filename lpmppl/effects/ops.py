@@ -6,6 +6,7 @@ other meanings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -41,17 +42,24 @@ def _message(message: Message) -> Tensor | Sparse:
 
 
 @effectful(type="ring_sum")
-def ring_sum(integers: Tensor | Sparse, network: Network | None, onto: Tensor | None = None) -> Tensor:
+def ring_sum(integers: Tensor | Sparse, network: Network | None, onto: Tensor | None = None, most: int = 1) -> Tensor:
     """Add integer messages up over a network: the one op that sharding and secret sharing handle.
 
     Args:
         integers: int32 or int64 messages of shape (…, N), dense or sparse.
         network: where they add up; None for the whole population.
         onto: a running total of shape (…, G) to add to.
+        most: the largest absolute message there can be.
     Returns:
         the totals, shape (…, G), with G = 1 for the whole population.
     """
     return _summed(integers, network, onto)
+
+
+@effectful(type="ghost_sum")
+def _ghost_sum(ghost: Tensor | Sparse, network: Network | None) -> Tensor:
+    """Add up what is zero in value and carries a derivative, which secret sharing must not see either."""
+    return _summed(ghost, network)
 
 
 def _summed(x: Tensor | Sparse, network: Network | None, onto: Tensor | None = None) -> Tensor:
@@ -153,7 +161,8 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
                 f"network '{network.name}': a maximum has no running total; send the whole message without onto"
             )
         return network.field(network.largest(dense(integers)), network.share("sum")) * network.quantum
-    total = ring_sum(integers, network, onto)
+    most = 1 if reduce == "any" else math.ceil(network.bound / network.quantum)
+    total = ring_sum(integers, network, onto, most)
     if reduce == "any":
         return network.field((total != 0).float(), network.share("sum")).with_total(total)
     if not tangent:
@@ -161,7 +170,7 @@ def _aggregate(message: Tensor | Sparse, network: Network, onto: Tensor | None, 
     if isinstance(message, Sparse) and on_tape() and not (before is not None and before.is_floating_point()):
         return _field(_taped(message, network, total, before), network, reduce)
     # Integers carry no tangent: a sum that is zero in value runs beside them and does.
-    ghost = _summed(_ghost(message), network) / network.quantum
+    ghost = _ghost_sum(_ghost(message), network) / network.quantum
     if before is not None and differentiated(before):
         ghost = ghost + (before - before.detach())
     return _field(total + ghost.double(), network, reduce)
@@ -214,7 +223,8 @@ def tally(
         onto: a running integer total to which `value` is a change (numbers of people now in a state, rather than new
             ones today).
         quantum: the fixed-point unit; by default 1 for Booleans and integers and 2⁻¹⁶ otherwise.
-        bound: the largest absolute contribution of one agent where it isn't an integer.
+        bound: the largest absolute contribution of one agent; of integers it isn't checked unless they are to be
+            noised.
         stock: whether it counts who is in a state at the end of the step, rather than what happened in it, as a running
             total does.
     Returns:
@@ -243,13 +253,15 @@ def tally(
         message, x = (few := Cohort.of(message)).carrying(1), few.where.new_ones(len(few))
     whole = quantise(x, unit, torch.int64)
     integers = Sparse(message.cohort, whole) if isinstance(message, Sparse) else whole
-    ghost = _summed(_ghost(message), by) / unit if differentiated(x) else None
+    ghost = _ghost_sum(_ghost(message), by) / unit if differentiated(x) else None
     if onto is not None and onto.is_floating_point():
         ghost = onto - onto.detach() if ghost is None else ghost + (onto - onto.detach())
         onto = onto.detach().round().to(torch.int64)
     timed = message if timing() and isinstance(message, Sparse) and message.cohort.left is not None else None
     crossing = None if timed is None else partial(_crossing, timed, by, unit)
-    return _tally(name, integers, by, onto, unit, stock or onto is not None, ghost=ghost, crossing=crossing)
+    most = math.ceil(bound / unit)
+    stock = stock or onto is not None
+    return _tally(name, integers, by, onto, unit, stock, ghost=ghost, crossing=crossing, most=most)
 
 
 def _crossing(message: Sparse, by: Network | None, unit: float) -> Tensor:
@@ -257,7 +269,7 @@ def _crossing(message: Sparse, by: Network | None, unit: float) -> Tensor:
     left = message.cohort.left
     assert left is not None
     counted = message.value.detach().double() * (left - left.detach())
-    return _summed(Sparse(message.cohort, counted), by) / unit
+    return _ghost_sum(Sparse(message.cohort, counted), by) / unit
 
 
 @effectful(type="tally")
@@ -271,8 +283,9 @@ def _tally(
     *,
     ghost: Tensor | None = None,
     crossing: Callable[[], Tensor] | None = None,
+    most: int = 1,
 ) -> Tensor:
-    total = ring_sum(integers, by, onto)
+    total = ring_sum(integers, by, onto, most)
     return total if ghost is None else total + ghost
 
 

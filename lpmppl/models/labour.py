@@ -319,7 +319,7 @@ def begin(setting: Setting, theta: Theta, t0: float) -> State:
         "job_hazard": torch.zeros(people.size, device=device),
         "claim_due": waiting.write(never, t0 + wait),
         "claiming": torch.zeros(people.size, dtype=torch.bool, device=device),
-        "earners": home.total(employed.int()),
+        "earners": ring_sum(employed.int(), home),
         "claimants": torch.zeros(home.count, dtype=torch.int32, device=device),
         "unemployed": ring_sum(people.cohort(seeking).carrying(1), setting.by),
         "labour/activity": torch.ones(1, device=device),

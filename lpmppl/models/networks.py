@@ -65,8 +65,10 @@ class Groups:
         quantum: the fixed-point unit of a message.
         bound: the largest absolute message.
         dims: where the groups are strata of a tally, the labels of each dimension (their product is G).
+        members: how many members each group has, shape (G,), where some of them are elsewhere; counted by default.
+        public: whether what is summed is known to all, such as counts of strata, rather than agents' own.
     Raises:
-        InputError: where the membership isn't integers in 0 … G − 1.
+        InputError: where the membership isn't integers in 0 … G − 1, or `members` isn't G whole numbers.
     """
 
     name: str
@@ -76,9 +78,20 @@ class Groups:
     quantum: float = 2.0**-16
     bound: float = 1.0
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    members: Tensor | None = None
+    public: bool = False
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)
+        if self.members is not None and (
+            tuple(self.members.shape) != (self.count,)
+            or self.members.is_floating_point()
+            or bool((self.members < 0).any())
+        ):
+            raise InputError(
+                f"network '{self.name}': members of shape {tuple(self.members.shape)}, {self.members.dtype}, were "
+                f"given for {self.count} groups; give a whole number for each"
+            )
         object.__setattr__(self, "index", _members(self.name, self.index, self.count, "group numbers"))
         if self.nowhere is not None and not 0 <= self.nowhere < self.count:
             raise InputError(f"network '{self.name}': nowhere={self.nowhere} is no group of 0 … {self.count - 1}")
@@ -92,7 +105,7 @@ class Groups:
     @cached_property
     def size(self) -> Tensor:
         """The number of members of each group, shape (G,), zero for the group `nowhere`."""
-        size = torch.bincount(self.index, minlength=self.count)
+        size = torch.bincount(self.index, minlength=self.count) if self.members is None else self.members.clone()
         if self.nowhere is not None:
             size[self.nowhere] = 0
         return size

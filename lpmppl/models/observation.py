@@ -110,7 +110,7 @@ def claims(setting: Setting, theta: Theta) -> Substep:
 def _cells(setting: Setting) -> Groups:
     """The strata themselves as those whose reports are tallied."""
     count, dims = (setting.by.count, setting.by.dims) if setting.by else (1, {})
-    return Groups("reports", torch.arange(count), count, quantum=1.0, bound=2.0**40, dims=dims)
+    return Groups("reports", torch.arange(count), count, quantum=1.0, bound=2.0**40, dims=dims, public=True)
 
 
 def _report(stream: str, mean: Tensor, theta: Theta, cells: Groups) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.internals.segments import broadcast
-from lpmppl.effects.ops import tally
+from lpmppl.effects.ops import ring_sum, tally
 from lpmppl.models.immunity import viral_load
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
@@ -89,7 +89,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
     def traced(s: State) -> Cohort:
         """The others in the households of those who learnt of a positive test since the last step."""
         learnt = people.cohort(s["learnt"])
-        found = household.field(household.total(learnt.carrying(1))).dense() > 0
+        found = household.field(ring_sum(learnt.carrying(1), household)).dense() > 0
         contacts = people.cohort(found & ~s["learnt"])
         with contacts.plate():
             reached = pyro.sample("tracing", dist.Bernoulli(each(contacts, s["tracing"]).clamp(0.0, 1.0)))

@@ -13,6 +13,7 @@ from torch import Tensor
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.internals.segments import broadcast, by_blocks
 from lpmppl.effects.ops import tally
+from lpmppl.effects.ranking import foremost
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.periods import around
@@ -66,9 +67,11 @@ def vaccination(setting: Setting, theta: Theta) -> Substep:
         alive = s["stage"] != Stage.DEAD
         later = (s["second_dose"] == 1) | ((s["second_dose"] == 2) & young)
         wait = torch.where(later, theta["delayed_interval"], theta["interval"])
-        second = _first(people.cohort((s["doses"] == 1) & alive & (s["dosed_at"] + wait <= s["t"])), s["queue"], there)
+        second = foremost(
+            people.cohort((s["doses"] == 1) & alive & (s["dosed_at"] + wait <= s["t"])), s["queue"], there, 16 * _STEPS
+        )
         left = there - tally("second_doses", second, by=by).sum(-1, keepdim=True)
-        first = _first(people.cohort((s["doses"] == 0) & alive & s["willing"] & adult), s["queue"], left)
+        first = foremost(people.cohort((s["doses"] == 0) & alive & s["willing"] & adult), s["queue"], left, 16 * _STEPS)
         return first, second
 
     def change(s: State, action: tuple[Cohort, Cohort]) -> State:
@@ -90,21 +93,6 @@ def vaccination(setting: Setting, theta: Theta) -> Substep:
         policy=give,
         transition=change,
     )
-
-
-def _first(cohort: Cohort, queue: Tensor, number: Tensor) -> Cohort:
-    """The first so many of a cohort by their place in the queue, in each world and draw: `number` of shape (…, 1)."""
-    lead = broadcast(cohort.shape[:-1], number.shape[:-1])
-    cohort = cohort.expand(lead)
-    if not len(cohort):
-        return cohort
-    rows = max(1, math.prod(lead))
-    row = cohort.row if lead else torch.zeros_like(cohort.where)
-    order = torch.argsort(row * (16 * _STEPS) + cohort.read(queue).long(), stable=True)
-    size = torch.bincount(row, minlength=rows)
-    place = torch.arange(len(cohort), device=order.device) - (size.cumsum(0) - size)[row[order]]
-    limit = number.expand(*lead, 1).reshape(rows)[row[order]]
-    return cohort.select(order[place < limit].sort().values)
 
 
 def start(setting: Setting, theta: Theta, t: float) -> State:

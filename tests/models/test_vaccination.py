@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.ranking import foremost
 from lpmppl.models import vaccination
 from lpmppl.models.progression import Stage
 from tests.models.parts import alone, setting, town
@@ -95,9 +97,7 @@ def test_second_doses_come_before_first_ones():
 
 
 def test_each_world_has_its_own_supply_and_queue():
-    from lpmppl.effects.cohorts import Cohort
-
     mask = torch.tensor([[[True, True, True, False]], [[True, False, True, True]]])
     queue = torch.tensor([3, 1, 2, 0])
-    first = vaccination._first(Cohort.of(mask), queue, torch.tensor([[[2]], [[1]]]))
+    first = foremost(Cohort.of(mask), queue, torch.tensor([[[2]], [[1]]]), int(queue.max()) + 1)
     assert first.mask().squeeze(1).tolist() == [[False, True, True, False], [False, False, False, True]]

@@ -16,6 +16,7 @@ from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.relaxations import GumbelSoftmax, MeanField, StraightThrough
 from lpmppl.effects.handlers.reported import Reported
 from lpmppl.effects.handlers.score_function import ScoreFunction
+from lpmppl.effects.handlers.sharing import FixedPoint, SecretShared
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -32,6 +33,7 @@ __all__ = [
     "DiscreteTime",
     "ExogenousNoise",
     "Expected",
+    "FixedPoint",
     "Flips",
     "Guided",
     "GumbelSoftmax",
@@ -44,6 +46,7 @@ __all__ = [
     "Reported",
     "ScoreFunction",
     "Scores",
+    "SecretShared",
     "Silenced",
     "Sources",
     "Stakes",
