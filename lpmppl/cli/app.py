@@ -20,10 +20,12 @@ from lpmppl.cli.counterfactual import counterfactual
 from lpmppl.cli.doctor import doctor
 from lpmppl.cli.forecast import forecast
 from lpmppl.cli.interrupted import CTRL_C, Interrupted, leave
+from lpmppl.cli.party import party
 from lpmppl.cli.population import population
 from lpmppl.cli.report import report
 from lpmppl.cli.sensitivity import sensitivity
 from lpmppl.cli.simulate import simulate
+from lpmppl.cli.trial import demo, leakage
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["app", "invoke", "main"]
@@ -45,6 +47,9 @@ app.command("calibrate")(calibrate)
 app.command("forecast")(forecast)
 app.add_typer(population, name="population")
 app.add_typer(behaviour, name="behaviour")
+party.command("demo")(demo)
+party.command("leakage")(leakage)
+app.add_typer(party, name="party")
 app.command("report")(report)
 app.command("doctor")(doctor)
 

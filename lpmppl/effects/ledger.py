@@ -54,7 +54,9 @@ class Ledger:
         """Note that a sum stayed with its custodians."""
         self.kept[name] = self.kept.get(name, 0) + 1
 
-    def open(self, name: str, network: Network | None, secret: Tensor, total: Tensor, sizes: Tensor) -> None:
+    def open(
+        self, name: str, network: Network | None, secret: Tensor, total: Tensor, sizes: Tensor, noised: bool = False
+    ) -> None:
         """Note a sum that was opened.
 
         Args:
@@ -63,6 +65,7 @@ class Ledger:
             secret: what was sent, integers of shape (…, N).
             total: what was opened, shape (…, G).
             sizes: the members of each group, shape (G,).
+            noised: whether there is noise in it: then it is counted, and the accountant says what it tells.
         """
         entry = self.opened.setdefault(name, Opened())
         n, most = sizes.double(), int(secret.max()) if secret.numel() else 0
@@ -71,6 +74,8 @@ class Ledger:
         entry.cleared *= entry.sums / (entry.sums + len(rows))
         entry.sums += len(rows)
         entry.groups, entry.smallest = len(n), int(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else 0
+        if noised:
+            return
         entry.bits += len(rows) * float(torch.log2(n * (most - least) + 1).sum())
         people = float(n.sum())
         if people and least == 0:

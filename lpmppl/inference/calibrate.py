@@ -24,7 +24,7 @@ from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import Chain, Posterior
 from lpmppl.inference.predicted import Predicted
 from lpmppl.inference.response import Response
-from lpmppl.inference.rounds import Rounds
+from lpmppl.inference.rounds import CalibrationRounds
 from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
 from lpmppl.inference.svi import fitted, weighed
@@ -144,7 +144,7 @@ def calibrate(
     )
     path = None if checkpoint is None else Path(checkpoint)
     ensemble = Ensemble(small, observed, int(seed), acts)
-    looking = Rounds(
+    looking = CalibrationRounds(
         ensemble,
         scale,
         rest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections import Counter
 from typing import Any
 
@@ -17,10 +18,49 @@ from lpmppl.inference.checks import whole
 from lpmppl.inference.secure_sum import agreed, masked, opened
 from lpmppl.inference.training import Trained, TrainingRuns
 
-__all__ = ["FederatedCalibNN"]
+__all__ = ["Federated", "FederatedCalibNN", "update"]
 
 
-class FederatedCalibNN(CalibNN):
+class Federated(CalibNN):
+    """A `CalibNN` whose rounds take the mean of what institutions found, wherever these are.
+
+    Args:
+        models: the societies that are here, by name.
+        streams: as for `CalibNN`.
+        days: for how many days.
+        local: how many steps of its own each institution takes in a round.
+        options: what else `CalibNN` takes.
+    """
+
+    def __init__(self, models: Any, streams: Any, days: int, *, local: int = 1, **options: Any) -> None:
+        self.local = whole("local", local, 1)
+        super().__init__(models, streams, days, **options)
+
+    def _begun(self, context: int, rank: int) -> Trained:
+        return Trained(super()._begun(context, rank).network, self.local)
+
+    def _steps(self, count: int) -> None:
+        for _ in range(-(-count // self.local)):
+            self._round()
+
+    @abstractmethod
+    def _mean(self, weights: Tensor) -> np.ndarray:
+        """The mean over institutions of what each found at these weights, and of their losses, float64 (n + 1,)."""
+
+    def _round(self) -> None:
+        """One round: from the weights, which all have, to the next."""
+        weights = parameters_to_vector(self._trained.network.parameters()).detach()
+        *mean, loss = torch.from_numpy(self._mean(weights)).split([weights.numel(), 1])
+        self._noted(float(loss))
+        if self.local == 1:
+            _give(self._trained.network, mean[0].to(weights.dtype))
+            self._trained.step(self._trained.length())
+        else:
+            vector_to_parameters(weights + mean[0].to(weights.dtype), self._trained.network.parameters())
+            self._trained.averaged.update_parameters(self._trained.network)
+
+
+class FederatedCalibNN(Federated):
     r"""A `CalibNN` of societies that belong to institutions, who learn it together without showing what they have.
 
     Each society, with its people, its runs and its data, stays with its institution. In a round each gets the weights
@@ -44,8 +84,7 @@ class FederatedCalibNN(CalibNN):
     """
 
     def __init__(self, models: Any, streams: Any, days: int, *, local: int = 1, **options: Any) -> None:
-        self.local = whole("local", local, 1)
-        super().__init__(models, streams, days, **options)
+        super().__init__(models, streams, days, local=local, **options)
         if len(self.tasks) < 2:
             raise InputError("one institution has nobody to sum its updates with: give two or more, or use CalibNN")
         keys = agreed(list(self.tasks))
@@ -55,19 +94,10 @@ class FederatedCalibNN(CalibNN):
         self._turn = 0
         self.traffic: Counter[str] = Counter()
 
-    def _begun(self, context: int, rank: int) -> Trained:
-        return Trained(super()._begun(context, rank).network, self.local)
-
     def _parts(self) -> list[Trained]:
         return [self._trained, *(each.mine for each in self._institutions)]
 
-    def _steps(self, count: int) -> None:
-        for _ in range(-(-count // self.local)):
-            self._round()
-
-    def _round(self) -> None:
-        """One round: the weights go out, the sum of all updates comes back."""
-        weights = parameters_to_vector(self._trained.network.parameters()).detach()
+    def _mean(self, weights: Tensor) -> np.ndarray:
         # Masks of a round that is broken off are never used again.
         turn, self._turn = self._turn, self._turn + 1
         sent = []
@@ -75,14 +105,7 @@ class FederatedCalibNN(CalibNN):
             sent.append(institution.update(weights.clone(), self.local, turn))
             self.traffic["weights"] += weights.numel() * weights.element_size()
             self.traffic["masked updates"] += sent[-1].nbytes
-        *mean, loss = torch.from_numpy(opened(sent) / len(sent)).split([weights.numel(), 1])
-        self._noted(float(loss))
-        if self.local == 1:
-            _give(self._trained.network, mean[0].to(weights.dtype))
-            self._trained.step(self._trained.length())
-        else:
-            vector_to_parameters(weights + mean[0].to(weights.dtype), self._trained.network.parameters())
-            self._trained.averaged.update_parameters(self._trained.network)
+        return opened(sent) / len(sent)
 
 
 class _Institution:
@@ -93,22 +116,34 @@ class _Institution:
         self.mine = Trained(copy.deepcopy(network))
 
     def update(self, weights: Tensor, local: int, turn: int) -> np.ndarray:
-        """The gradient at these weights, or what its own steps from them changed, with the loss, masked: uint64."""
-        network, losses = self.mine.network, []
-        vector_to_parameters(weights.clone(), network.parameters())
-        for _ in range(local):
-            self.mine.optimizer.zero_grad()
-            loss = self._runs.loss(network, AT_ONCE)
-            loss.backward()
-            losses.append(float(loss.detach()))
-            if local > 1:
-                self.mine.step(self.mine.length())
+        """What it found at these weights, masked: uint64."""
+        return masked(update(self.mine, self._runs, weights, local), self.name, self._keys, turn)
+
+
+def update(mine: Trained, runs: TrainingRuns, weights: Tensor, local: int) -> np.ndarray:
+    """What an institution finds at some weights of a network: float64 of shape (n + 1,), with its loss at the end.
+
+    Args:
+        mine: its network, which is given these weights.
+        runs: its runs.
+        weights: of shape (n,).
+        local: how many steps it takes: the gradient for one, else what its steps changed.
+    """
+    network, losses = mine.network, []
+    vector_to_parameters(weights.clone(), network.parameters())
+    for _ in range(local):
+        mine.optimizer.zero_grad()
+        loss = runs.loss(network, AT_ONCE)
+        loss.backward()
+        losses.append(float(loss.detach()))
         if local > 1:
-            found = parameters_to_vector(network.parameters()).detach() - weights
-        else:
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
-            found = torch.cat([g.reshape(-1) for g in grads])
-        return masked(np.append(found.double().numpy(), np.mean(losses)), self.name, self._keys, turn)
+            mine.step(mine.length())
+    if local > 1:
+        found = parameters_to_vector(network.parameters()).detach() - weights
+    else:
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
+        found = torch.cat([g.reshape(-1) for g in grads])
+    return np.append(found.double().numpy(), np.mean(losses))
 
 
 def _give(network: torch.nn.Module, gradient: Tensor) -> None:

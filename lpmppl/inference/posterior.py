@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lpmppl.inference.objectives import Counts
 from lpmppl.inference.predicted import Predicted, numbered
-from lpmppl.inference.rounds import Rounds
+from lpmppl.inference.rounds import CalibrationRounds
 from lpmppl.inference.run import provenance
 from lpmppl.inference.scales import Scale
 from lpmppl.inference.svi import Fit
@@ -75,7 +75,7 @@ class Posterior:
     gap: np.ndarray
     before: xr.DataTree | None = None
 
-    def tree(self, rounds: Rounds, attrs: Mapping[str, Any]) -> xr.DataTree:
+    def tree(self, rounds: CalibrationRounds, attrs: Mapping[str, Any]) -> xr.DataTree:
         """The whole result."""
         scale, (still, loose), seed = self.objective.scale, self.unseen, int(attrs["seed"])
         model, observed = self.predicted.model, self.predicted.observed
@@ -116,7 +116,7 @@ class Posterior:
         }
         return numbered(xr.Dataset({n: (("chain", "draw"), x) for n, x in found.items()}))
 
-    def _fit(self, rounds: Rounds) -> xr.Dataset:
+    def _fit(self, rounds: CalibrationRounds) -> xr.Dataset:
         most = max(len(c.fit.losses) for c in self.chains)
         losses = np.full((len(self.chains), most), np.nan)
         for row, chain in zip(losses, self.chains, strict=True):
@@ -139,7 +139,7 @@ class Posterior:
         )
 
     def _verdict(
-        self, posterior: xr.Dataset, predictive: xr.Dataset, rounds: Rounds
+        self, posterior: xr.Dataset, predictive: xr.Dataset, rounds: CalibrationRounds
     ) -> tuple[list[str], dict[str, float]]:
         """What checks say, and their figures."""
         said: list[str] = []

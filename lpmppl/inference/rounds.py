@@ -20,7 +20,7 @@ from lpmppl.inference.objectives import Counts, Generalised, Loss
 from lpmppl.inference.response import Response
 from lpmppl.inference.scales import Scale
 
-__all__ = ["Agreement", "Rounds"]
+__all__ = ["Agreement", "CalibrationRounds"]
 
 _WIDE, _NARROW, _SHRINKS = 0.6, 0.3, 0.8
 """How far runs are spread at first and at last, in standard deviations of the priors, and how this falls by round."""
@@ -53,7 +53,7 @@ class Agreement:
     correlation: float
 
 
-class Rounds:
+class CalibrationRounds:
     """Rounds of runs, in pairs on either side of where one is with the same chance.
 
     Args:

@@ -164,12 +164,17 @@ class Population:
         return Cohort.due(clock, t, dt, self.ids)
 
     def network(self, name: str, nowhere: int | None = None) -> Groups:
-        """The membership network of a variable such as "household"; members of the group `nowhere` meet nobody."""
+        """The membership network of a variable such as "household"; members of the group `nowhere` meet nobody.
+
+        Where only some of the members are in this population, `NAME_members` over its groups says how many there are.
+        """
         key = (name, nowhere)
         if key not in self._groups:
             index = self[name]
-            count = int(self.dataset.sizes.get(name, int(index.max()) + 1))
-            self._groups[key] = Groups(name, index, count, nowhere)
+            members = self._members(name)
+            many = int(index.max()) + 1 if members is None else members.shape[0]
+            count = int(self.dataset.sizes.get(name, many))
+            self._groups[key] = Groups(name, index, count, nowhere, members=members)
         return self._groups[key]
 
     def everyone(self) -> Groups:
@@ -204,8 +209,12 @@ class Population:
                 labels[dim], values = self._of_agents(variable)
                 code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))
-            self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels)
+            members = self._members(next(iter(dims.values()))) if len(dims) == 1 else None
+            self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels, members=members)
         return self._groups[key]
+
+    def _members(self, name: str) -> Tensor | None:
+        return self[f"{name}_members"].long() if f"{name}_members" in self.dataset else None
 
     def _of_agents(self, variable: str) -> tuple[list[str], Tensor]:
         """The labels of a variable, and each agent's code among them."""

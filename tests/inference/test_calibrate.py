@@ -20,7 +20,7 @@ from lpmppl.inference.objectives import Counts
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.predicted import Predicted
 from lpmppl.inference.response import Response, basis
-from lpmppl.inference.rounds import Rounds
+from lpmppl.inference.rounds import CalibrationRounds
 from lpmppl.inference.run import playing
 from lpmppl.inference.scales import Scale
 from lpmppl.inference.svi import fitted, weighed
@@ -89,7 +89,7 @@ def test_rounds_learn_from_the_runs_of_earlier_ones_that_were_near() -> None:
     model = society(2_000)
     observed = Observed.of(model, counts(model), None)
     fixed = {"gamma": TRUTH["gamma"], "initial_infected": TRUTH["initial_infected"]}
-    looking = Rounds(Ensemble(model, observed, 3), Scale(model, ["beta"]), fixed, 16, 3)
+    looking = CalibrationRounds(Ensemble(model, observed, 3), Scale(model, ["beta"]), fixed, 16, 3)
     taught = [looking.go(most).rows for most in (1, 2, 3)]
     at = np.array(looking.centres)[:, 0]
     assert taught == [16 * int((abs(at[: k + 1] - at[k]) < 0.5).sum()) for k in range(3)]

@@ -27,12 +27,12 @@ __all__ = ["FixedPoint", "Parties", "SecretShared"]
 
 @runtime_checkable
 class Parties(Protocol):
-    """Those among whom sums are shared, behind `SecretShared`.
+    """Those among whom sums are shared, behind `SecretShared`."""
 
-    `agents` is how many agents there are in all, None where all of them are here.
-    """
-
-    agents: int | None
+    @property
+    def agents(self) -> int | None:
+        """How many agents there are in all, None where all of them are here."""
+        ...
 
     def total(self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Share integers of shape (…, N) and give their opened sums, int64 of shape (…, G)."""
@@ -158,7 +158,7 @@ class FixedPoint(Messenger):
         total = self._total(secret, network, self._noise(name, network, secret, most))
         self.opened += 1
         if self.ledger is not None:
-            self.ledger.open(name, network, secret, total, sizes)
+            self.ledger.open(name, network, secret, total, sizes, isinstance(self.opening, Noised))
         return total
 
     def _noise(

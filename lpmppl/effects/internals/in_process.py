@@ -31,12 +31,15 @@ class InProcess:
         InputError: for fewer than two.
     """
 
-    agents = None
-
     def __init__(self, count: int) -> None:
         if isinstance(count, bool) or count < 2:
             raise InputError(f"parties={count}: what one party has whole isn't secret; give 2 or more")
         self.count = count
+
+    @property
+    def agents(self) -> int | None:
+        """All agents are here."""
+        return None
 
     def total(self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
         """Share integers of shape (…, N) among the parties, let each add up, and open their sums, shape (…, G)."""
