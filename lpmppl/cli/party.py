@@ -200,6 +200,9 @@ def client(
     dropout: Dropout = 0.0,
     dropout_seed: Annotated[int, typer.Option(help="For trials: chance of who dies.")] = 0,
     sums: Annotated[int, typer.Option(help="For trials: how many sums a day has.")] = 1,
+    risk: Annotated[
+        Path | None, typer.Option(metavar="RISK.nc", help="Keep its people's own risk of the last week here.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     r"""Be a client: an institution, or thousands of devices, whose people live with everybody's and stay its own.
@@ -211,6 +214,7 @@ def client(
     """
     from lpmppl.models.population import Population
     from lpmppl.parties.client import Rounds
+    from lpmppl.parties.risk import OwnRisk
     from lpmppl.parties.society import Dropouts, Known, fingerprint, lived
 
     parameters = settings(given or [])
@@ -224,10 +228,13 @@ def client(
         raise InputError(f"--dropout {dropout}: give a share of people from 0 to below 1")
     folk = Population.open(people)
     lost = Dropouts(dropout, sums, dropout_seed) if dropout else None
+    own_risk = OwnRisk() if risk else None
     with Rounds(agreed, name, own, helpers.split(","), coordinator) as rounds:
-        tree, remote = lived(folk, rounds, days, seed, parameters, lost)
+        tree, remote = lived(folk, rounds, days, seed, parameters, lost, own_risk)
     known = Known.of(tree, remote)
     known.save(out)
+    if risk and own_risk:
+        own_risk.told().assign_coords(agent=folk.ids.numpy()).to_netcdf(risk, engine="h5netcdf")
     outcome = {
         "agents": folk.size,
         "days": days,

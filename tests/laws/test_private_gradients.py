@@ -1,4 +1,4 @@
-"""How tallies move with a parameter, in secret: eqs. 8 and 11–13 of the LPM paper, as printed, mended, and over time."""
+"""How tallies move with a parameter in secret, eqs. 8 and 11–13 of the LPM paper: as printed, mended, and over time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch.autograd import forward_ad
 
 from lpmppl.effects.handlers import SecretShared
-from lpmppl.effects.ops import aggregate, tally
 from lpmppl.effects.opening import Custodian
+from lpmppl.effects.ops import aggregate, tally
 from lpmppl.models.networks import Groups
 
 N, DAYS, BETA = 1_200, 30, 0.4

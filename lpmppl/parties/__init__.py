@@ -1,0 +1,9 @@
+"""Sums over people whose numbers no one sees, between real parties: clients, helpers, and a coordinator.
+
+Each client splits its agents' numbers into additive shares, one for each helper. A round's sum is over exactly those
+agents whose shares reached every helper. Private where one helper is honest, and the helpers follow the protocol; not
+hidden are who takes part, when, and the opened sums: where two rounds' sums are over sets that differ by one agent, and
+the others' numbers are the same, they tell that agent's. Nothing here stops a client from sending wrong numbers, or a
+coordinator that owns all but one of the agents of a sum. Sessions are files (`session`), parties know one another by
+certificates (`certificates`).
+"""

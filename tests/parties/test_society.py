@@ -1,0 +1,179 @@
+"""A society among parties: each client's people live with everybody's, as they would in one place."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl.effects.handlers import FixedPoint, SecretShared
+from lpmppl.effects.ops import ring_sum
+from lpmppl.effects.opening import Custodian, Noised
+from lpmppl.errors import InputError, LpmError
+from lpmppl.models.networks import Edges, Groups
+from lpmppl.models.population import Population
+from lpmppl.parties.client import Opened
+from lpmppl.parties.remote import Remote
+from lpmppl.parties.session import Session
+from lpmppl.parties.society import Dropouts, Known, central, fingerprint, lived, parted, society, sums_a_day, tallies_of
+
+PEOPLE = lpm.nyc.population(1_000)
+ILL = {"initial_infected": 0.05}
+
+
+class WaitingError(Exception):
+    """Others haven't given what a round needs."""
+
+
+class Together:
+    """Clients of one session whose rounds are added up in the clear, in one process: each begins anew until it is done.
+
+    Pyro's handlers are a process's, so that clients can't be threads.
+    """
+
+    def __init__(self) -> None:
+        self.given = {}
+
+    def rounds(self, session: Session, name: str) -> InOneRoom:
+        return InOneRoom(self, session, name)
+
+
+class InOneRoom:
+    """One client's rounds."""
+
+    def __init__(self, room: Together, session: Session, name: str) -> None:
+        self.room, self.session, self.name, self.agents, self.round = room, session, name, session.agents(name), 0
+
+    def sum(self, values, lost=None):
+        assert values.dtype == torch.int64
+        kept = torch.ones(self.agents, dtype=torch.bool) if lost is None else ~lost
+        mine = values[kept].sum(0), int(kept.sum())
+        before = self.room.given.setdefault((self.round, self.name), mine)
+        assert torch.equal(before[0], mine[0])
+        parts = [self.room.given.get((self.round, name)) for name in self.session.clients]
+        if None in parts:
+            raise WaitingError
+        self.round += 1
+        return Opened(sum(p[0] for p in parts), sum(p[1] for p in parts), kept, self.round - 1, values.numel() * 8)
+
+
+def live(clients, days, dropout=0.0, seed=3):
+    parts = parted(PEOPLE, clients)
+    names = [f"pool-{k}" for k in range(clients)]
+    sizes = {name: part.size for name, part in zip(names, parts, strict=True)}
+    session = Session.new(model=fingerprint(days, seed, ILL), helpers=3, clients=sizes)
+    room, found = Together(), {}
+    a_day = sums_a_day(PEOPLE)
+    for _ in range(days * a_day + 1):
+        for k, part in enumerate(parts):
+            lost = Dropouts(dropout, a_day, k) if dropout else None
+            with contextlib.suppress(WaitingError):
+                found[k] = lived(part, room.rounds(session, names[k]), days, seed, ILL, lost)
+    assert len(found) == clients
+    return parts, [found[k] for k in range(clients)], a_day
+
+
+def test_parts_are_whole_households_with_everybodys_ids_and_sizes():
+    parts = parted(PEOPLE, 3)
+    ids = torch.cat([part.ids for part in parts])
+    assert sorted(ids.tolist()) == list(range(PEOPLE.size))
+    home = PEOPLE["household"]
+    for part in parts:
+        mine, others = set(home[part.ids.long()].tolist()), home[np.setdiff1d(np.arange(1000), part.ids.numpy())]
+        assert not mine & set(others.tolist())
+        together = part["household"][:, None] == part["household"][None]
+        assert torch.equal(together, home[part.ids.long()][:, None] == home[part.ids.long()][None])
+        assert torch.equal(part.network("borough").size, torch.bincount(PEOPLE["borough"].long(), minlength=5))
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3])
+def test_every_clients_tallies_are_those_of_one_place(clients):
+    parts, found, a_day = live(clients, days=6)
+    alone = tallies_of(lpm.run(society(PEOPLE), days=6, seed=3, set=ILL))
+    assert alone["infections"].sum() > 5
+    for tree, remote in found:
+        mine = tallies_of(tree)
+        assert all(torch.equal(mine[name], alone[name]) for name in alone)
+        assert remote.everybody == [1000] * 6 * a_day
+    assert sum(part.size for part in parts) == 1000
+
+
+def test_without_who_is_lost_they_are_those_of_one_place_without_them():
+    parts, found, a_day = live(2, days=6, dropout=0.2)
+    included = torch.zeros((6 * a_day, 1000), dtype=torch.bool)
+    for part, (_, remote) in zip(parts, found, strict=True):
+        included[:, part.ids.long()] = torch.stack(remote.included)
+    lost_a_day = 1 - included.reshape(6, a_day, -1).all(1).double().mean()
+    assert 0.15 < lost_a_day < 0.25
+    without = tallies_of(central(PEOPLE, 6, 3, included, ILL))
+    whole = tallies_of(central(PEOPLE, 6, 3, torch.ones_like(included), ILL))
+    for tree, _ in found:
+        assert all(torch.equal(tallies_of(tree)[name], without[name]) for name in without)
+    assert any(not torch.equal(whole[name], without[name]) for name in whole)
+
+
+def test_whoever_dies_is_gone_for_the_rest_of_the_day_and_back_the_next():
+    lost = Dropouts(0.3, sums=4, seed=1)
+    days = torch.stack([lost(turn, 500) for turn in range(8)]).reshape(2, 4, 500).int()
+    assert bool((days.diff(dim=1) >= 0).all())
+    assert bool((days[0, 3] > days[1, 0]).any())
+    assert 0.2 < float(days[:, 3].double().mean()) < 0.4
+
+
+def test_what_a_client_knows_comes_back_from_a_file(tmp_path):
+    _, found, _ = live(1, days=2)
+    known = Known.of(*found[0])
+    known.save(tmp_path / "a.lived")
+    again = Known.open(tmp_path / "a.lived")
+    assert torch.equal(again.included, known.included)
+    assert torch.equal(again.everybody, known.everybody)
+    assert again.bytes_sent == known.bytes_sent > 0
+    assert all(torch.equal(again.tallies[name], x) for name, x in known.tallies.items())
+    (tmp_path / "b.lived").write_text("no")
+    with pytest.raises(InputError, match=r"b\.lived is damaged"):
+        Known.open(tmp_path / "b.lived")
+
+
+@pytest.mark.parametrize("clients", [0, 10_000])
+def test_more_clients_than_households_are_refused(clients):
+    with pytest.raises(InputError, match=f"{clients} clients can't share"):
+        parted(PEOPLE, clients)
+
+
+def test_people_without_boroughs_are_refused():
+    with pytest.raises(InputError, match="lack 'borough'"):
+        society(Population.of({"household": [0, 0, 1]}))
+
+
+def alone(agents=1000):
+    session = Session.new(model="m", helpers=2, clients={"a": agents})
+    return Remote(Together().rounds(session, "a"))
+
+
+def test_what_can_not_be_summed_among_parties_is_refused_by_name():
+    graph = Edges("graph", torch.arange(1000), torch.arange(1000), 1000)
+    x = torch.ones(1000, dtype=torch.long)
+    with SecretShared(alone(), opening=Custodian((), least=2), quiet=True), pytest.raises(LpmError, match="'graph'"):
+        ring_sum(x, Edges("graph", *(torch.arange(1000).repeat(2),) * 2, 1000))
+    with SecretShared(alone(999), quiet=True), pytest.raises(InputError, match="has 999 agents in the session"):
+        ring_sum(x, None)
+    noised = SecretShared(alone(), opening=Noised(sigma=3.0), quiet=True)
+    with noised, pytest.raises(LpmError, match="'everybody': helpers of a session add no noise"):
+        ring_sum(x, None)
+    assert graph.reach == 1
+
+
+def test_worlds_are_added_up_side_by_side():
+    area = Groups("area", torch.arange(1000) % 4, 4)
+    x = torch.arange(3000).reshape(3, 1, 1000)
+    with SecretShared(alone(), quiet=True):
+        found = ring_sum(x, area)
+    assert torch.equal(found, ring_sum(x, area))
+
+
+def test_people_who_live_alone_need_enough_of_them():
+    with FixedPoint(opening=Custodian((), least=2)), pytest.raises(LpmError, match="'household' has"):
+        lpm.run(society(PEOPLE), days=1)
