@@ -55,6 +55,9 @@ def session(
     seed: options.Seed = 0,
     given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
     least: Annotated[int, typer.Option(help="The fewest people that a sum is opened over.")] = 10,
+    threshold: Annotated[
+        int | None, typer.Option(help="How many helpers open a sum, more than half; all of them by default.")
+    ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that a round may take.")] = 30.0,
     streams: Annotated[str, typer.Option(metavar="NAME,…", help="For `party calibrate`: what institutions see.")] = "",
     simulations: Annotated[int, typer.Option(help="For `party calibrate`: how many runs each makes.")] = 512,
@@ -88,7 +91,15 @@ def session(
         )
     else:
         model, longest = fingerprint(days, seed, settings(given or [])), 4096
-    made = Session.new(model=model, helpers=helpers, clients=members, least=least, deadline=deadline, longest=longest)
+    made = Session.new(
+        model=model,
+        helpers=helpers,
+        clients=members,
+        least=least,
+        deadline=deadline,
+        longest=longest,
+        threshold=threshold,
+    )
     made.save(out)
     print(f"{out}: {len(made.parties)} parties, model {made.model}")
 

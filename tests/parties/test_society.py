@@ -10,8 +10,8 @@ import torch
 
 import lpmppl as lpm
 from lpmppl.effects.handlers import FixedPoint, SecretShared
-from lpmppl.effects.ops import ring_sum
 from lpmppl.effects.opening import Custodian, Noised
+from lpmppl.effects.ops import ring_sum
 from lpmppl.errors import InputError, LpmError
 from lpmppl.models.networks import Edges, Groups
 from lpmppl.models.population import Population
