@@ -70,7 +70,7 @@ print("the same numbers, bit for bit:", same)
 
 # %%
 with SecretShared(PARTIES, quiet=True):
-    what_if = lpm.counterfactual(model, do={"transmission": 0.5}, at=15, days=DAYS, seed=1)
+    what_if = lpm.counterfactual(model, do={"transmission": 0.5}, at=15, days=DAYS, seed=1, by={"borough": "borough"})
 total = what_if["prior_predictive"].to_dataset()["infections"].sum(["borough", "day"]).isel(chain=0, draw=0)
 print({str(world): int(total.sel(policy=world)) for world in total["policy"].values})
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ from lpmppl.cli import options
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.party import Dropout
 from lpmppl.cli.settings import Settings
-from lpmppl.errors import LpmError
+from lpmppl.errors import InputError, LpmError
 
 __all__ = ["demo", "leakage"]
 
@@ -49,8 +51,13 @@ def demo(
     with tempfile.TemporaryDirectory() as passing:
         where = folder or Path(passing) / "parties"
         trial = Trial(people, where.absolute(), days, helpers, clients, dropout, kill, seed)
-        with waiting("Living among parties"):
-            found = trial.run()
+        # Told to end, it ends its parties too.
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            with waiting("Living among parties"):
+                found = trial.run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
     outcome: dict[str, Any] = {"agents": people.size, "days": days, "seed": seed, "helpers": helpers, **found}
     outcome["peak_rss_mb"] = peak_rss_mb()
     if as_json:
@@ -99,6 +106,8 @@ def leakage(
     from lpmppl.inference.run import run
 
     opening = Custodian(least=least) if noise is None else Noised(sigma=noise)
+    if not 0 < delta < 1:
+        raise InputError(f"--delta {delta}: give a number between 0 and 1")
     asked = Settings(name, "", model, agents, days, seed, 0, "cpu", {}, ())
     place = importlib.import_module(f"lpmppl.models.{name}")
     strata = {dim: place.STRATA.get(dim, dim) for dim in by.split(",")}

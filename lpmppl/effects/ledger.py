@@ -48,14 +48,21 @@ class Ledger:
 
     opened: dict[str, Opened] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
-    _known: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False)
 
     def keep(self, name: str) -> None:
         """Note that a sum stayed with its custodians."""
         self.kept[name] = self.kept.get(name, 0) + 1
 
     def open(
-        self, name: str, network: Network | None, secret: Tensor, total: Tensor, sizes: Tensor, noised: bool = False
+        self,
+        name: str,
+        network: Network | None,
+        secret: Tensor,
+        total: Tensor,
+        sizes: Tensor,
+        most: int,
+        noised: bool = False,
     ) -> None:
         """Note a sum that was opened.
 
@@ -65,11 +72,13 @@ class Ledger:
             secret: what was sent, integers of shape (…, N).
             total: what was opened, shape (…, G).
             sizes: the members of each group, shape (G,).
+            most: the largest absolute message there can be; 0 where there is no such.
             noised: whether there is noise in it: then it is counted, and the accountant says what it tells.
         """
         entry = self.opened.setdefault(name, Opened())
-        n, most = sizes.double(), int(secret.max()) if secret.numel() else 0
-        least = min(int(secret.min()) if secret.numel() else 0, 0)
+        n = sizes.double()
+        most = most or (int(secret.abs().max()) if secret.numel() else 0)
+        least = -most if secret.numel() and int(secret.min()) < 0 else 0
         rows = total.reshape(-1, total.shape[-1]).double()
         entry.cleared *= entry.sums / (entry.sums + len(rows))
         entry.sums += len(rows)
@@ -78,17 +87,18 @@ class Ledger:
             return
         entry.bits += len(rows) * float(torch.log2(n * (most - least) + 1).sum())
         people = float(n.sum())
-        if people and least == 0:
-            entry.cleared += float((n * (rows == 0)).sum() / people) / entry.sums
+        if people:
+            if least == 0:
+                entry.cleared += float((n * (rows == 0)).sum() / people) / entry.sums
             if most > 0:
-                self._identify(name, network, secret.shape[-1], (rows == n * most) & (n > 0))
-                entry.identified = int(self._known[name].sum())
+                self._identify(name, network, secret.shape[-1], (rows.abs() == n * most) & (n > 0))
+                entry.identified = sum(int(x.sum()) for (of, _), x in self._known.items() if of == name)
         if people and least == 0 and most == 1:
             entry.bits_each += float((_relative_entropy(rows / n.clamp(min=1), n) * n).sum() / people)
 
     def _identify(self, name: str, network: Network | None, agents: int, groups: Tensor) -> None:
         some = groups.any(0)
-        known = self._known.setdefault(name, torch.zeros(agents, dtype=torch.bool))
+        known = self._known.setdefault((name, agents), torch.zeros(agents, dtype=torch.bool))
         if bool(some.any()):
             known |= some.expand(agents) if network is None else network.field(some.float()).dense().cpu() > 0
 

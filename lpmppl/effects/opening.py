@@ -18,6 +18,10 @@ HOMES = ("household", "workplace")
 """Networks whose groups have a custodian of their own: a household its home, staff and pupils their institution."""
 
 
+_LOUDEST = 1e6
+"""The largest noise, in messages."""
+
+
 @dataclass(frozen=True)
 class Opening:
     """What every way of opening knows: whose sums stay at home.
@@ -29,13 +33,15 @@ class Opening:
     keep: Collection[str] = HOMES
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, str):
-            raise InputError(f"keep={self.keep!r}: give the names of networks in a list, such as [{self.keep!r}]")
+        names = isinstance(self.keep, Collection) and not isinstance(self.keep, str)
+        if not names or not all(isinstance(name, str) for name in self.keep):
+            raise InputError(f"keep={self.keep!r}: give the names of networks in a list, such as ['household']")
         object.__setattr__(self, "keep", tuple(self.keep))
 
     def keeps(self, network: Network | None) -> bool:
         """Whether a network's sums stay with custodians."""
-        return network is not None and network.name in self.keep
+        # Strata of a tally are for all to see, whatever they are called.
+        return network is not None and network.name in self.keep and not getattr(network, "dims", None)
 
     @property
     def _kept(self) -> str:
@@ -70,10 +76,11 @@ class Custodian(Opening):
         """
         few = sizes[(sizes > 0) & (sizes < self.least)]
         if few.numel():
+            smallest = int(few.min())
+            known = f", or say Custodian(least={smallest}) if that may be known" if smallest > 1 else ""
             raise LpmError(
-                f"'{name}' has {few.numel()} groups of fewer than {self.least} members, the smallest of "
-                f"{int(few.min())}, and their sums would tell of each: sum over coarser groups (by=…), simulate more "
-                f"people, or say Custodian(least={int(few.min())}) if that may be known"
+                f"'{name}' has {few.numel()} groups of fewer than {self.least} members, the smallest of {smallest}, "
+                f"and their sums would tell of each: sum over coarser groups (by=…) or simulate more people{known}"
             )
 
     def __str__(self) -> str:
@@ -86,7 +93,8 @@ class Noised(Opening):
 
     A sum of messages of at most Δ with noise of standard deviation σΔ from one party that tells it nobody satisfies
     :math:`\rho = 1 / 2\sigma^2` of zero-concentrated differential privacy, whatever the others add; those of all sums
-    of a run add up. The noise of m parties has m times the variance. What is below 0 after it is opened as 0.
+    of a run add up. The noise of m parties has m times the variance. Messages are 0 or more, and what
+    noise brings out of the range of their sums is brought back to its edge.
 
     Args:
         keep: as for `Opening`.
@@ -103,8 +111,10 @@ class Noised(Opening):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.sigma, int | float) and math.isfinite(self.sigma) and self.sigma > 0):
-            raise InputError(f"sigma={self.sigma!r}: give the noise's standard deviation in messages, above 0")
+        if not (isinstance(self.sigma, int | float) and 0 < self.sigma <= _LOUDEST):
+            raise InputError(
+                f"sigma={self.sigma!r}: give the noise's standard deviation in messages, above 0 and up to {_LOUDEST:g}"
+            )
 
     @classmethod
     def within(cls, epsilon: float, delta: float, sums: int, keep: Collection[str] = HOMES) -> Noised:
@@ -118,9 +128,10 @@ class Noised(Opening):
         >>> round(Noised.within(epsilon=1.0, delta=1e-6, sums=300).sigma, 1)
         92.7
         """
-        if not (epsilon > 0 and 0 < delta < 1 and sums >= 1):
+        numbers = all(isinstance(x, int | float) for x in (epsilon, delta, sums))
+        if not (numbers and 1e-6 <= epsilon < math.inf and 0 < delta < 1 and sums >= 1):
             raise InputError(
-                f"epsilon={epsilon}, delta={delta}, sums={sums}: give ε > 0, δ between 0 and 1, 1 sum or more"
+                f"epsilon={epsilon}, delta={delta}, sums={sums}: give ε from 1e-6, δ between 0 and 1, 1 sum or more"
             )
         log = -math.log(delta)
         rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
@@ -128,6 +139,8 @@ class Noised(Opening):
 
     def epsilon(self, sums: int, delta: float) -> float:
         """What ε so many sums of a run come to at δ, about everything that one person sent in it."""
+        if not (isinstance(delta, int | float) and 0 < delta < 1 and sums >= 0):
+            raise InputError(f"sums={sums}, delta={delta}: give 0 sums or more, and δ between 0 and 1")
         rho = sums / (2 * self.sigma**2)
         return rho + 2 * math.sqrt(rho * -math.log(delta))
 

@@ -1,4 +1,4 @@
-"""Who comes first: the op that compares agents with each other, which sums can't."""
+"""Who comes first: agents compared with each other, which sums can't."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from lpmppl._compat import effectful
+from lpmppl.effects.clear import in_clear
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.internals.segments import broadcast
 
 __all__ = ["foremost"]
 
 
-@effectful(type="foremost")
 def foremost(cohort: Cohort, place: Tensor, number: Tensor, places: int) -> Cohort:
     """The first so many of a cohort by their place in a queue, in each world and draw; of one place, the first agents.
 
@@ -28,8 +27,9 @@ def foremost(cohort: Cohort, place: Tensor, number: Tensor, places: int) -> Coho
     """
     lead = broadcast(cohort.shape[:-1], number.shape[:-1])
     cohort = cohort.expand(lead)
-    if not len(cohort):
-        return cohort
+    if not len(cohort) or not bool((number > 0).any()):
+        return cohort.select(cohort.where[:0])
+    in_clear(f"whose turn it is among {len(cohort)} agents who queue", "leave them out, or have nothing to queue for")
     rows = max(1, math.prod(lead))
     row = cohort.row if lead else torch.zeros_like(cohort.where)
     order = torch.argsort(row * places + cohort.read(place).long(), stable=True)

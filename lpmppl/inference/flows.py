@@ -12,6 +12,8 @@ import xarray as xr
 from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
+from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.ops import ring_sum
 from lpmppl.models.networks import Groups
 from lpmppl.typing import State
 
@@ -57,7 +59,7 @@ class Flows(Messenger):
 
     def _count(self, was: Tensor, would: Tensor) -> np.ndarray:
         def count(of: Tensor) -> Tensor:
-            return torch.bincount(self.strata.index[of], minlength=self.strata.count)
+            return ring_sum(Cohort.of(of).carrying(1), self.strata)
 
         # Fewer have an outcome than have not, most often: those are counted as who is left.
         had, have, both = count(was), count(would), count(was & would)

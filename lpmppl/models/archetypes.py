@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lpmppl.effects.clear import in_clear
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.internals.segments import broadcast
 from lpmppl.errors import InputError, nearest
@@ -109,6 +110,7 @@ def counts(place: Tensor, cells: int) -> Tensor:
     >>> counts(torch.tensor([[0, 2, 2], [1, 1, 1]]), 3).tolist()
     [[1, 0, 2], [0, 3, 0]]
     """
+    in_clear("how many agents there are of each archetype", "decide by utilities or a table, which needn't know")
     rows = place.reshape(place.shape[:-1].numel(), place.shape[-1])
     return torch.stack([torch.bincount(row, minlength=cells) for row in rows]).reshape(*place.shape[:-1], cells)
 

@@ -83,6 +83,10 @@ class Groups:
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)
+        if not isinstance(self.public, bool):
+            raise InputError(f"network '{self.name}': public={self.public!r}; say True or False")
+        if self.members is not None and not isinstance(self.members, Tensor):
+            raise InputError(f"network '{self.name}': members are {type(self.members).__name__}; give a tensor")
         if self.members is not None and (
             tuple(self.members.shape) != (self.count,)
             or self.members.is_floating_point()

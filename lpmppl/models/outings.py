@@ -18,6 +18,7 @@ from lpmppl.models.inclination import AS_ONE, inclination
 from lpmppl.models.memory import never, remembered
 from lpmppl.models.new_yorkers import archetypes_of, present
 from lpmppl.models.part import Part, Setting
+from lpmppl.models.progression import Stage
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
@@ -49,7 +50,8 @@ def outings(setting: Setting, theta: Theta, recorded: Recorded | None = None) ->
         chance = decide("outing", kinds.table, OUTING, context)[..., 0].detach()
 
         def some(agents: slice) -> Tensor:
-            return s["inclination/outing"][..., agents] < kinds.read(chance, now(agents))
+            goes = s["inclination/outing"][..., agents] < kinds.read(chance, now(agents))
+            return goes & (s["stage"][..., agents] != Stage.DEAD)
 
         out: Tensor = by_blocks(people.size, some)
         return out, remembered(s["before/outing"], chance)
@@ -70,7 +72,13 @@ def outings(setting: Setting, theta: Theta, recorded: Recorded | None = None) ->
     written = ("out", "out/city", "out/total", "mobility/retail", "before/outing")
     return Substep(
         "outings",
-        reads=(*OBSERVED, "stringency", "inclination/outing", *(key for key in written if key != "mobility/retail")),
+        reads=(
+            *OBSERVED,
+            "stage",
+            "stringency",
+            "inclination/outing",
+            *(key for key in written if key != "mobility/retail"),
+        ),
         writes=written,
         policy=choose,
         transition=change,

@@ -210,6 +210,7 @@ class Population:
                 code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))
             members = self._members(next(iter(dims.values()))) if len(dims) == 1 else None
+            members = members if members is not None and len(members) == count else None
             self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels, members=members)
         return self._groups[key]
 

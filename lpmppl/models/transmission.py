@@ -31,6 +31,10 @@ _LOAD_BOUND = 8.0
 """More than any agent's infectiousness: a message's bound, in average infections' days."""
 
 
+_LEAST_ABOUT = 0.02
+"""Activity below which those who are about aren't told apart further."""
+
+
 def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, outings: bool = False) -> Substep:
     r"""The substep in which agents at risk are infected: eq. 8 of the LPM paper over four layers of contact.
 
@@ -61,7 +65,8 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, o
     home, at_work = _bounded(household), _bounded(places)
     bands = people.labels("age_band")
     areas = people.strata(area="puma", age="age_band")
-    community = Groups("community", areas.index, areas.count, bound=_LOAD_BOUND)
+    bound = _LOAD_BOUND / _LEAST_ABOUT if outings else _LOAD_BOUND
+    community = Groups("community", areas.index, areas.count, bound=bound)
     residents = areas.size.reshape(-1, len(bands)).float()
     school = torch.tensor([kind == "school" for kind in people.labels("workplace_kind")], device=device)
     is_school = school[people["workplace_kind"].long()]
@@ -166,7 +171,7 @@ def _weighted(field: Field, weight: Tensor) -> Field:
 def _about(s: State) -> Choice:
     """How much more than the mean, or less, someone is about who goes out, or stays in."""
     transit = s["mobility/transit"]
-    mean = s["mobility/retail"] + transit
+    mean = (s["mobility/retail"] + transit).clamp(min=2 * _LEAST_ABOUT)
     return Choice(s["out"], (1.0 + transit) / mean, transit / mean)
 
 

@@ -70,6 +70,8 @@ def seen(path: str | Path, streams: Sequence[str], days: int) -> dict[str, list[
         counts = pd.to_numeric(table[stream], errors="coerce")
         if bool((counts.isna() & table[stream].notna()).any()):
             raise InputError(f"{path}: column '{stream}' has what is no number")
+        if bool((counts < 0).any()) or not np.isfinite(counts.dropna()).all() or counts.isna().all():
+            raise InputError(f"{path}: column '{stream}' has no counts, or some that are negative or infinite")
         found[stream] = counts.to_list()[:days]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,18 @@ def test_parties_are_prepared_by_hand(here: Run, tmp_path: Path, monkeypatch) ->
     assert "keys/c.pem can't be read" in here(*client[:7], "c", *client[8:]).refused()
     helper = ("party", "aggregator", *where, "--state", "st")
     assert "keys/helper-7.pem can't be read" in here(*helper, "--index", "7").refused()
+
+
+def test_told_to_end_a_trial_ends_its_parties(start: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "parties"
+    process = start("party", "demo", "--agents", "1000", "--days", "300", "--folder", str(folder))
+    log = folder / "coordinator.log"
+    until = time.monotonic() + 120
+    while not (log.exists() and '"opened"' in log.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 143
+    for party in ("coordinator", "helper-0", "helper-1", "helper-2"):
+        assert '"ended"' in (folder / f"{party}.log").read_text()

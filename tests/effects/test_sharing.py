@@ -9,11 +9,12 @@ import torch
 from scipy.stats import chi2
 
 import lpmppl as lpm
-from lpmppl.effects.handlers import FixedPoint, SecretShared
+from lpmppl.effects.handlers import Decided, FixedPoint, SecretShared
 from lpmppl.effects.internals.discrete_gaussian import discrete_gaussian
 from lpmppl.effects.opening import Custodian, Noised
 from lpmppl.effects.ops import aggregate, ring_sum, tally
 from lpmppl.errors import InputError, LpmError
+from lpmppl.models.archetypes import counts
 from lpmppl.models.networks import Edges, Groups
 
 N = 1_000
@@ -103,6 +104,14 @@ def test_settings_that_can_not_be_are_refused(given, words):
         (lambda: Noised(), "sigma=nan"),
         (lambda: Noised(sigma=0.0), "sigma=0.0"),
         (lambda: Noised.within(0.0, 1e-6, 10), "epsilon=0.0"),
+        (lambda: Noised.within("1", 1e-6, 10), "epsilon=1"),
+        (lambda: Noised(sigma=1e19), r"sigma=1e\+19"),
+        (lambda: Noised(sigma=1.0).epsilon(10, 2.0), "delta=2.0"),
+        (lambda: Custodian(None), "keep=None"),
+        (lambda: Custodian((1, 2)), r"keep=\(1, 2\)"),
+        (lambda: FixedPoint(lost=5), "lost=5"),
+        (lambda: Groups("a", torch.zeros(3, dtype=torch.long), 1, public="no"), "public='no'"),
+        (lambda: Groups("a", torch.zeros(3, dtype=torch.long), 1, members=[3]), "members are list"),
         (lambda: discrete_gaussian(-1.0, (1,)), "sigma=-1.0"),
         (lambda: discrete_gaussian(math.nan, (1,)), "sigma=nan"),
     ],
@@ -126,7 +135,7 @@ def test_the_mode_is_said_on_stderr_unless_told_not_to(capsys):
 
 def test_a_queue_is_refused_where_there_is_something_to_queue_for():
     city = lpm.nyc.pandemic(lpm.nyc.population(4_000), by={"borough": "borough"})
-    with secret(opening=Custodian(least=2)), pytest.raises(LpmError, match="doses_per_day=0"):
+    with secret(opening=Custodian(least=2)), pytest.raises(LpmError, match="whose turn it is among"):
         lpm.run(city, days=3, interventions=[("doses_per_day", 0.01, 0)])
 
 
@@ -211,6 +220,89 @@ def test_the_ledger_counts_what_was_opened_and_whom_it_names():
     known = -0.25 * math.log2(0.25) - 0.75 * math.log2(0.75)
     assert entry.bits_each == pytest.approx(known, abs=1e-3)
     assert handler.ledger.kept == {"household": 1}
+
+
+def test_the_ledger_counts_what_sums_could_have_been_whatever_they_were():
+    with secret(ledger=True) as handler:
+        ring_sum(torch.zeros(N, dtype=torch.long), AREA)
+    assert handler.ledger.opened["area"].bits == pytest.approx(4 * math.log2(251))
+    with secret(ledger=True) as handler:
+        ring_sum(-torch.ones(N, dtype=torch.long), AREA)
+        ring_sum(torch.ones(500, dtype=torch.long), Groups("area", torch.arange(500) % 4, 4))
+    assert handler.ledger.opened["area"].identified == 1500
+
+
+def test_a_stratum_is_never_kept_whatever_it_is_called():
+    people = lpm.nyc.population(1_000)
+    city = lpm.nyc.sir(people, by={"household": "household"})
+    with secret(), pytest.raises(LpmError, match=r"'household' has .* fewer than 10"):
+        lpm.run(city, days=1)
+    with secret() as handler:
+        lpm.run(lpm.nyc.sir(people, by={"workplace": "borough"}), days=2)
+    assert (handler.opened, handler.kept) == (2 * 4, 2)
+
+
+def test_groups_are_sized_anew_for_other_people():
+    with secret() as handler:
+        tally("ill", ILL)
+        with pytest.raises(LpmError, match="the smallest of 3"):
+            tally("ill", torch.ones(3, dtype=torch.bool))
+    assert handler.opened == 1
+
+
+def test_every_world_counts_for_the_budget():
+    x = torch.ones((3, 1, N), dtype=torch.long)
+    with secret(opening=Noised(sigma=5.0)) as handler:
+        ring_sum(x, AREA)
+    assert handler.opened == 3
+
+
+def test_one_sharing_does_not_stand_inside_another():
+    with secret(opening=Noised((), sigma=1e4)), pytest.raises(LpmError, match="stands inside another"):
+        secret().__enter__()
+
+
+def test_handlers_that_read_agents_one_by_one_are_refused():
+    people = lpm.nyc.population(2_000)
+    city = lpm.nyc.sir(people, by={"borough": "borough"})
+    with secret(), pytest.raises(LpmError, match="Sources reads agents one by one"):
+        lpm.run(city, days=2, sources={"age": "age"}, set={"initial_infected": 0.02})
+    for estimator in ("score", "flips"):
+        with secret(), pytest.raises(LpmError, match="reads agents one by one"):
+            lpm.sensitivity(city, "infections", wrt=["beta"], days=3, draws=2, estimator=estimator, audit=False)
+    with secret(), pytest.raises(LpmError, match="under secret sharing"), Decided():
+        lpm.run(lpm.nyc.pandemic(people, by={"borough": "borough"}), days=1)
+
+
+def test_archetypes_are_not_counted_in_secret():
+    with secret(), pytest.raises(LpmError, match="how many agents there are of each archetype"):
+        counts(torch.arange(N) % 3, 3)
+    assert counts(torch.arange(N) % 3, 3).sum() == N
+
+
+def test_flows_between_worlds_are_summed_in_secret_too():
+    city = lpm.nyc.sir(lpm.nyc.population(3_000), by={"borough": "borough"})
+    asked = {"do": {"transmission": 0.5}, "at": 2, "days": 8, "by": {"borough": "borough"}}
+    plain = lpm.counterfactual(city, **asked)["flows"].to_dataset()
+    with secret(opening=Custodian(least=10)) as handler:
+        found = lpm.counterfactual(city, **asked)["flows"].to_dataset()
+    assert found.equals(plain)
+    assert handler.opened > 4 * 8
+    with secret(), pytest.raises(LpmError, match="'family' has"):
+        lpm.counterfactual(city, **{**asked, "by": {"family": "household"}})
+
+
+def test_noised_sums_are_of_numbers_that_are_not_negative_and_within_their_range():
+    with secret(opening=Noised((), sigma=5.0)), pytest.raises(LpmError, match="a message is negative"):
+        ring_sum(-ILL.long(), AREA)
+    with secret(opening=Noised((), sigma=2000.0)):
+        found = [ring_sum(-ILL.long(), AREA, torch.full((4,), 200)) for _ in range(10)]
+    assert 0 <= int(torch.stack(found).min()) <= int(torch.stack(found).max()) <= 250
+
+
+def test_nobody_sums_to_nothing():
+    with secret(opening=Custodian(least=2)):
+        assert tally("ill", torch.zeros(0, dtype=torch.bool)).tolist() == [0]
 
 
 def test_the_ledger_is_not_kept_unless_asked_for():

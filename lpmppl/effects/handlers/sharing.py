@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from numbers import Integral
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lpmppl._compat import Message, Messenger
+from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Network
+from lpmppl.effects.handlers.abducted import Abduct
+from lpmppl.effects.handlers.decided import Decided
+from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
+from lpmppl.effects.handlers.guided import Guided
+from lpmppl.effects.handlers.score_function import ScoreFunction
+from lpmppl.effects.handlers.sources import Sources
 from lpmppl.effects.internals.discrete_gaussian import discrete_gaussian
 from lpmppl.effects.internals.in_process import InProcess, summed
 from lpmppl.effects.internals.segments import empty, put
@@ -51,7 +58,7 @@ class FixedPoint(Messenger):
         lost: for trials, given the number of a sum (0, 1, …) and N, whose parts are lost in it, a Boolean of shape
             (N,), or None for nobody's.
     Attributes:
-        opened: how many sums were opened so far.
+        opened: how many sums were opened so far, one for each world and draw.
         kept: how many stayed with custodians.
         ledger: what was opened, where `ledger=True`.
     Raises:
@@ -71,12 +78,20 @@ class FixedPoint(Messenger):
         opening = Custodian() if opening is None else opening
         if not isinstance(opening, Custodian | Noised):
             raise InputError(f"opening={opening!r}: say Custodian(least=…) or Noised(sigma=…)")
+        if lost is not None and not callable(lost):
+            raise InputError(f"lost={lost!r}: give a function of a sum's number and how many agents there are")
         if isinstance(fraction_bits, bool) or not isinstance(fraction_bits, int) or not 0 <= fraction_bits <= 62:
             raise InputError(f"fraction_bits={fraction_bits!r}: give a whole number from 0 to 62")
         self.opening, self.fraction_bits, self.lost = opening, fraction_bits, lost
-        self.opened, self.kept = 0, 0
+        self.opened, self.kept, self._turn = 0, 0, 0
         self.ledger = Ledger() if ledger else None
-        self._sizes: dict[int, tuple[Network | None, Tensor]] = {}
+        self._sizes: dict[tuple[int, int], tuple[Network | None, Tensor]] = {}
+
+    def __enter__(self) -> Self:
+        if any(isinstance(handler, FixedPoint) for handler in handler_stack()):
+            raise LpmError("one secret sharing stands inside another, whose promise it would break: keep one")
+        super().__enter__()
+        return self
 
     @property
     def agents(self) -> int | None:
@@ -97,12 +112,15 @@ class FixedPoint(Messenger):
         if on_tape():
             raise LpmError(f"'{_name(network)}': {_REVERSE}")
         secret = _everybodys(integers)
+        noised = isinstance(self.opening, Noised)
+        if noised and onto is None and secret.numel() and int(secret.min()) < 0:
+            raise LpmError(f"'{_name(network)}': a message is negative, and sums that are noised are of 0 or more")
         total = self._open(secret, network, most)
-        if isinstance(self.opening, Noised):
+        total = total if onto is None else onto.long() + total
+        if noised:
             # What is known to lie in a range is brought back into it: nothing is learnt by that.
-            total = total.clamp(min=0 if onto is None else None, max=torch.iinfo(integers.dtype).max)
-        total = total.to(integers.dtype if onto is None else onto.dtype)
-        msg["value"] = total if onto is None else _onto(onto, total, isinstance(self.opening, Noised))
+            total = total.clamp(min=0).minimum(most * self._members(network, secret.shape[-1]).to(total.device))
+        msg["value"] = total.to(integers.dtype if onto is None else onto.dtype)
         msg["done"] = True
 
     def _pyro_ghost_sum(self, msg: Message) -> None:
@@ -125,20 +143,24 @@ class FixedPoint(Messenger):
         msg["value"] = forward_ad.make_dual(torch.zeros_like(total), total)
         msg["done"] = True
 
+    def _pyro_in_clear(self, msg: Message) -> None:
+        what, remedy = msg["args"]
+        raise LpmError(f"{what} would be seen in the clear, and can't be under secret sharing: {remedy}")
+
+    def _pyro_simulate(self, msg: Message) -> None:
+        for handler in handler_stack():
+            if isinstance(handler, Abduct | Decided | Flips | Guided | ScoreFunction | Scores | Sources | Stakes):
+                raise LpmError(
+                    f"{type(handler).__name__} reads agents one by one, which nobody may under secret sharing: leave "
+                    "it out, or don't share in secret"
+                )
+
     def _pyro_aggregate(self, msg: Message) -> None:
         _, network, _, reduce = msg["args"]
         if reduce in ("max", "any") and not self.opening.keeps(network):
             raise LpmError(
                 f"network '{network.name}': reduce='{reduce}' isn't a sum, so that it can't be shared in secret; send "
                 "with sum or mean, or have custodians keep the network"
-            )
-
-    def _pyro_foremost(self, msg: Message) -> None:
-        cohort, _, number, *_ = msg["args"]
-        if len(cohort) and bool((number > 0).any()):
-            raise LpmError(
-                f"{len(cohort)} agents queue, and whose turn it is compares them with each other, which isn't a sum "
-                "that can be shared in secret; leave the substep out (without=['vaccination']), or set doses_per_day=0"
             )
 
     def _stays(self, network: Network | None) -> bool:
@@ -153,12 +175,13 @@ class FixedPoint(Messenger):
         """The opened sums of integers, int64 of shape (…, G)."""
         name, sizes = _name(network), self._members(network, secret.shape[-1])
         self.opening.check(name, sizes)
-        if self.lost is not None and (gone := self.lost(self.opened, secret.shape[-1])) is not None:
+        if self.lost is not None and (gone := self.lost(self._turn, secret.shape[-1])) is not None:
             secret = torch.where(gone, 0, secret)
         total = self._total(secret, network, self._noise(name, network, secret, most))
-        self.opened += 1
+        self._turn += 1
+        self.opened += secret.shape[:-1].numel()
         if self.ledger is not None:
-            self.ledger.open(name, network, secret, total, sizes, isinstance(self.opening, Noised))
+            self.ledger.open(name, network, secret, total, sizes, most, isinstance(self.opening, Noised))
         return total
 
     def _noise(
@@ -177,7 +200,7 @@ class FixedPoint(Messenger):
         return lambda total: total + discrete_gaussian(sigma, tuple(total.shape)).to(total.device)
 
     def _members(self, network: Network | None, agents: int) -> Tensor:
-        key = id(network)
+        key = id(network), agents
         if key not in self._sizes:
             self._sizes[key] = network, sizes_of(network, self.agents or agents)
         return self._sizes[key][1]
@@ -195,8 +218,8 @@ class SecretShared(FixedPoint):
     which are: `docs/threat-model.md`.
 
     What goes through `aggregate` and `tally` is shared, tangents of forward-mode derivatives (`Pathwise(forward=True)`)
-    included. What a model does with many agents at once by other means isn't: of the pandemic's parts, the queue for
-    vaccines, which is refused where there are doses.
+    included. What reads many agents by other means is refused by name: handlers that look at agents one by one
+    (`Sources`, `Flips`, `Decided` and others), counts of archetypes, and the queue for vaccines.
 
     Args:
         parties: m, all of them in this process, or those among whom to share (`lpmppl.parties.Remote`).
@@ -227,9 +250,10 @@ class SecretShared(FixedPoint):
         quiet: bool = False,
     ) -> None:
         super().__init__(opening=opening, fraction_bits=fraction_bits, lost=lost, ledger=ledger)
-        self.parties = InProcess(parties) if isinstance(parties, int) else parties
-        if not isinstance(self.parties, Parties):
+        among = InProcess(parties) if isinstance(parties, int | Integral) else parties
+        if not isinstance(among, Parties):
             raise InputError(f"parties={parties!r}: give a whole number, 2 or more, or lpmppl.parties.Remote(…)")
+        self.parties = among
         self.quiet = quiet
 
     @property
@@ -237,7 +261,7 @@ class SecretShared(FixedPoint):
         """How many agents there are in all, None where all of them are here."""
         return self.parties.agents
 
-    def __enter__(self) -> SecretShared:
+    def __enter__(self) -> Self:
         if not self.quiet:
             print(self, file=sys.stderr)
         return super().__enter__()
@@ -279,8 +303,3 @@ def _name(network: Network | None) -> str:
 
 def _public(network: Network | None) -> bool:
     return bool(getattr(network, "public", False))
-
-
-def _onto(onto: Tensor, total: Tensor, noised: bool) -> Any:
-    found = onto + total
-    return found.clamp(min=0) if noised else found

@@ -34,7 +34,7 @@ class InProcess:
     def __init__(self, count: int) -> None:
         if isinstance(count, bool) or count < 2:
             raise InputError(f"parties={count}: what one party has whole isn't secret; give 2 or more")
-        self.count = count
+        self.count = int(count)
 
     @property
     def agents(self) -> int | None:
@@ -53,7 +53,7 @@ class InProcess:
 
     def _in_blocks(self, secret: Tensor, index: Tensor | None, groups: int) -> Tensor:
         """The sum of each party's shares, shape (m, …, G), a block of agents at a time with seeds of its own."""
-        rows = secret.reshape(-1, secret.shape[-1])
+        rows = secret.reshape(secret.shape[:-1].numel(), secret.shape[-1])
         sums = torch.zeros((self.count, len(rows), groups), dtype=torch.int64)
         for k, row in enumerate(rows):
             by_thread: list[Tensor] = []
@@ -80,7 +80,8 @@ class InProcess:
                 return part
 
             blocked(row.shape[0], work, _BLOCK)
-            sums[:, k] = torch.stack(by_thread).sum(0)
+            if by_thread:
+                sums[:, k] = torch.stack(by_thread).sum(0)
         return sums.reshape(self.count, *secret.shape[:-1], groups)
 
     def __str__(self) -> str:
