@@ -22,7 +22,7 @@ from lpmppl.cli.settings import Settings
 from lpmppl.effects.handlers import LanguageModel
 from lpmppl.effects.language.local import Local
 from lpmppl.effects.language.spending import said
-from lpmppl.models.prompts import PROMPTS
+from lpmppl.models.prompts import OPTIONAL, PROMPTS
 from tests.effects.language.serving import Served
 from tests.effects.language.sources import Sampled
 from tests.effects.language.tiny import saved, scores
@@ -62,7 +62,7 @@ def test_a_server_decides_and_its_answers_are_replayed_without_it(here: Run, ser
     llm = ("--behaviour", "llm", "--llm-url", served.url, "--cache", "kept.sqlite", "--samples", "3", "--json")
     first = here(*CITY, *llm, "--out", "a").json
     assert first["queries"] == len(served.asked) > 100
-    assert first["archetypes"].keys() == PROMPTS.keys() - {"spend"}
+    assert first["archetypes"].keys() == PROMPTS.keys() - set(OPTIONAL)
     assert 0 < first["archetypes"]["mask"] < 1152
     assert first["language_model"] == "tiny temperature=1.0"
     record = json.loads((tmp_path / "a" / "run.json").read_text())

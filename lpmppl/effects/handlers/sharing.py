@@ -57,6 +57,7 @@ class FixedPoint(Messenger):
         fraction_bits: f, of derivatives.
         lost: for trials, given the number of a sum (0, 1, …) and N, whose parts are lost in it, a Boolean of shape
             (N,), or None for nobody's.
+        ledger: whether to keep what is opened and what it tells, which takes a few passes over all agents a sum.
     Attributes:
         opened: how many sums were opened so far, one for each world and draw.
         kept: how many stayed with custodians.
@@ -226,7 +227,7 @@ class SecretShared(FixedPoint):
         opening: what may be opened: `Custodian(least=…)`, as it is by default, or `Noised(sigma=…)`.
         fraction_bits: of derivatives.
         lost: as for `FixedPoint`.
-        ledger: whether to keep what is opened and what it tells, which takes a few passes over all agents a sum.
+        ledger: as for `FixedPoint`.
         quiet: don't say on stderr what is opened.
     Raises:
         InputError: for fewer than two parties; in a run, as for `FixedPoint`.
@@ -262,9 +263,10 @@ class SecretShared(FixedPoint):
         return self.parties.agents
 
     def __enter__(self) -> Self:
+        super().__enter__()
         if not self.quiet:
             print(self, file=sys.stderr)
-        return super().__enter__()
+        return self
 
     def __str__(self) -> str:
         return f"secret sharing among {self.parties}, {self.opening}"

@@ -151,6 +151,7 @@ class Circuit(ABC):
             InputError: for numbers that aren't valid or of another shape or type, fewer than 2 parties, or wrong seeds.
             LpmError: where the package cryptography isn't installed.
 
+        >>> from lpmppl.effects.internals.circuits import Booleans
         >>> circuit, challenge = Booleans(2), bytes(16)
         >>> proved = circuit.proved(torch.tensor([[0, 1], [1, 1]]), parties=3)
         >>> verifiers = {k: circuit.verifier(proved.of(k), challenge) for k in range(3)}
