@@ -7,11 +7,12 @@ import contextlib
 import numpy as np
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import lpmppl as lpm
-from lpmppl.effects.handlers import FixedPoint, SecretShared
+from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, FixedPoint, Pathwise, Record, SecretShared
 from lpmppl.effects.opening import Custodian, Noised
-from lpmppl.effects.ops import ring_sum
+from lpmppl.effects.ops import ring_sum, simulate
 from lpmppl.errors import InputError, LpmError
 from lpmppl.models.networks import Edges, Groups
 from lpmppl.models.population import Population
@@ -113,6 +114,34 @@ def test_without_who_is_lost_they_are_those_of_one_place_without_them():
     for tree, _ in found:
         assert all(torch.equal(tallies_of(tree)[name], without[name]) for name in without)
     assert any(not torch.equal(whole[name], without[name]) for name in whole)
+
+
+def test_tangents_are_summed_among_parties_too():
+    """How everybody's infections move with β, from two clients who each have half of the people."""
+    parts, names = parted(PEOPLE, 2), ("pool-0", "pool-1")
+    sizes = {name: part.size for name, part in zip(names, parts, strict=True)}
+    session = Session.new(model="tangents", helpers=3, clients=sizes)
+
+    def slope(people, handler):
+        model, paths = society(people), Pathwise(tallies=["infections"], forward=True)
+        with forward_ad.dual_level(), DiscreteTime(), Record(), ExogenousNoise(1), paths, handler:
+            theta = {**model.defaults(), "initial_infected": torch.tensor(0.05)}
+            theta["beta"] = forward_ad.make_dual(theta["beta"], torch.ones_like(theta["beta"]))
+            simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(4.0))
+            moved = paths.crossing["infections"].values()
+            return torch.stack([forward_ad.unpack_dual(x).tangent.reshape(-1) for x in moved])
+
+    opening = Custodian(("household",), least=2)
+    alone, room, found = slope(PEOPLE, FixedPoint(opening=opening)), Together(), {}
+    for _ in range(100):
+        for name, part in zip(names, parts, strict=True):
+            with contextlib.suppress(WaitingError):
+                remote = Remote(room.rounds(session, name))
+                found[name] = slope(part, SecretShared(remote, opening=opening, quiet=True))
+        if len(found) == 2:
+            break
+    assert float(alone.abs().max()) > 0
+    assert all(torch.equal(each, alone) for each in found.values())
 
 
 def test_whoever_dies_is_gone_for_the_rest_of_the_day_and_back_the_next():
