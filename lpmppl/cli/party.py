@@ -13,7 +13,7 @@ import typer
 from lpmppl.cli import options
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.spelling import settings
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from lpmppl.parties.certificates import Credentials
@@ -72,9 +72,10 @@ def session(
     [cyan]lpmppl party session --out s.json --client bronx=1 --client queens=1 --client brooklyn=1 --least 2 \
     --streams infections --simulations 512 --days 40[/]  institutions that calibrate together
     """
+    from lpmppl.models.population import Population
     from lpmppl.parties import institution
     from lpmppl.parties.session import Session
-    from lpmppl.parties.society import fingerprint
+    from lpmppl.parties.society import fingerprint, society
 
     if out.exists():
         raise InputError(f"--out {out} exists: choose a new path")
@@ -84,15 +85,22 @@ def session(
         if not many.isdecimal():
             raise InputError(f"--client {one}: write NAME=AGENTS, such as bronx=1200")
         members[name] = int(many)
+    parameters, model = settings(given or []), society(Population.of({"household": [0, 0], "borough": [0, 0]}))
+    for one in parameters:
+        if one not in model.parameters:
+            raise InputError(nearest("parameter of SIR", one, model.parameters))
+    for one in streams.split(",") if streams else ():
+        if one not in model.tallies:
+            raise InputError(nearest("tally of SIR", one, model.tallies))
     if streams:
-        model, longest = (
+        agreed, longest = (
             institution.fingerprint(streams.split(","), days, simulations, seed, local),
             institution.LONGEST,
         )
     else:
-        model, longest = fingerprint(days, seed, settings(given or [])), 4096
+        agreed, longest = fingerprint(days, seed, parameters), 4096
     made = Session.new(
-        model=model,
+        model=agreed,
         helpers=helpers,
         clients=members,
         least=least,

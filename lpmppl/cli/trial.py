@@ -7,6 +7,8 @@ import json
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,13 +53,8 @@ def demo(
     with tempfile.TemporaryDirectory() as passing:
         where = folder or Path(passing) / "parties"
         trial = Trial(people, where.absolute(), days, helpers, clients, dropout, kill, seed)
-        # Told to end, it ends its parties too.
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        try:
-            with waiting("Living among parties"):
-                found = trial.run()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        with _ending(), waiting("Living among parties"):
+            found = trial.run()
     outcome: dict[str, Any] = {"agents": people.size, "days": days, "seed": seed, "helpers": helpers, **found}
     outcome["peak_rss_mb"] = peak_rss_mb()
     if as_json:
@@ -73,6 +70,21 @@ def demo(
         )
     if not found["equal_to_central"]:
         raise LpmError("the parties' society isn't that of one place; keep --folder DIR and report it")
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Leave by the door when the process is told to end, so that its parties end too."""
+    told = [s for s in (getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")) if s is not None]
+    before = {s: signal.getsignal(s) for s in told}
+    for s in told:
+        if before[s] is signal.SIG_DFL:
+            signal.signal(s, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 def leakage(

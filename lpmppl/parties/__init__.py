@@ -7,3 +7,11 @@ the others' numbers are the same, they tell that agent's. Nothing here stops a c
 coordinator that owns all but one of the agents of a sum. Sessions are files (`session`), parties know one another by
 certificates (`certificates`).
 """
+
+from lpmppl.errors import LpmError
+
+try:
+    import cryptography as _cryptography  # noqa: F401
+    import grpc as _grpc  # noqa: F401
+except ImportError as e:
+    raise LpmError("parties need the packages cryptography and grpcio: pip install 'lpmppl[parties]'") from e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,9 @@ def test_what_would_tell_of_few_is_refused(here: Run) -> None:
         (("leakage", "nyx"), "population 'nyx'"),
         (("session", "--out", "s.json", "--client", "bronx"), "write NAME=AGENTS"),
         (("session", "--out", "s.json", "--client", "a=5", "--least", "1"), "least=1"),
+        (("session", "--out", "s.json", "--client", "a=50", "--set", "betta=1"), "did you mean 'beta'"),
+        (("session", "--out", "s.json", "--client", "a=50", "--streams", "infection"), "did you mean 'infections'"),
+        (("session", "--out", "s.json", "--client", "a=50", "--threshold", "9"), "threshold=9"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(here: Run, tmp_path: Path, monkeypatch, arguments, words) -> None:
@@ -94,6 +98,6 @@ def test_told_to_end_a_trial_ends_its_parties(start: Callable[..., Any], tmp_pat
         assert time.monotonic() < until
         time.sleep(0.05)
     process.terminate()
-    assert process.wait(60) == 143
+    assert process.wait(60) == 128 + signal.SIGTERM
     for party in ("coordinator", "helper-0", "helper-1", "helper-2"):
         assert '"ended"' in (folder / f"{party}.log").read_text()
