@@ -8,8 +8,12 @@ coordinator that owns all but one of the agents of a sum. Sessions are files (`s
 certificates (`certificates`).
 """
 
+import os
+
 from lpmppl.errors import LpmError
 
+# Else a process that has spoken with another may end children that it starts later: grpc/grpc, issue 43055.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 try:
     import cryptography as _cryptography  # noqa: F401
     import grpc as _grpc  # noqa: F401
