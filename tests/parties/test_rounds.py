@@ -64,8 +64,17 @@ def test_too_few_open_nothing_and_the_next_round_goes_on(tmp_path: Path) -> None
 def test_a_full_helper_makes_clients_wait_and_the_round_is_over_whom_it_has(tmp_path: Path) -> None:
     of = session({"bronx": 40, "queens": 40}, deadline=1.0)
     x, y = numbers(1, 40, 4), numbers(2, 40, 4)
-    with town(tmp_path, of, most=2000) as made, made.client("bronx") as bronx, made.client("queens") as queens:
-        opened = together(lambda: bronx.sum(x), lambda: queens.sum(y))
+    with (
+        town(tmp_path, of, most=2000) as made,
+        made.client("bronx") as bronx,
+        made.client("queens") as queens,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        # One after the other: else each might be first with another helper, and nobody with all.
+        first = pool.submit(bronx.sum, x)
+        eventually("every helper has the first", lambda: all(held(made, k) == 40 for k in range(3)))
+        second = queens.sum(y)
+        opened = [first.result(PATIENCE), second]
         check(opened, [x, y])
         assert opened[0].included == 40
         reasons = {event["reason"] for helper in made.helpers for event in helper.events("refused")}
