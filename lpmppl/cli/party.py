@@ -136,25 +136,30 @@ def certificates(
 def people(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Write a file for each client into this new folder.")],
     clients: Annotated[int, typer.Option(min=1, help="How many clients.")] = 2,
+    boroughs: Annotated[bool, typer.Option("--boroughs", help="Give each borough's people to an institution.")] = False,
     agents: options.People = 5_000,
     seed: options.PopulationSeed = 0,
 ) -> None:
     """Part New York's people among clients, whole households each: pool-0.zarr, pool-1.zarr and so on.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
     [cyan]lpmppl party people --agents 5000 --clients 2 --out people[/]
+
+    [cyan]lpmppl party people --agents 20000 --boroughs --out people[/]  bronx.zarr and others, who calibrate together
     """
     from lpmppl.models import nyc
+    from lpmppl.parties.institution import by_borough
     from lpmppl.parties.society import parted
 
     if out.exists():
         raise InputError(f"--out {out} exists: choose a new path")
-    parts = parted(nyc.population(agents, seed), clients)
+    folk = nyc.population(agents, seed)
+    parts = by_borough(folk) if boroughs else {f"pool-{k}": part for k, part in enumerate(parted(folk, clients))}
     out.mkdir(parents=True)
-    for k, part in enumerate(parts):
-        part.save(out / f"pool-{k}.zarr")
-        print(f"{out / f'pool-{k}.zarr'}: {part.size} people")
+    for name, part in parts.items():
+        part.save(out / f"{name}.zarr")
+        print(f"{out / f'{name}.zarr'}: {part.size} people")
 
 
 @party.command("aggregator")

@@ -88,6 +88,16 @@ def test_parties_are_prepared_by_hand(here: Run, tmp_path: Path, monkeypatch) ->
     assert "keys/helper-7.pem can't be read" in here(*helper, "--index", "7").refused()
 
 
+def test_each_borough_is_an_institutions(here: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = here("party", "people", "--agents", "1000", "--boroughs", "--out", "people").out.splitlines()
+    sizes = {line.split(":")[0]: int(line.split(":")[1].split()[0]) for line in said}
+    boroughs = ("bronx", "brooklyn", "manhattan", "queens", "staten-island")
+    assert set(sizes) == {f"people/{name}.zarr" for name in boroughs}
+    assert sum(sizes.values()) == 1000
+    assert all((tmp_path / path).is_dir() for path in sizes)
+
+
 def test_told_to_end_a_trial_ends_its_parties(start: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "parties"
     process = start("party", "demo", "--agents", "1000", "--days", "300", "--folder", str(folder))
