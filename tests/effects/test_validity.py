@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from lpmppl.effects.internals import polynomials
+from lpmppl.effects.internals import polynomials, threshold
 from lpmppl.effects.internals.circuits import AtMostOne, AtMostOneBounded, Booleans, Bounded
 from lpmppl.effects.internals.threshold import PRIME, Field
 from lpmppl.effects.internals.validity import Circuit, Proved
@@ -574,16 +574,16 @@ def test_arithmetic_is_exact(pairs, q):
     p, field = 2**q - 1, Field(q)
     a, b = (np.array([x % p for x in column]) for column in zip(*pairs, strict=True))
     exact = a.astype(object), b.astype(object)
-    assert polynomials.multiplied(field, a, b).tolist() == list(exact[0] * exact[1] % p)
+    assert field.product(a, b).tolist() == list(exact[0] * exact[1] % p)
     assert polynomials.less(field, a, b).tolist() == list((exact[0] - exact[1]) % p)
     assert polynomials.summed(field, a[:, None]).tolist() == [exact[0].sum() % p]
-    assert polynomials.combined(field, b.tolist(), a[:, None]).tolist() == [(exact[0] * exact[1]).sum() % p]
+    assert field.combined(b.tolist(), [*a[:, None]]).tolist() == [(exact[0] * exact[1]).sum() % p]
 
 
 def test_arithmetic_in_blocks():
-    n = 2 * polynomials._BLOCK + 1
+    n = 2 * threshold._BLOCK + 1
     a = np.random.default_rng(4).integers(0, PRIME, (2, n))
-    assert polynomials.multiplied(Field(61), a[0], a[1]).tolist() == list(a[0].astype(object) * a[1] % PRIME)
+    assert Field(61).product(a[0], a[1]).tolist() == list(a[0].astype(object) * a[1] % PRIME)
     assert polynomials.summed(Field(61), np.full((n, 1), PRIME - 1)).tolist() == [n * (PRIME - 1) % PRIME]
 
 
@@ -591,7 +591,7 @@ def test_arithmetic_in_blocks():
 @given(st.lists(elements, min_size=1, max_size=9), elements, st.integers(0, 5))
 def test_weights_are_those_of_newton(values, at, first):
     oracle = Oracle("Booleans", 1)
-    found = polynomials.weights(Field(61), range(first, first + len(values)), at)
+    found = Field(61).weights(range(first, first + len(values)), at)
     exact = sum(w * v for w, v in zip(found, values, strict=True)) % PRIME
     assert exact == oracle.at(oracle.through(first, values), at)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from lpmppl.effects.internals.polynomials import combined, less, summed
+from lpmppl.effects.internals.polynomials import less, summed
 from lpmppl.effects.internals.validity import Circuit, Words, check_one
 from lpmppl.errors import InputError
 
@@ -69,7 +69,7 @@ class Bounded(Circuit):
     def _numbers(self, words: Words) -> Words:
         n = words.shape[1]
         bits = words[: self.d * self.bits].reshape(self.d, self.bits, n).swapaxes(0, 1).reshape(self.bits, -1)
-        return combined(self.field, [1 << b for b in range(self.bits)], bits).reshape(self.d, n)
+        return self.field.combined([1 << b for b in range(self.bits)], [*bits]).reshape(self.d, n)
 
 
 @dataclass(frozen=True)

@@ -3,60 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpmppl.effects.internals.threshold import Field
 
-__all__ = ["combined", "evaluated", "fit", "less", "multiplied", "quotients", "summed", "weights"]
-
-_BLOCK = 1 << 15
-
-
-def weights(field: Field, points: Sequence[int], at: int) -> list[int]:
-    r"""What the values of a polynomial at given points weigh in its value at another.
-
-    .. math:: f(a) = \sum_i w_i f(x_i), \qquad w_i = \prod_{j \ne i} \frac{a - x_j}{x_i - x_j} \mod p
-
-    for each f of a degree below the number of points, which are different modulo p.
-
-    >>> weights(Field(61), range(3), 4)
-    [3, 2305843009213693943, 6]
-    """
-    prime, found = field.prime, []
-    for i, inverse in enumerate(_inverses(prime, tuple(points))):
-        above = math.prod((at - x) % prime for j, x in enumerate(points) if j != i)
-        found.append(above * inverse % prime)
-    return found
-
-
-@lru_cache(maxsize=64)
-def _inverses(prime: int, points: tuple[int, ...]) -> list[int]:
-    return [pow(math.prod(x - other for other in points if other != x), -1, prime) for x in points]
-
-
-def combined(field: Field, weights: Sequence[int], values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The sums of weight times value modulo p over the first dimension of (k, n), of numbers from 0 to p − 1."""
-    total: NDArray[np.int64] = np.zeros(values.shape[1:], np.int64)
-    for weight, value in zip(weights, values, strict=True):
-        total = field.reduced(total + field.product(weight, value))
-    return total
-
-
-def multiplied(field: Field, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The products of two arrays of one shape (n,) with numbers from 0 to p − 1: `Field.product`, entry by entry."""
-    h = (field.q + 1) // 2
-    low, middle = (1 << h) - 1, field.q - h
-    out = np.empty_like(a)
-    for first in range(0, len(a), _BLOCK):
-        some = slice(first, first + _BLOCK)
-        a1, a0, b1, b0 = a[some] >> h, a[some] & low, b[some] >> h, b[some] & low
-        cross = a1 * b0 + a0 * b1
-        out[some] = field.reduced(2 * (a1 * b1) + (cross >> middle) + ((cross & ((1 << middle) - 1)) << h) + a0 * b0)
-    return out
+__all__ = ["evaluated", "fit", "less", "quotients", "summed"]
 
 
 def less(field: Field, a: NDArray[np.int64], b: NDArray[np.int64] | int) -> NDArray[np.int64]:
@@ -88,8 +41,8 @@ def quotients(field: Field, values: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     found, width = np.empty_like(values), len(values) - 1
     for row, t in zip(found, _targets(width), strict=True):
-        at = combined(field, weights(field, range(width + 1), t), values)
-        row[:] = field.product(pow(_vanishing(width, t), -1, field.prime), multiplied(field, at, less(field, at, 1)))
+        at = field.combined(field.weights(range(width + 1), t), [*values])
+        row[:] = field.product(pow(_vanishing(width, t), -1, field.prime), field.product(at, less(field, at, 1)))
     return found
 
 
@@ -99,13 +52,14 @@ def evaluated(
     """X(r) and Z(r) Q(r) at a point r, int64 of shape (n,), from both's values as in `quotients`: linear in them."""
     width = len(values) - 1
     scale = _vanishing(width, point)
-    scaled = [scale * weight % field.prime for weight in weights(field, _targets(width), point)]
-    return combined(field, weights(field, range(width + 1), point), values), combined(field, scaled, quotients)
+    scaled = [scale * weight % field.prime for weight in field.weights(_targets(width), point)]
+    opened = field.combined(field.weights(range(width + 1), point), [*values])
+    return opened, field.combined(scaled, [*quotients])
 
 
 def fit(field: Field, at: NDArray[np.int64], divided: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Where X(r)(X(r) − 1) is Z(r) Q(r), for arrays of shape (n,)."""
-    return multiplied(field, at, less(field, at, 1)) == divided
+    return field.product(at, less(field, at, 1)) == divided
 
 
 def _targets(width: int) -> range:

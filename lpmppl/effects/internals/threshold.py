@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class Field:
         folded = (x & self.prime) + (x >> self.q)
         return np.where(folded >= self.prime, folded - self.prime, folded)
 
-    def product(self, a: int, x: NDArray[np.int64]) -> NDArray[np.int64]:
-        r"""A number times each of others, all below p, exactly.
+    def product(self, a: int | NDArray[np.int64], x: NDArray[np.int64]) -> NDArray[np.int64]:
+        r"""A number, or one for each, times each of others of shape (n,), all from 0 to p − 1, exactly.
 
         .. math:: (a_1 2^h + a_0)(x_1 2^h + x_0) = 2 a_1 x_1 + (a_1 x_0 + a_0 x_1)\, 2^h + a_0 x_0 \mod p
 
@@ -52,31 +53,48 @@ class Field:
         """
         h = (self.q + 1) // 2
         low, middle = (1 << h) - 1, self.q - h
-        a1, a0 = a >> h, a & low
         out = np.empty_like(x)
         # In blocks that stay in the cache: whole arrays of each term take three times as long.
         for first in range(0, len(x), _BLOCK):
-            some = x[first : first + _BLOCK]
-            x1, x0 = some >> h, some & low
+            some = slice(first, first + _BLOCK)
+            own, other = (a if isinstance(a, int) else a[some]), x[some]
+            a1, a0, x1, x0 = own >> h, own & low, other >> h, other & low
             cross = a1 * x0 + a0 * x1
             cross = (cross >> middle) + ((cross & ((1 << middle) - 1)) << h)
-            out[first : first + _BLOCK] = self.reduced(2 * (a1 * x1) + cross + a0 * x0)
+            out[some] = self.reduced(2 * (a1 * x1) + cross + a0 * x0)
         return out
 
-    def at(self, point: int, values: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64]:
-        r"""What the polynomials of lowest degree through values at other points are at a point.
+    def weights(self, points: Sequence[int], at: int) -> list[int]:
+        r"""What the values of a polynomial at given points weigh in its value at another.
 
-        .. math:: f(x) = \sum_i f(x_i) \prod_{j \ne i} \frac{x - x_j}{x_i - x_j} \mod p
+        .. math:: f(a) = \sum_i w_i f(x_i), \qquad w_i = \prod_{j \ne i} \frac{a - x_j}{x_i - x_j} \mod p
+
+        for each f of a degree below the number of points, which are different modulo p.
+
+        >>> Field(61).weights(range(3), 4)
+        [3, 2305843009213693943, 6]
         """
-        total: NDArray[np.int64] | None = None
-        for own, value in values.items():
-            others = [other for other in values if other != own]
-            above = math.prod(point - other for other in others) % self.prime
-            weight = above * pow(math.prod(own - other for other in others), -1, self.prime) % self.prime
-            term = self.product(weight, value)
-            total = term if total is None else self.reduced(total + term)
-        assert total is not None
+        found = []
+        for i, inverse in enumerate(_inverses(self.prime, tuple(points))):
+            above = math.prod((at - x) % self.prime for j, x in enumerate(points) if j != i)
+            found.append(above * inverse % self.prime)
+        return found
+
+    def combined(self, weights: Sequence[int], values: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """The sum of each weight times its values modulo p, of numbers from 0 to p − 1, arrays of one shape (n,)."""
+        total: NDArray[np.int64] = np.zeros_like(values[0])
+        for weight, value in zip(weights, values, strict=True):
+            total = self.reduced(total + self.product(weight, value))
         return total
+
+    def at(self, point: int, values: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64]:
+        """What the polynomials of lowest degree through values at other points are at a point."""
+        return self.combined(self.weights([*values], point), [*values.values()])
+
+
+@lru_cache(maxsize=64)
+def _inverses(prime: int, points: tuple[int, ...]) -> list[int]:
+    return [pow(math.prod(x - other for other in points if other != x), -1, prime) for x in points]
 
 
 _FIELD = Field(61)
