@@ -43,6 +43,8 @@ MetricsPort = Annotated[
     int | None, typer.Option("--metrics", min=0, max=65535, help="Serve /metrics and /health on this local port.")
 ]
 Helpers = Annotated[str, typer.Option(metavar="HOST:PORT,…", help="The helpers' addresses, in order.")]
+Coordinator = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's address.")]
+Given = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")]
 Dropout = Annotated[float, typer.Option(help="For trials: the share of people who die in mid-upload each day.")]
 
 
@@ -53,7 +55,7 @@ def session(
     helpers: Annotated[int, typer.Option(help="How many helpers.")] = 3,
     days: options.Days = 30,
     seed: options.Seed = 0,
-    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
+    given: Given = None,
     least: Annotated[int, typer.Option(help="The fewest people that a sum is opened over.")] = 10,
     threshold: Annotated[
         int | None, typer.Option(help="How many helpers open a sum, more than half; all of them by default.")
@@ -89,14 +91,12 @@ def session(
     for one in parameters:
         if one not in model.parameters:
             raise InputError(nearest("parameter of SIR", one, model.parameters))
-    for one in streams.split(",") if streams else ():
+    seen = streams.split(",") if streams else []
+    for one in seen:
         if one not in model.tallies:
             raise InputError(nearest("tally of SIR", one, model.tallies))
-    if streams:
-        agreed, longest = (
-            institution.fingerprint(streams.split(","), days, simulations, seed, local),
-            institution.LONGEST,
-        )
+    if seen:
+        agreed, longest = institution.fingerprint(seen, days, simulations, seed, local), institution.LONGEST
     else:
         agreed, longest = fingerprint(days, seed, parameters), 4096
     made = Session.new(
@@ -215,12 +215,12 @@ def client(
     certificates: Certificates,
     name: Annotated[str, typer.Option(help="The client's name in the session.")],
     helpers: Helpers,
-    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's address.")],
+    coordinator: Coordinator,
     people: Annotated[Path, typer.Option(metavar="P.zarr", help="Its people, of `lpmppl party people`.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Keep what it knows afterwards here.")],
     days: options.Days = 30,
     seed: options.Seed = 0,
-    given: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")] = None,
+    given: Given = None,
     dropout: Dropout = 0.0,
     dropout_seed: Annotated[int, typer.Option(help="For trials: chance of who dies.")] = 0,
     sums: Annotated[int, typer.Option(help="For trials: how many sums a day has.")] = 1,
@@ -276,7 +276,7 @@ def calibrate(
     certificates: Certificates,
     name: Annotated[str, typer.Option(help="The institution's name in the session.")],
     helpers: Helpers,
-    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's address.")],
+    coordinator: Coordinator,
     people: Annotated[Path, typer.Option(metavar="P.zarr", help="Its people.")],
     data: Annotated[Path, typer.Option(metavar="CSV", help="What it saw: a column a stream, a row a day.")],
     out: Annotated[Path, typer.Option(metavar="FIT.nc", help="Keep the posterior of its society here.")],

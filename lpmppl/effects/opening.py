@@ -43,6 +43,9 @@ class Opening:
         # Strata of a tally are for all to see, whatever they are called.
         return network is not None and network.name in self.keep and not getattr(network, "dims", None)
 
+    def check(self, name: str, sizes: Tensor) -> None:
+        """Refuse groups that may not be opened; those of any size may, unless it is said otherwise."""
+
     @property
     def _kept(self) -> str:
         return f"sums of {' and '.join(self.keep)} stay with their custodians" if self.keep else "nothing stays at home"
@@ -143,9 +146,6 @@ class Noised(Opening):
             raise InputError(f"sums={sums}, delta={delta}: give 0 sums or more, and δ between 0 and 1")
         rho = sums / (2 * self.sigma**2)
         return rho + 2 * math.sqrt(rho * -math.log(delta))
-
-    def check(self, name: str, sizes: Tensor) -> None:
-        """Groups of any size may be opened."""
 
     def __str__(self) -> str:
         return f"noised mode: {self._kept}, others are opened with noise of {self.sigma:g} messages from every party"

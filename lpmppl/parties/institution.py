@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from lpmppl.inference.federated import Federated, update
 from lpmppl.inference.training import Trained, TrainingRuns
 from lpmppl.models.model import Model
 from lpmppl.models.population import Population
+from lpmppl.parties import session
 from lpmppl.parties.client import Rounds
 
 __all__ = ["FRACTION_BITS", "LONGEST", "Institution", "by_borough", "fingerprint", "seen"]
@@ -49,8 +48,7 @@ def by_borough(people: Population) -> dict[str, Population]:
 
 def fingerprint(streams: Sequence[str], days: int, simulations: int, seed: int, local: int) -> str:
     """What all institutions must do alike, as a session's model."""
-    said = json.dumps(["calibration", list(streams), days, simulations, seed, local])
-    return f"calibration-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    return session.fingerprint("calibration", list(streams), days, simulations, seed, local)
 
 
 def seen(path: str | Path, streams: Sequence[str], days: int) -> dict[str, list[float]]:
@@ -108,14 +106,14 @@ class Institution(Federated):
         **options: Any,
     ) -> None:
         super().__init__({name: model}, streams, days, local=local, **options)
-        session = rounds.session
-        if set(session.clients.values()) != {1}:
+        agreed = rounds.session
+        if set(agreed.clients.values()) != {1}:
             raise InputError("in a session of institutions each client has one agent, itself; make it with NAME=1")
-        if session.longest < (need := self.length):
-            raise InputError(f"the session's vectors have at most {session.longest} numbers, but {need} are needed")
+        if agreed.longest < (need := self.length):
+            raise InputError(f"the session's vectors have at most {agreed.longest} numbers, but {need} are needed")
         self.rounds, self.bytes_sent = rounds, 0
         # As in one place, where each society's runs have a chance of their own.
-        place = list(session.clients).index(name)
+        place = list(agreed.clients).index(name)
         (task,) = self.tasks.values()
         self._runs = {name: TrainingRuns(task, self.days, self.seed + 104_729 * place)}
         self._mine = Trained(copy.deepcopy(self._trained.network))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lpmppl.errors import InputError, nearest
 from lpmppl.parties.kept import replace
 
-__all__ = ["COORDINATOR", "VERSION", "Session", "helper_name"]
+__all__ = ["COORDINATOR", "VERSION", "Session", "fingerprint", "helper_name"]
 
 VERSION = 1
 """Of the protocol."""
@@ -199,6 +199,11 @@ class Session:
         if client not in self.clients:
             raise InputError(nearest("client", client, self.clients))
         return self.clients[client]
+
+
+def fingerprint(kind: str, *terms: object) -> str:
+    """What all clients must run alike, as a session's model: its kind, and a digest of its terms."""
+    return f"{kind}-{hashlib.sha256(json.dumps([kind, *terms]).encode()).hexdigest()[:16]}"
 
 
 def helper_name(k: int) -> str:

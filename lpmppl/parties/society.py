@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from lpmppl.errors import InputError
 from lpmppl.inference.run import run
 from lpmppl.models.population import Population
 from lpmppl.models.sir import SIR
+from lpmppl.parties import session
 from lpmppl.parties.client import Rounds
 from lpmppl.parties.remote import Remote
 from lpmppl.parties.risk import OwnRisk
@@ -52,8 +51,7 @@ def society(people: Population) -> SIR:
 
 def fingerprint(days: int, seed: int, parameters: Mapping[str, float]) -> str:
     """What all clients must run alike, as a session's model."""
-    said = json.dumps([SIR.name, KEEP, days, seed, dict(sorted(parameters.items()))])
-    return f"{SIR.name}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    return session.fingerprint(SIR.name, KEEP, days, seed, dict(sorted(parameters.items())))
 
 
 def parted(people: Population, clients: int) -> list[Population]:

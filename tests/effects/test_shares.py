@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import random
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from scipy import stats
 from lpmppl.effects.internals import shares
 from lpmppl.errors import InputError, LpmError
 from tests.oracles import RATE
+from tests.randomness import states
 
 quick = settings(max_examples=60, deadline=None)
 words = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**63), -1, 0, 1, 2**63 - 1])
@@ -358,10 +357,6 @@ def test_refusals(call, says):
 
 
 def test_global_random_states_are_untouched():
-    def states() -> tuple[Any, ...]:
-        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-        return torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()
-
     before = states()
     secret = torch.arange(100)
     shares.opened([shares.shared(secret, 3).of(k) for k in range(3)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from lpmppl.effects.internals.threshold import Field
 from lpmppl.errors import InputError, LpmError
 from tests.effects.test_shares import below, chacha20, seeds_of, signed
 from tests.oracles import RATE
+from tests.randomness import states
 
 VECTORS = Path(__file__).parent / "share_vectors.json"
 PRIME = 2**61 - 1
@@ -413,10 +413,6 @@ def test_refusals(call, says):
 
 
 def test_global_random_states_are_untouched():
-    def states() -> tuple[Any, ...]:
-        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-        return torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()
-
     before = states()
     found = threshold.shared(torch.arange(100), 3, 2)
     threshold.opened({k: found.of(k) for k in range(3)}, 2)

@@ -24,6 +24,7 @@ from lpmppl.effects.internals.validity import Circuit, Proved
 from lpmppl.errors import InputError
 from tests.effects.test_shares import below, seeds_of
 from tests.oracles import RATE
+from tests.randomness import states
 
 VECTORS = Path(__file__).parent / "validity_vectors.json"
 CHALLENGE = hashlib.sha256(b"challenge").digest()
@@ -641,10 +642,6 @@ def test_refusals(call, says):
 
 
 def test_global_random_states_are_untouched():
-    def states() -> tuple[Any, ...]:
-        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
-        return torch.get_rng_state().tolist(), kind, keys.tolist(), rest, random.getstate()
-
     before = states()
     circuit = Booleans(3)
     found = circuit.proved(torch.ones(100, 3, dtype=torch.int64), 3)

@@ -42,6 +42,13 @@ def people(order: np.ndarray | None = None) -> Population:
     return population if order is None else Population(population.dataset.assign_coords(agent=("agent", i[order])))
 
 
+def renamed(population: Population, order: np.ndarray | None) -> Population:
+    """The same people in another order, with their ids; as they are where none is given."""
+    if order is None:
+        return population
+    return Population(population.dataset.isel(agent=order).assign_coords(agent=("agent", order)))
+
+
 def graph(order: np.ndarray | None = None) -> Edges:
     """A random graph of mean degree 4 over the same people."""
     rng = np.random.default_rng(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 
 import numpy as np
 import pyro
@@ -18,17 +17,15 @@ from lpmppl.models import immunity
 from lpmppl.models.pandemic import PARTS
 from lpmppl.models.population import Population
 from lpmppl.models.within_host import PARAMETERS
-from tests.laws.conftest import noise, play, worlds
+from tests.laws.conftest import noise, play, renamed, worlds
+from tests.randomness import states
 
 AGENTS, DAYS = 1_000, 45
 NAMES = tuple(part.name for part in PARTS)
 
 
 def people(order: np.ndarray | None = None) -> Population:
-    base = lpm.nyc.population(AGENTS)
-    if order is None:
-        return base
-    return Population(base.dataset.isel(agent=order).assign_coords(agent=("agent", order)))
+    return renamed(lpm.nyc.population(AGENTS), order)
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +105,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(model, tmp_path, day):
 
 
 def test_handlers_leave_the_global_random_state_untouched(model):
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = states()
     go(model, noise(), days=20)
-    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
-    assert torch.equal(before[0], after[0])
-    assert before[1] == after[1]
-    assert (before[2] == after[2]).all()
+    assert states() == before
 
 
 def test_renaming_agents_permutes_the_results(model):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -18,6 +15,7 @@ from lpmppl.effects.opening import Custodian
 from lpmppl.effects.ops import simulate
 from lpmppl.models.networks import Groups
 from tests.laws.conftest import noise, play, policy, trigger, worlds
+from tests.randomness import states
 
 KEEP = ("household", "workplace", "graph")
 SMALL = Custodian(KEEP, least=2)
@@ -151,12 +149,9 @@ def test_more_sums_are_opened_with_tangents(model):
 
 
 def test_the_global_random_state_is_left_alone(model):
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before = states()
     play(model, noise(), secret(), days=5)
-    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
-    assert torch.equal(before[0], after[0])
-    assert before[1] == after[1]
-    assert (before[2] == after[2]).all()
+    assert states() == before
 
 
 def test_who_is_lost_is_missing_and_from_the_same_sums_in_the_clear(model):

@@ -15,17 +15,14 @@ from lpmppl.models.behaviour import UTILITY, archetypes
 from lpmppl.models.new_yorkers import present
 from lpmppl.models.population import Population
 from lpmppl.models.progression import Stage
-from tests.laws.conftest import noise, play, worlds
+from tests.laws.conftest import noise, play, renamed, worlds
 
 AGENTS, DAYS = 2_000, 30
 EVEN = {name: torch.tensor([0.5, 0.5]) for name in UTILITY}
 
 
 def people(order: np.ndarray | None = None) -> Population:
-    base = lpm.nyc.population(AGENTS)
-    if order is None:
-        return base
-    return Population(base.dataset.isel(agent=order).assign_coords(agent=("agent", order)))
+    return renamed(lpm.nyc.population(AGENTS), order)
 
 
 @pytest.fixture(scope="module")

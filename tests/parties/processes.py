@@ -156,6 +156,18 @@ def town(folder: Path, session: Session, **options: Any) -> Iterator[Town]:
         made.end()
 
 
+@contextmanager
+def two(folder: Path, session: Session) -> Iterator[tuple[Town, Rounds, Rounds, ThreadPoolExecutor]]:
+    """A town that is up with its clients bronx and queens, and threads in which they may wait."""
+    with (
+        town(folder, session) as made,
+        made.client("bronx") as bronx,
+        made.client("queens") as queens,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        yield made, bronx, queens, pool
+
+
 def call(of: Town, sender: str, recipient: Party, method: str, message: bytes, folder: str = "certificates") -> bytes:
     """Send bytes as they are, with a party's certificate; raises gRPC's error where they are refused."""
     credentials = trusted(of.folder / folder, sender)

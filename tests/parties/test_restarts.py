@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,14 @@ from lpmppl.parties.session import COORDINATOR, Session
 from lpmppl.parties.splitting import Parted
 from lpmppl.parties.wire import Entry, Kind, packed
 from tests.parties.parts import messages, numbers, session, whole
-from tests.parties.processes import PATIENCE, Town, call, context, eventually, together, town
+from tests.parties.processes import PATIENCE, Town, call, context, eventually, together, town, two
 from tests.parties.test_rounds import check, held
 
 
 def test_a_helper_is_killed_and_comes_back_in_mid_round(tmp_path: Path) -> None:
     of = session({"bronx": 50, "queens": 40})
     x, y = numbers(1, 50, 4), numbers(2, 40, 4)
-    with ExitStack() as stack:
-        made = stack.enter_context(town(tmp_path, of))
-        bronx, queens = (stack.enter_context(made.client(name)) for name in ("bronx", "queens"))
-        pool = stack.enter_context(ThreadPoolExecutor(2))
+    with two(tmp_path, of) as (made, bronx, queens, pool):
         check(together(lambda: bronx.sum(x), lambda: queens.sum(y)), [x, y])
         first = pool.submit(bronx.sum, x)
         eventually("bronx is done again", lambda: len(made.coordinator.events("done")) == 3)
@@ -58,10 +54,7 @@ def grown(folder: Path, agents: int) -> bool:
 def test_the_coordinator_is_killed_in_mid_round(tmp_path: Path) -> None:
     of = session({"bronx": 50, "queens": 40})
     x, y = numbers(1, 50, 4), numbers(2, 40, 4)
-    with ExitStack() as stack:
-        made = stack.enter_context(town(tmp_path, of))
-        bronx, queens = (stack.enter_context(made.client(name)) for name in ("bronx", "queens"))
-        pool = stack.enter_context(ThreadPoolExecutor(2))
+    with two(tmp_path, of) as (made, bronx, queens, pool):
         for round in range(2):
             first = pool.submit(bronx.sum, x)
             eventually("bronx is done", lambda: len(made.coordinator.events("done")) > 2 * round)  # noqa: B023
@@ -92,10 +85,7 @@ def test_the_coordinator_is_killed_while_it_waits_for_a_helper(tmp_path: Path) -
 def test_a_client_that_is_too_late_is_told_the_sum_without_it(tmp_path: Path) -> None:
     of = session({"bronx": 50, "queens": 40}, deadline=3.0)
     x, y = numbers(1, 50, 4), numbers(2, 40, 4)
-    with ExitStack() as stack:
-        made = stack.enter_context(town(tmp_path, of))
-        bronx, queens = (stack.enter_context(made.client(name)) for name in ("bronx", "queens"))
-        pool = stack.enter_context(ThreadPoolExecutor(2))
+    with two(tmp_path, of) as (made, bronx, queens, pool):
         check(together(lambda: bronx.sum(x), lambda: queens.sum(y)), [x, y])
         pending = pool.submit(bronx.sum, x)
         eventually("bronx is done again", lambda: len(made.coordinator.events("done")) == 3)
