@@ -4,7 +4,8 @@
 
 Prints one JSON object: the time of a run under `SecretShared(parties=3)` over that of the plain run, each the best of
 three one after the other, by model; GB/s of secrets that are split for three parties; and how many agents a second
-three helpers, a coordinator and a client, each a process, add up over mutual TLS, with the bytes that each agent sends.
+three helpers, a coordinator and a client, each a process, add up over mutual TLS, with the bytes that each agent sends,
+and the same where each number is proved to be 0 or 1.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +26,7 @@ from lpmppl.models.model import Model
 from lpmppl.parties.certificates import Credentials, issue
 from lpmppl.parties.client import Rounds
 from lpmppl.parties.session import COORDINATOR, Session, helper_name
+from lpmppl.parties.terms import PLAIN, Rule, Terms
 from lpmppl.parties.trial import Processes
 
 
@@ -63,11 +66,13 @@ def splitting(numbers: int = 10_000_000) -> float:
     return round(8e-9 * numbers / best(lambda: shared(secret, 3), 5), 2)
 
 
-def among_parties(devices: int, numbers: int, rounds: int) -> dict[str, float]:
+def among_parties(devices: int, numbers: int, rounds: int, terms: Terms = PLAIN) -> dict[str, float]:
     """Agents a second and bytes an agent, of rounds among three helpers."""
     with tempfile.TemporaryDirectory() as passing:
         folder = Path(passing)
-        session = Session.new(model="bench", helpers=3, clients={"pool-0": devices}, deadline=300.0)
+        session = Session.new(
+            model="bench", helpers=3, clients={"pool-0": devices}, deadline=300.0, proofs=bool(terms.rule)
+        )
         session.save(folder / "session.json")
         issue(folder / "certificates", session.parties)
         values = torch.randint(0, 2, (devices, numbers), generator=torch.Generator().manual_seed(0))
@@ -77,11 +82,11 @@ def among_parties(devices: int, numbers: int, rounds: int) -> dict[str, float]:
             at = processes.begin(COORDINATOR, "coordinator", "--port", "0", "--helpers", ",".join(helpers))
             own = Credentials(folder / "certificates", "pool-0")
             with Rounds(session, "pool-0", own, helpers, f"127.0.0.1:{at}") as live:
-                opened = live.sum(values)
+                opened = live.sum(values, terms=terms)
                 assert torch.equal(opened.total, values.sum(0))
                 began = time.perf_counter()
                 for _ in range(rounds):
-                    opened = live.sum(values)
+                    opened = live.sum(values, terms=terms)
                 seconds = (time.perf_counter() - began) / rounds
     return {"agents_per_second": round(devices / seconds), "bytes_per_agent": round(opened.bytes_sent / devices, 1)}
 
@@ -95,8 +100,9 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    found = {"ratio": in_process(asked.agents, asked.days), "split_gb_per_second": splitting()}
+    found: dict[str, Any] = {"ratio": in_process(asked.agents, asked.days), "split_gb_per_second": splitting()}
     found |= among_parties(asked.devices, asked.numbers, asked.rounds)
+    found["proved"] = among_parties(asked.devices, asked.numbers, asked.rounds, Terms(rule=Rule.BOOLEANS))
     print(json.dumps(found))
 
 

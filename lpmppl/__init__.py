@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lpmppl import report as report
     from lpmppl.effects.handlers.reported import Reported as Reported
+    from lpmppl.effects.handlers.sharded import Sharded as Sharded
     from lpmppl.effects.handlers.sharing import SecretShared as SecretShared
+    from lpmppl.effects.opening import Compared as Compared
     from lpmppl.effects.opening import Custodian as Custodian
     from lpmppl.effects.opening import Noised as Noised
     from lpmppl.inference.attributes import choose_attributes as choose_attributes
@@ -94,6 +96,8 @@ _VERBS = {
     "Act": "lpmppl.inference.policies",
     "Reported": "lpmppl.effects.handlers.reported",
     "SecretShared": "lpmppl.effects.handlers.sharing",
+    "Sharded": "lpmppl.effects.handlers.sharded",
+    "Compared": "lpmppl.effects.opening",
     "Custodian": "lpmppl.effects.opening",
     "Noised": "lpmppl.effects.opening",
     "Trigger": "lpmppl.inference.policies",
@@ -101,12 +105,12 @@ _VERBS = {
 _MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
 
 __all__ = [
-    "Act", "CalibNN", "Custodian", "FederatedCalibNN", "Noised", "Reported", "SecretShared", "Simulator",
-    "SplitCalibNN", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps", "audit",
-    "calibrate", "calibrate_exactly", "choose_attributes", "contrast", "cost_per", "counterfactual", "create",
-    "disparity", "distil", "error_budget", "fates", "fidelity", "fidelity_text", "fit_utility", "global_sensitivity",
-    "likelihood", "nyc", "omitted", "refine", "rephrased", "report", "run", "search", "sensitivity",
-    "surveyed_budget", "weigh",
+    "Act", "CalibNN", "Compared", "Custodian", "FederatedCalibNN", "Noised", "Reported", "SecretShared", "Sharded",
+    "Simulator", "SplitCalibNN", "Trigger", "attribute", "attribute_groups", "attribute_layers", "attribute_substeps",
+    "audit", "calibrate", "calibrate_exactly", "choose_attributes", "contrast", "cost_per", "counterfactual",
+    "create", "disparity", "distil", "error_budget", "fates", "fidelity", "fidelity_text", "fit_utility",
+    "global_sensitivity", "likelihood", "nyc", "omitted", "refine", "rephrased", "report", "run", "search",
+    "sensitivity", "surveyed_budget", "weigh",
 ]  # fmt: skip
 
 

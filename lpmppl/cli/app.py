@@ -25,6 +25,7 @@ from lpmppl.cli.population import population
 from lpmppl.cli.report import report
 from lpmppl.cli.sensitivity import sensitivity
 from lpmppl.cli.simulate import simulate
+from lpmppl.cli.split import institution, server
 from lpmppl.cli.trial import demo, leakage
 from lpmppl.errors import InputError, LpmError
 
@@ -47,6 +48,8 @@ app.command("calibrate")(calibrate)
 app.command("forecast")(forecast)
 app.add_typer(population, name="population")
 app.add_typer(behaviour, name="behaviour")
+party.command("institution")(institution)
+party.command("server")(server)
 party.command("demo")(demo)
 party.command("leakage")(leakage)
 app.add_typer(party, name="party")

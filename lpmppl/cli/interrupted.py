@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["CTRL_C", "Interrupted", "leave", "wait_for_imports"]
+__all__ = ["CTRL_C", "Interrupted", "ending", "leave", "wait_for_imports"]
 
 CTRL_C = 130
 """The exit code of a program that Ctrl-C ended."""
@@ -60,3 +61,18 @@ def _interrupt_when_safe(number: int, frame: FrameType | None) -> None:
             return
         frame = frame.f_back
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Leave by the door when the process is told to end, so that what it has started ends too."""
+    told = [s for s in (getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")) if s is not None]
+    before = {s: signal.getsignal(s) for s in told}
+    for s in told:
+        if before[s] is signal.SIG_DFL:
+            signal.signal(s, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

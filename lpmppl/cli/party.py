@@ -45,13 +45,16 @@ MetricsPort = Annotated[
 Helpers = Annotated[str, typer.Option(metavar="HOST:PORT,…", help="The helpers' addresses, in order.")]
 Coordinator = Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator's address.")]
 Given = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter.")]
+Noise = Annotated[
+    float | None, typer.Option(metavar="SIGMA", help="Every helper adds noise to sums, of so many messages.")
+]
 Dropout = Annotated[float, typer.Option(help="For trials: the share of people who die in mid-upload each day.")]
 
 
 @party.command("session")
 def session(
     out: Annotated[Path, typer.Option(metavar="S.json", help="Write it here.")],
-    clients: Annotated[list[str], typer.Option("--client", metavar="NAME=AGENTS", help="Repeatable.")],
+    clients: Annotated[list[str] | None, typer.Option("--client", metavar="NAME=AGENTS", help="Repeatable.")] = None,
     helpers: Annotated[int, typer.Option(help="How many helpers.")] = 3,
     days: options.Days = 30,
     seed: options.Seed = 0,
@@ -61,9 +64,18 @@ def session(
         int | None, typer.Option(help="How many helpers open a sum, more than half; all of them by default.")
     ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that a round may take.")] = 30.0,
+    proofs: Annotated[
+        bool | None,
+        typer.Option("--proofs/--no-proofs", help="Numbers are proved to be in range; so by default if they can be."),
+    ] = None,
+    noise: Noise = None,
     streams: Annotated[str, typer.Option(metavar="NAME,…", help="For `party calibrate`: what institutions see.")] = "",
     simulations: Annotated[int, typer.Option(help="For `party calibrate`: how many runs each makes.")] = 512,
     local: Annotated[int, typer.Option(help="For `party calibrate`: steps of its own that each takes a round.")] = 1,
+    institutions: Annotated[
+        list[str] | None,
+        typer.Option("--institution", metavar="NAME=STREAM,…", help="For `party server`: who sees what. Repeatable."),
+    ] = None,
 ) -> None:
     """Write what all parties of a run agree on: who they are, what they run, and over how many people sums are opened.
 
@@ -73,7 +85,11 @@ def session(
 
     [cyan]lpmppl party session --out s.json --client bronx=1 --client queens=1 --client brooklyn=1 --least 2 \
     --streams infections --simulations 512 --days 40[/]  institutions that calibrate together
+
+    [cyan]lpmppl party session --out s.json --institution hospitals=infections --institution registry=recoveries \
+    --simulations 512 --days 40[/]  institutions that read their series for a server
     """
+    from lpmppl.cli.split import agreement, two
     from lpmppl.models.population import Population
     from lpmppl.parties import institution
     from lpmppl.parties.session import Session
@@ -81,6 +97,16 @@ def session(
 
     if out.exists():
         raise InputError(f"--out {out} exists: choose a new path")
+    if institutions:
+        if clients or streams or given or proofs or noise is not None:
+            raise InputError("--institution: leave --client, --streams, --set, --proofs and --noise out")
+        terms = agreement(institutions, days, simulations, seed)
+        made = terms.session(two(), helpers, deadline=deadline, threshold=threshold)
+        made.save(out)
+        print(f"{out}: {len(made.parties)} parties, model {made.model}")
+        return
+    if not clients:
+        raise InputError("--client NAME=AGENTS: name one or more, such as bronx=1200")
     members = {}
     for one in clients:
         name, _, many = one.partition("=")
@@ -95,10 +121,12 @@ def session(
     for one in seen:
         if one not in model.tallies:
             raise InputError(nearest("tally of SIR", one, model.tallies))
+    if seen and (proofs or noise is not None):
+        raise InputError("--streams: what a network learns has no range to be proved or noised by; leave that out")
     if seen:
         agreed, longest = institution.fingerprint(seen, days, simulations, seed, local), institution.LONGEST
     else:
-        agreed, longest = fingerprint(days, seed, parameters), 4096
+        agreed, longest = fingerprint(days, seed, parameters, noise), 4096
     made = Session.new(
         model=agreed,
         helpers=helpers,
@@ -107,6 +135,7 @@ def session(
         deadline=deadline,
         longest=longest,
         threshold=threshold,
+        proofs=not seen and threshold is None if proofs is None else proofs,
     )
     made.save(out)
     print(f"{out}: {len(made.parties)} parties, model {made.model}")
@@ -224,6 +253,7 @@ def client(
     dropout: Dropout = 0.0,
     dropout_seed: Annotated[int, typer.Option(help="For trials: chance of who dies.")] = 0,
     sums: Annotated[int, typer.Option(help="For trials: how many sums a day has.")] = 1,
+    noise: Noise = None,
     risk: Annotated[
         Path | None, typer.Option(metavar="RISK.nc", help="Keep its people's own risk of the last week here.")
     ] = None,
@@ -243,10 +273,10 @@ def client(
 
     parameters = settings(given or [])
     agreed, own = _known(session, certificates, name)
-    if agreed.model != (mine := fingerprint(days, seed, parameters)):
+    if agreed.model != (mine := fingerprint(days, seed, parameters, noise)):
         raise InputError(
-            f"the session is for model {agreed.model}, and these --days, --seed and --set make {mine}; give those that "
-            "the session was made with"
+            f"the session is for model {agreed.model}, and these --days, --seed, --set and --noise make {mine}; give "
+            "those that the session was made with"
         )
     if not 0 <= dropout < 1:
         raise InputError(f"--dropout {dropout}: give a share of people from 0 to below 1")
@@ -254,7 +284,7 @@ def client(
     lost = Dropouts(dropout, sums, dropout_seed) if dropout else None
     own_risk = OwnRisk() if risk else None
     with Rounds(agreed, name, own, helpers.split(","), coordinator) as rounds:
-        tree, remote = lived(folk, rounds, days, seed, parameters, lost, own_risk)
+        tree, remote = lived(folk, rounds, days, seed, parameters, lost, own_risk, noise)
     known = Known.of(tree, remote)
     known.save(out)
     if risk and own_risk:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import shlex
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from lpmppl.cli import language, options
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
+from lpmppl.cli.ranks import joined, launch, started
 from lpmppl.cli.settings import Settings
 from lpmppl.cli.spelling import interventions, settings
 from lpmppl.cli.summary import show
@@ -28,6 +31,7 @@ from lpmppl.errors import InputError, LpmError
 if TYPE_CHECKING:
     from xarray import DataTree
 
+    from lpmppl.effects.ranks import Ranks
     from lpmppl.models.model import Model
     from lpmppl.models.population import Population
 
@@ -70,6 +74,9 @@ def simulate(
         int, typer.Option(min=1, metavar="DAYS", help="With --out, days between checkpoints.")
     ] = 30,
     as_json: options.AsJson = False,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="How many processes share the people; the numbers are the same for any number.")
+    ] = 1,
     device: options.Device = "cpu",
     population: options.Saved = None,
     population_seed: options.PopulationSeed = 0,
@@ -113,12 +120,22 @@ def simulate(
 
     [cyan]lpmppl simulate nyc --agents 20000 --behaviour llm --cache kept.sqlite --offline[/]
 
+    In two processes, here or (with torchrun) on many machines, with the same numbers:
+
+    [cyan]lpmppl simulate nyc --ranks 2[/]
+
+    [cyan]torchrun --nproc-per-node 2 -m lpmppl simulate nyc[/]
+
     Go on after Ctrl-C, a crash or a power cut:
 
     [cyan]lpmppl simulate --resume runs/nyc[/]
     """
     explicit = explicitly_given(context)
     asked = asked_of(context)
+    if ranks > 1 or started() > 1:
+        check_ranks(ranks, asked, resume, "ranks" in explicit)
+    if started() < ranks:
+        raise typer.Exit(launch(ranks, sys.argv[1:]))
     folder = None
     try:
         if resume:
@@ -128,10 +145,13 @@ def simulate(
             kept = Settings.read(folder.record.get("settings", {}), f"--resume {resume}")
             kept.agree(asked, explicit)
             asked = kept
-        elif out:
+        elif out and os.environ.get("RANK", "0") == "0":
             folder = RunFolder.claim(out, opening(asked))
         asking = language.Asking(offline, llm_limit, llm_price, llm_budget)
-        outcome = compute(asked, folder, checkpoint_every, asking)
+        with joined() as shared:
+            outcome = compute(asked, folder, checkpoint_every, asking, shared)
+            if shared is not None and shared.rank:
+                return
     except KeyboardInterrupt:
         raise Interrupted(farewell(folder)) from None
     except (LpmError, OSError):
@@ -218,17 +238,36 @@ def people_for(asked: Settings) -> Population:
     return population
 
 
-def people_of(asked: Settings, folder: RunFolder | None) -> tuple[Population, float]:
+def check_ranks(ranks: int, asked: Settings, resume: Path | None, explicit: bool) -> None:
+    """Refuse what a run on ranks can't do, or another number of ranks than torchrun has started."""
+    if explicit and 1 < started() != ranks:
+        raise InputError(f"--ranks {ranks}: torchrun has started {started()}; give the same number, or leave it out")
+    if resume:
+        raise InputError(f"--resume {resume}: a run on ranks keeps no checkpoint; go on with it on one rank")
+    if asked.behaviour != "utility":
+        raise InputError(f"--behaviour {asked.behaviour}: a language model is told of everybody together; use one rank")
+    if asked.device != "cpu":
+        raise InputError(f"--device {asked.device}: ranks compute on the CPU; leave --ranks or --device out")
+
+
+def people_of(asked: Settings, folder: RunFolder | None, ranks: Ranks | None = None) -> tuple[Population, float]:
     """Get the people ready, note in `folder` what they were built from, and say how long it took."""
     from lpmppl.cli.waiting import waiting
 
     began = time.perf_counter()
     with waiting("Preparing the population"):
-        population = people_for(asked)
+        population = people_for(asked) if ranks is None else part_for(asked, ranks)
     prepared = time.perf_counter() - began
     if folder:
-        begin(folder, replace(asked, agents=population.size), origin(population))
+        begin(folder, replace(asked, agents=population.everybody), origin(population))
     return population, prepared
+
+
+def part_for(asked: Settings, ranks: Ranks) -> Population:
+    """This rank's part of the people, whom the first rank builds and all others find made."""
+    whole = people_for(asked) if ranks.rank == 0 else None
+    ranks.agree("preparing the population", asked.agents or 0)
+    return (people_for(asked) if whole is None else whole).shard(ranks)
 
 
 def origin(population: Population) -> dict[str, Any]:
@@ -239,16 +278,19 @@ def origin(population: Population) -> dict[str, Any]:
     return {k: made[k] for k in ("builder", "agents", "seed", "tables", "tables_sha256") if k in made}
 
 
-def compute(asked: Settings, folder: RunFolder | None, every: int, asking: language.Asking) -> dict[str, Any]:
+def compute(
+    asked: Settings, folder: RunFolder | None, every: int, asking: language.Asking, ranks: Ranks | None = None
+) -> dict[str, Any]:
     """Do what was asked, keep it in `folder`, and give the outcome as one JSON object."""
     from lpmppl.report.tables import of_people, tallies, totals
 
-    population, prepared = people_of(asked, folder)
-    tree, said = simulated(asked, population, folder, every, asking)
+    population, prepared = people_of(asked, folder, ranks)
+    with sharded(ranks):
+        tree, said = simulated(asked, population, folder if ranks is None else None, every, asking)
     outcome = {
         "population": asked.name,
         "model": asked.model,
-        "agents": int(population.size),
+        "agents": population.everybody,
         "days": asked.days,
         "seed": asked.seed,
         "seconds": round(float(tree.attrs["seconds"]), 3),
@@ -257,11 +299,21 @@ def compute(asked: Settings, folder: RunFolder | None, every: int, asking: langu
         "units": {name: tally.attrs["units"] for name, tally in tallies(tree).items() if not of_people(tally)},
         "set": dict(asked.set),
         "interventions": [list(act) for act in asked.intervene],
+        "ranks": 1 if ranks is None else ranks.count,
         **said,
     }
     if folder:
         keep(tree, folder, outcome)
     return {**outcome, "peak_rss_mb": peak_rss_mb(), **({"out": str(folder.path)} if folder else {})}
+
+
+def sharded(ranks: Ranks | None) -> AbstractContextManager[object]:
+    """The handler of a run on ranks."""
+    if ranks is None:
+        return nullcontext()
+    from lpmppl.effects.handlers.sharded import Sharded
+
+    return Sharded(ranks)
 
 
 def begin(folder: RunFolder, asked: Settings, data: Mapping[str, Any]) -> None:

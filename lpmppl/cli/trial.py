@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-import signal
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lpmppl.cli import options
+from lpmppl.cli.interrupted import ending
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.party import Dropout
 from lpmppl.cli.settings import Settings
@@ -31,6 +28,7 @@ def demo(
     clients: Annotated[int, typer.Option(min=1, help="How many processes people are parted among.")] = 2,
     dropout: Dropout = 0.1,
     kill: Annotated[bool, typer.Option(help="Kill one helper half way, and begin it again.")] = True,
+    proofs: Annotated[bool, typer.Option(help="Everybody proves that its numbers are in range.")] = True,
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what the parties leave in this new folder.")
     ] = None,
@@ -52,8 +50,8 @@ def demo(
     people = nyc.population(agents)
     with tempfile.TemporaryDirectory() as passing:
         where = folder or Path(passing) / "parties"
-        trial = Trial(people, where.absolute(), days, helpers, clients, dropout, kill, seed)
-        with _ending(), waiting("Living among parties"):
+        trial = Trial(people, where.absolute(), days, helpers, clients, dropout, kill, seed, proofs=proofs)
+        with ending(), waiting("Living among parties"):
             found = trial.run()
     outcome: dict[str, Any] = {"agents": people.size, "days": days, "seed": seed, "helpers": helpers, **found}
     outcome["peak_rss_mb"] = peak_rss_mb()
@@ -72,21 +70,6 @@ def demo(
         raise LpmError("the parties' society isn't that of one place; keep --folder DIR and report it")
 
 
-@contextmanager
-def _ending() -> Iterator[None]:
-    """Leave by the door when the process is told to end, so that its parties end too."""
-    told = [s for s in (getattr(signal, n, None) for n in ("SIGTERM", "SIGHUP")) if s is not None]
-    before = {s: signal.getsignal(s) for s in told}
-    for s in told:
-        if before[s] is signal.SIG_DFL:
-            signal.signal(s, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
-
-
 def leakage(
     name: Annotated[str, typer.Argument(metavar="nyc", help="Whose society.")] = "nyc",
     model: options.Model = "pandemic",
@@ -100,24 +83,33 @@ def leakage(
         float | None, typer.Option(metavar="SIGMA", help="Open all sums with this noise of every helper instead.")
     ] = None,
     delta: Annotated[float, typer.Option(help="With --noise, the δ of differential privacy.")] = 1e-6,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Open no sums over networks, only infections, each to its agent.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Run a society under secret sharing, and say what each party learnt of its people.
 
-    Helpers learn nothing unless all of them collude. Everybody learns the sums that are opened: how much they tell at
-    most, in bits; how much of one person, on average; and of how many people one of them told that they have it
-    (everybody in their group has), or for what share of people a sum told that they don't (nobody in their group has).
+    Helpers learn nothing unless all of them collude, or with --compare half of them. Everybody learns the sums that are
+    opened: how much they tell at most, in bits; how much of one person, on average; and of how many people one of them
+    told that they have it (everybody in their group has), or for what share of people a sum told that they don't
+    (nobody in their group has).
 
     [bold]Example[/]
 
     [cyan]lpmppl party leakage nyc --agents 100000 --days 60[/]
+
+    [cyan]lpmppl party leakage nyc --model seirm --agents 2000 --days 20 --compare[/]  sums that nobody ever has
     """
     from lpmppl.cli.simulate import people_for
     from lpmppl.effects.handlers.sharing import SecretShared
-    from lpmppl.effects.opening import Custodian, Noised
+    from lpmppl.effects.opening import Compared, Custodian, Noised, Opening
     from lpmppl.inference.run import run
 
-    opening = Custodian(least=least) if noise is None else Noised(sigma=noise)
+    if compare and noise is not None:
+        raise InputError(f"--compare --noise {noise:g}: sums that are never opened need no noise; give one of them")
+    opening: Opening = Compared(least=least) if compare else Custodian(least=least)
+    opening = opening if noise is None else Noised(sigma=noise)
     if not 0 < delta < 1:
         raise InputError(f"--delta {delta}: give a number between 0 and 1")
     asked = Settings(name, "", model, agents, days, seed, 0, "cpu", {}, ())
@@ -134,11 +126,13 @@ def leakage(
         "mode": str(secret),
         "opened": secret.opened,
         "kept": secret.kept,
-        "bits_to_fewer_than_all_helpers": 0,
+        "bits_to_fewer_than_half_of_helpers" if compare else "bits_to_fewer_than_all_helpers": 0,
         "people_identified": sum(entry.identified for entry in secret.ledger.opened.values()),
         "learnt": secret.ledger.rows,
         "peak_rss_mb": peak_rss_mb(),
     }
+    if compare:
+        outcome["never_opened"] = secret.hidden
     if isinstance(opening, Noised):
         outcome["epsilon"] = round(opening.epsilon(secret.opened, delta), 3)
         outcome["delta"] = delta
@@ -156,6 +150,8 @@ def _told(outcome: dict[str, Any]) -> str:
                 f"{row['smallest']:,}; at most {row['bits']:,.0f} bits in all, {row['bits_each']:.3f} of one person; "
                 f"{row['identified']:,} people identified, {row['cleared']:.1%} told apart as not having it"
             )
+        elif row["learnt by"] == "nobody":
+            lines.append(f"{row['network']}: {row['sums']:,} sums, never opened; an agent learns of its own infection")
         else:
             lines.append(f"{row['network']}: {row['sums']:,} sums, which only custodians have, of their own")
     if "epsilon" in outcome:

@@ -14,7 +14,7 @@ from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
 from lpmppl.effects.internals.segments import broadcast, choose, differentiated, gather, pick, scaled
 from lpmppl.errors import InputError
 
-__all__ = ["Choice", "Field", "Leaf", "Network", "Rooms", "Shape", "row_of", "shape_of"]
+__all__ = ["Choice", "Field", "Leaf", "Network", "Rooms", "Shape", "row_of", "shape_of", "summed"]
 
 Shape = tuple[int, ...]
 
@@ -373,6 +373,19 @@ class Field(Lazy):
 
     def with_total(self, total: Tensor) -> Field:
         return replace(self, total=total)
+
+
+def summed(x: Tensor | Sparse, network: Network | None, onto: Tensor | None = None) -> Tensor:
+    """Messages of shape (…, N) added up over a network, or the whole population, shape (…, G), onto a total if any."""
+    if network is not None:
+        return network.total(x, onto)
+    if isinstance(x, Sparse):
+        cohort = x.cohort
+        total = x.value.new_zeros(cohort.shape[:-1].numel()).index_add_(0, cohort.row, x.value)
+        total = total.reshape(*cohort.shape[:-1], 1)
+    else:
+        total = x.sum(-1, keepdim=True, dtype=x.dtype)
+    return total if onto is None else onto + total
 
 
 def shape_of(x: Tensor | Field | Sparse | float) -> torch.Size:

@@ -44,15 +44,21 @@ class Ledger:
     Attributes:
         opened: by the network's name, "everybody" for sums over all.
         kept: how many sums stayed with custodians, by network.
+        hidden: how many sums nobody ever had, by network.
     """
 
     opened: dict[str, Opened] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
+    hidden: dict[str, int] = field(default_factory=dict)
     _known: dict[tuple[str, int], Tensor] = field(default_factory=dict, repr=False)
 
     def keep(self, name: str) -> None:
         """Note that a sum stayed with its custodians."""
         self.kept[name] = self.kept.get(name, 0) + 1
+
+    def hide(self, name: str) -> None:
+        """Note a sum that is never opened."""
+        self.hidden[name] = self.hidden.get(name, 0) + 1
 
     def open(
         self,
@@ -111,6 +117,7 @@ class Ledger:
         found += [
             {"network": name, "learnt by": "custodians, of their own", "sums": sums} for name, sums in self.kept.items()
         ]
+        found += [{"network": name, "learnt by": "nobody", "sums": sums} for name, sums in self.hidden.items()]
         return found
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lpmppl.effects.fields import Network
 from lpmppl.errors import InputError, LpmError
 
-__all__ = ["HOMES", "Custodian", "Noised", "Opening"]
+__all__ = ["HOMES", "Compared", "Custodian", "Noised", "Opening"]
 
 HOMES = ("household", "workplace")
 """Networks whose groups have a custodian of their own: a household its home, staff and pupils their institution."""
@@ -42,6 +42,10 @@ class Opening:
         """Whether a network's sums stay with custodians."""
         # Strata of a tally are for all to see, whatever they are called.
         return network is not None and network.name in self.keep and not getattr(network, "dims", None)
+
+    def hides(self, network: Network | None) -> bool:
+        """Whether nobody ever has a network's sums."""
+        return False
 
     def check(self, name: str, sizes: Tensor) -> None:
         """Refuse groups that may not be opened; those of any size may, unless it is said otherwise."""
@@ -80,7 +84,7 @@ class Custodian(Opening):
         few = sizes[(sizes > 0) & (sizes < self.least)]
         if few.numel():
             smallest = int(few.min())
-            known = f", or say Custodian(least={smallest}) if that may be known" if smallest > 1 else ""
+            known = f", or say {type(self).__name__}(least={smallest}) if that may be known" if smallest > 1 else ""
             raise LpmError(
                 f"'{name}' has {few.numel()} groups of fewer than {self.least} members, the smallest of {smallest}, "
                 f"and their sums would tell of each: sum over coarser groups (by=…) or simulate more people{known}"
@@ -88,6 +92,33 @@ class Custodian(Opening):
 
     def __str__(self) -> str:
         return f"custodian mode: {self._kept}, others are opened over groups of {self.least} or more"
+
+
+@dataclass(frozen=True)
+class Compared(Custodian):
+    r"""Sums over networks are never opened to anybody, only whether an agent's cumulative hazard passes its resistance.
+
+    .. math:: [\Lambda_i > R_i], \qquad \Lambda_i' = \Lambda_i + 1_{risk} \Delta t \sum_l c_{il} S_l
+
+    is found of shares of the sums S, and its one bit is told to the agent alone. Hazards must be linear in the sums.
+    Results, which are sums over strata and over everybody, are opened as by `Custodian`.
+
+    Args:
+        keep: as for `Opening`.
+        least: the fewest members of a stratum whose sum is opened.
+    Raises:
+        InputError: for fewer than 2.
+    """
+
+    def hides(self, network: Network | None) -> bool:
+        """Whether nobody ever has a network's sums: those of strata are results."""
+        return network is not None and not self.keeps(network) and not getattr(network, "dims", None)
+
+    def __str__(self) -> str:
+        return (
+            f"comparison mode: {self._kept}, those of other networks are never opened while fewer than half of the "
+            f"parties collude, results are over groups of {self.least} or more"
+        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from lpmppl._compat import Messenger, Solver, effectful, repair_chirho
 from lpmppl.effects.cohorts import Cohort, Sparse, dense
 from lpmppl.effects.distributions import Exposure, Left
-from lpmppl.effects.fields import Field, Network
+from lpmppl.effects.fields import Field, Network, summed
 from lpmppl.effects.internals.ring import check_bound, quantise, width
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.walls import inner_wall, solver_wall
@@ -53,25 +53,13 @@ def ring_sum(integers: Tensor | Sparse, network: Network | None, onto: Tensor | 
     Returns:
         the totals, shape (…, G), with G = 1 for the whole population.
     """
-    return _summed(integers, network, onto)
+    return summed(integers, network, onto)
 
 
 @effectful(type="ghost_sum")
 def _ghost_sum(ghost: Tensor | Sparse, network: Network | None) -> Tensor:
     """Add up what is zero in value and carries a derivative, which secret sharing must not see either."""
-    return _summed(ghost, network)
-
-
-def _summed(x: Tensor | Sparse, network: Network | None, onto: Tensor | None = None) -> Tensor:
-    if network is not None:
-        return network.total(x, onto)
-    if isinstance(x, Sparse):
-        cohort = x.cohort
-        total = x.value.new_zeros(cohort.shape[:-1].numel()).index_add_(0, cohort.row, x.value)
-        total = total.reshape(*cohort.shape[:-1], 1)
-    else:
-        total = x.sum(-1, keepdim=True, dtype=x.dtype)
-    return total if onto is None else onto + total
+    return summed(ghost, network)
 
 
 def running(total: Tensor, network: Network, reduce: str = "mean", weight: Tensor | float = 1.0) -> Field:

@@ -7,13 +7,16 @@ import math
 import torch
 from torch import Tensor
 
+from lpmppl._compat import effectful
 from lpmppl.effects.clear import in_clear
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.internals.segments import broadcast
+from lpmppl.effects.ranks import Ranks
 
-__all__ = ["foremost"]
+__all__ = ["foremost", "foremost_of_all"]
 
 
+@effectful(type="foremost")
 def foremost(cohort: Cohort, place: Tensor, number: Tensor, places: int) -> Cohort:
     """The first so many of a cohort by their place in a queue, in each world and draw; of one place, the first agents.
 
@@ -37,3 +40,46 @@ def foremost(cohort: Cohort, place: Tensor, number: Tensor, places: int) -> Coho
     ahead = torch.arange(len(cohort), device=order.device) - (size.cumsum(0) - size)[row[order]]
     limit = number.expand(*lead, 1).reshape(rows)[row[order]]
     return cohort.select(order[ahead < limit].sort().values)
+
+
+def foremost_of_all(ranks: Ranks, cohort: Cohort, place: Tensor, number: Tensor, places: int) -> Cohort:
+    """Who of a rank's cohort are among the foremost of all ranks' together; of one place, the first by their ids.
+
+    Args:
+        ranks: those that share the population.
+        cohort: who of this rank's agents wants to be.
+        place: everybody's place, as for `foremost`.
+        number: how many there may be in all, shape (…, 1), alike on all ranks.
+        places: how many places there are.
+    """
+    lead = broadcast(cohort.shape[:-1], number.shape[:-1])
+    cohort = cohort.expand(lead)
+    rows = max(1, math.prod(lead))
+    row = cohort.row if lead else torch.zeros_like(cohort.where)
+    at = cohort.read(place).long()
+    limit = number.expand(*lead, 1).reshape(rows).ceil().long().clamp(min=0)
+
+    def upto(last: Tensor) -> Tensor:
+        """How many of each row there are on all ranks whose place isn't after its last."""
+        return ranks.sum(torch.bincount(row[at <= last[row]], minlength=rows))
+
+    # The first place up to which there are more than there may be; all others' turn it is before it.
+    low, high = torch.zeros(rows, dtype=torch.int64), torch.full((rows,), places)
+    while bool((low < high).any()):
+        middle = (low + high).div(2, rounding_mode="floor")
+        enough = upto(middle) > limit
+        low, high = torch.where(enough, low, middle + 1), torch.where(enough, middle, high)
+    turn = at < low[row]
+    left = limit - upto(low - 1)
+    assert cohort.ids is not None
+    ids = cohort.ids[cohort.agent].long()
+    tied = (at == low[row]).nonzero().squeeze(-1)
+    everyone = torch.cat(ranks.gathered(torch.stack((row[tied], ids[tied]), -1)))
+    order = torch.argsort(everyone[:, 0] * 2**32 + everyone[:, 1])
+    size = torch.bincount(everyone[:, 0], minlength=rows)
+    of = everyone[order, 0]
+    ahead = torch.arange(len(everyone)) - (size.cumsum(0) - size)[of]
+    chosen = everyone[order][ahead < left[of]]
+    mine = torch.isin(row[tied] * 2**32 + ids[tied], chosen[:, 0] * 2**32 + chosen[:, 1])
+    turn[tied[mine]] = True
+    return cohort.select(turn.nonzero().squeeze(-1))

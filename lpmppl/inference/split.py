@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +14,38 @@ from torch import Tensor
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.calibnn import AT_ONCE, CalibNN, beyond
 from lpmppl.inference.observed import Observed
-from lpmppl.inference.reader import Posterior, Reader, Task, blank, laid, legible, named, wanted
+from lpmppl.inference.reader import Encoder, Posterior, Reader, Task, blank, laid, legible, named, wanted
 from lpmppl.inference.training import Network, Trained
 from lpmppl.models.model import Model
 
-__all__ = ["SplitCalibNN"]
+__all__ = ["Institution", "SplitCalibNN", "divided", "encoder", "own"]
+
+T = TypeVar("T")
+
+
+class Institution(Protocol):
+    """An institution as the server of a split network reaches it, in the same process or in another."""
+
+    series: Sequence[str]
+    streams: Mapping[str, Sequence[str]]
+
+    def begin(self) -> None:
+        """Forget what a step that was broken off had left."""
+
+    def read(self, series: Tensor, names: Sequence[str], learning: bool) -> Tensor:
+        """What it reads in S series by name, of shape (B, S, T, F): (B, S, 2W), with no way back to its weights."""
+
+    def learn(self, derivative: Tensor) -> None:
+        """Differentiate what was read first and not learnt from yet, given the derivative with respect to it."""
+
+    def length(self) -> float:
+        """The length of its gradient."""
+
+    def step(self, length: float) -> None:
+        """Take a step along its gradient, which is part of one of this length."""
+
+    def read_own(self, model: Model, data: Any, days: int, met: np.ndarray | None) -> Tensor:
+        """What it reads in its data, shape (1, S, 2W); it is warned where they lie beyond the runs, shape (B, D)."""
 
 
 class SplitCalibNN(CalibNN):
@@ -49,25 +76,40 @@ class SplitCalibNN(CalibNN):
         flat = [stream for each in self._streams.values() for stream in each]
         if twice := next((stream for stream in flat if flat.count(stream) > 1), None):
             raise InputError(f"'{twice}' belongs to several institutions: give it to one")
-        self.institutions: dict[str, _Institution] = {}
+        self.institutions: dict[str, Institution] = {}
         self.traffic: Counter[str] = Counter()
         super().__init__(models, {k: v for each in self._streams.values() for k, v in each.items()}, days, **options)
 
     def _begun(self, context: int, rank: int) -> Trained:
-        series = {name: [n for n in self._series if _stream(n) in mine] for name, mine in self._streams.items()}
+        series = divided(self._series, self._streams)
         whole = Reader(series, self._named, context, rank)
-        encoders = zip(series.items(), whole.encoders, strict=True)
-        self.institutions = {name: _Institution(self._streams[name], mine, e) for (name, mine), e in encoders}
+        for (name, mine), each in zip(series.items(), whole.encoders, strict=True):
+            assert isinstance(each, Encoder)
+            self.institutions[name] = self._institution(name, mine, each)
         return Trained(whole.head)
 
+    def _institution(self, name: str, series: Sequence[str], encoder: Encoder) -> Institution:
+        """The institution of this name, which has these series and begins with this encoder."""
+        return _Institution(self._streams[name], series, encoder)
+
+    def _each(self, ask: Callable[[str, Institution], T]) -> list[T]:
+        """What all institutions answer, in order."""
+        return [ask(name, institution) for name, institution in self.institutions.items()]
+
     def _step(self) -> None:
-        read: list[tuple[_Institution, Tensor]] = []
+        read: dict[str, list[Tensor]] = {name: [] for name in self.institutions}
 
         def network(task: Task, counts: Tensor) -> Posterior:
             parts = self._readings(task, counts, learning=True)
-            read.extend(zip(self.institutions.values(), parts, strict=True))
+            for name, part in zip(read, parts, strict=True):
+                read[name].append(part)
             found: Posterior = self._trained.network(task, torch.cat(parts, 1))
             return found
+
+        def learn(name: str, institution: Institution) -> float:
+            for derivative in derivatives[name]:
+                institution.learn(derivative)
+            return institution.length()
 
         for institution in self.institutions.values():
             institution.begin()
@@ -75,26 +117,24 @@ class SplitCalibNN(CalibNN):
         loss = torch.stack([of.loss(network, AT_ONCE) for of in self._runs.values()]).mean()
         loss.backward()
         self._noted(float(loss.detach()))
-        for institution, part in read:
-            assert part.grad is not None
-            institution.learn(self._sent("derivatives", part.grad))
-        trained = self._parts()
-        length = math.hypot(*(each.length() for each in trained))
-        for each in trained:
-            each.step(length)
+        derivatives = {name: [self._sent("derivatives", _grad(part)) for part in parts] for name, parts in read.items()}
+        length = math.hypot(self._trained.length(), *self._each(learn))
+        # The server is last: where an institution stays away, it is still where it was.
+        self._each(lambda _, institution: institution.step(length))
+        self._trained.step(length)
 
     def _parts(self) -> list[Trained]:
-        return [self._trained, *(institution.part for institution in self.institutions.values())]
+        here = (each for each in self.institutions.values() if isinstance(each, _Institution))
+        return [self._trained, *(each.part for each in here)]
 
     def _readings(self, task: Task, counts: Tensor, learning: bool = False) -> list[Tensor]:
         """What each institution reads in its series of runs, shape (B, S, 2W), to be differentiated by."""
-        x, names, found = task.input(counts), task.streams, []
-        for institution in self.institutions.values():
+        x, names, given = task.input(counts), task.streams, {}
+        for name, institution in self.institutions.items():
             mine = [k for k, n in enumerate(names) if n in institution.series]
-            series = self._sent("counts of runs", x[:, mine])
-            read = institution.read(series, [names[k] for k in mine], learning)
-            found.append(self._sent("readings", read).requires_grad_(learning))
-        return found
+            given[name] = self._sent("counts of runs", x[:, mine]), [names[k] for k in mine]
+        found = self._each(lambda name, institution: institution.read(*given[name], learning))
+        return [self._sent("readings", read).requires_grad_(learning) for read in found]
 
     def _network(self) -> Network:
         return lambda task, counts: self._trained.averaged(task, torch.cat(self._readings(task, counts), 1))
@@ -112,23 +152,25 @@ class SplitCalibNN(CalibNN):
             raise InputError(nearest("institution", str(strange[0]), self.institutions))
         if all(each is None for each in data.values()):
             raise InputError("nothing was observed: give one institution's counts or more")
-        runs, parts = self._met(of), []
-        for name, institution in self.institutions.items():
+        runs = self._met(of)
+
+        def read(name: str, institution: Institution) -> Tensor:
             met = None if runs is None else of.ensemble.observed.only(institution.streams, runs.counts.numpy())
-            parts.append(self._sent("readings", institution.read_own(of.model, data.get(name), self.days, met)))
+            return institution.read_own(of.model, data.get(name), self.days, met)
+
+        parts = [self._sent("readings", part) for part in self._each(read)]
         with torch.no_grad():
             return self._trained.averaged(of, torch.cat(parts, 1)), None
 
 
 class _Institution:
-    """One that keeps series: it reads them by an encoder of its own, and sends what it read."""
+    """One in this process: it reads its series by an encoder of its own."""
 
-    def __init__(self, streams: Mapping[str, Sequence[str]], series: Sequence[str], encoder: torch.nn.Module) -> None:
+    def __init__(self, streams: Mapping[str, Sequence[str]], series: Sequence[str], encoder: Encoder) -> None:
         self.streams, self.series, self.part = streams, series, Trained(encoder)
         self._waiting: list[Tensor] = []
 
     def read(self, series: Tensor, names: Sequence[str], learning: bool) -> Tensor:
-        """What it reads in S series by name, of shape (B, S, T, F): (B, S, 2W), with no way back to its weights."""
         if not learning:
             with torch.no_grad():
                 return torch.as_tensor(self.part.averaged(series, names))
@@ -137,26 +179,71 @@ class _Institution:
         return found.detach()
 
     def begin(self) -> None:
-        """Forget what a step that was broken off had left."""
         self._waiting.clear()
         self.part.optimizer.zero_grad()
 
     def learn(self, derivative: Tensor) -> None:
-        """Differentiate what was read first, given the derivative with respect to it."""
         self._waiting.pop(0).backward(derivative)
 
+    def length(self) -> float:
+        return self.part.length()
+
+    def step(self, length: float) -> None:
+        self.part.step(length)
+
     def read_own(self, model: Model, data: Any, days: int, met: np.ndarray | None) -> Tensor:
-        """What it reads in its data, shape (1, S, 2W); a warning says where they lie beyond the runs, shape (B, D)."""
-        form = Observed.of(model, blank(model, self.streams, days))
-        counts = np.full(len(form.counts), np.nan)
-        if data is not None:
-            counts = laid(form, Observed.of(model, data, days - 1))
-        if met is not None:
-            beyond(form, counts, met)
-        series = legible(form, torch.from_numpy(counts)[None], model.population.size)
-        return self.read(series, named(form), learning=False)
+        return self.read(*own(model, self.streams, days, data, met, model.population.size), learning=False)
 
 
-def _stream(series: str) -> str:
-    """The stream that a series is of."""
-    return series.split("/")[0]
+def own(
+    model: Model, streams: Mapping[str, Sequence[str]], days: int, data: Any, met: np.ndarray | None, people: int
+) -> tuple[Tensor, list[str]]:
+    """An institution's data as numbers to read, shape (1, S, T, F), and the names of their S series.
+
+    Args:
+        model: the society, or one whose people are grouped alike.
+        streams: the institution's, with the strata that they keep.
+        days: for how many days.
+        data: what it saw, as `calibrate` takes it, or None.
+        met: counts of all runs that the network has met, shape (B, D): a warning says where the data lie beyond.
+        people: how many the society has.
+    Raises:
+        InputError: for data that aren't of these streams.
+    """
+    form = Observed.of(model, blank(model, streams, days))
+    counts = np.full(len(form.counts), np.nan)
+    if data is not None:
+        counts = laid(form, Observed.of(model, data, days - 1))
+    if met is not None:
+        beyond(form, counts, met)
+    return legible(form, torch.from_numpy(counts)[None], people), named(form)
+
+
+def divided(series: Iterable[str], streams: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The series of each institution, given whose streams are whose: `deaths/Bronx` belongs to whom `deaths` does."""
+    names = list(series)
+    return {name: [n for n in names if n.split("/")[0] in mine] for name, mine in streams.items()}
+
+
+def encoder(series: Mapping[str, Sequence[str]], name: str, seed: int) -> Encoder:
+    """The encoder that an institution begins with, as in the network of all institutions with this seed.
+
+    Args:
+        series: those of each institution, sorted by name, as `divided` gives them.
+        name: of the institution.
+        seed: the network's.
+    Raises:
+        InputError: for an institution that there isn't.
+    """
+    if name not in series:
+        raise InputError(nearest("institution", name, series))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # They are drawn one after the other, each institution's from the chance that those before have left.
+        made = [Encoder(series[each]) for each in list(series)[: list(series).index(name) + 1]]
+    return made[-1]
+
+
+def _grad(part: Tensor) -> Tensor:
+    assert part.grad is not None
+    return part.grad

@@ -45,7 +45,7 @@ def proportionate(people: Population) -> Tensor:
     work and learn together.
     """
     bands = people.network("age_band")
-    return CONTACTS["community"] * (bands.size / people.size).float().expand(bands.count, bands.count)
+    return CONTACTS["community"] * (bands.size / people.everybody).float().expand(bands.count, bands.count)
 
 
 def mixing(people: Population, matrix: Tensor | None) -> Tensor:

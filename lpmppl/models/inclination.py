@@ -67,8 +67,7 @@ def _shared(people: Population, site: str, as_one: Tensor) -> tuple[Tensor, Tens
     if not bool((as_one > 0).any()):
         return None
     home = people["household"]
-    homes = torch.arange(people.network("household").count, device=people.device)
-    with AgentPlate("households", homes, 0):
+    with AgentPlate("households", people.ids_of("household"), 0):
         alike: Tensor = pyro.sample(f"{site}/as_one", dist.Bernoulli(as_one)).bool()
         place: Tensor = pyro.sample(f"{site}/household", dist.Uniform(torch.zeros((), device=people.device), 1.0))
     return pick(alike, home), pick(place, home)

@@ -16,6 +16,7 @@ from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.fields import Choice
 from lpmppl.effects.ops import happens, ring_sum, tally
+from lpmppl.effects.ranks import Ranks
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
 from lpmppl.models.part import Part, Setting
@@ -121,20 +122,29 @@ def wages(people: Population) -> tuple[Tensor, Tensor]:
     wage = people["income"].nan_to_num(0.0).float() / 52.0 / workers.clamp(min=1)
     wage = torch.where(workers > 0, wage, 0.0)
     each = torch.repeat_interleave(wage, torch.where(wage > 0, workers, 0))
-    quartile = torch.bucketize(wage, cuts(each, (0.25, 0.5, 0.75)), right=True).to(torch.uint8)
+    quartile = torch.bucketize(wage, cuts(each, (0.25, 0.5, 0.75), people.ranks), right=True).to(torch.uint8)
     return wage, torch.where(wage > 0, quartile, 0)
 
 
-def cuts(values: Tensor, shares: Sequence[float]) -> Tensor:
+def cuts(values: Tensor, shares: Sequence[float], ranks: Ranks | None = None) -> Tensor:
     """The least values above which each share of the values lies, infinite where there is none; shape of `shares`.
+
+    Where ranks share the population, of the values of all of them.
 
     >>> cuts(torch.tensor([4.0, 1.0, 3.0, 2.0]), (0.25, 0.5, 1.0)).tolist()
     [2.0, 3.0, inf]
     """
-    # NumPy sorts millions of numbers ten times as fast as torch.
-    ordered = np.append(np.sort(values.cpu().numpy()), np.float32(np.inf))
-    places = np.minimum(np.ceil(np.asarray(shares) * len(values)).astype(np.int64), len(values))
-    return torch.from_numpy(ordered[places]).to(values.device)
+    many = len(values) if ranks is None else sum(ranks.agree("cuts", len(shares), len(values)))
+    places = np.minimum(np.ceil(np.asarray(shares) * many).astype(np.int64), many)
+    if ranks is None:
+        # NumPy sorts millions of numbers ten times as fast as torch.
+        found = torch.from_numpy(np.append(np.sort(values.cpu().numpy()), np.float32(np.inf))[places])
+    elif many:
+        found = ranks.ordered(values, np.minimum(places, many - 1).tolist())
+        found = torch.where(torch.from_numpy(places) < many, found, math.inf)
+    else:
+        found = torch.full((len(shares),), math.inf)
+    return found.to(values.device)
 
 
 def relative_layoffs(people: Population) -> tuple[Groups, Tensor]:
@@ -154,7 +164,7 @@ def relative_layoffs(people: Population) -> tuple[Groups, Tensor]:
         torch.tensor(x, dtype=torch.float64, device=people.device) for x in (INDUSTRY, OCCUPATION, WAGE)
     )
     factor = (by_industry[:, None, None] * by_occupation[:, None] * by_wage).reshape(-1)
-    workers = kinds.total((people["employment"] == EMPLOYED).int())
+    workers = people.together(kinds.total((people["employment"] == EMPLOYED).int()))
     mean = (factor * workers).sum() / workers.sum().clamp(min=1)
     return kinds, (factor / mean if bool(workers.sum() > 0) else factor).float()
 
@@ -287,7 +297,8 @@ def labour(setting: Setting, theta: Theta) -> Substep:
 
 def _jobs_per_seeker(people: Population) -> float:
     employment = people["employment"]
-    return float((employment == EMPLOYED).sum()) / max(float((employment == UNEMPLOYED).sum()), 1.0)
+    employed, seeking = people.together(torch.stack([(employment == kind).sum() for kind in (EMPLOYED, UNEMPLOYED)]))
+    return float(employed) / max(float(seeking), 1.0)
 
 
 def _claim(cohort: Cohort, theta: Theta, episode: Tensor, earliest: float) -> Tensor:

@@ -67,6 +67,7 @@ class Groups:
         dims: where the groups are strata of a tally, the labels of each dimension (their product is G).
         members: how many members each group has, shape (G,), where some of them are elsewhere; counted by default.
         public: whether what is summed is known to all, such as counts of strata, rather than agents' own.
+        here: whether no other rank has groups of it, where ranks share the population: each has its own households.
     Raises:
         InputError: where the membership isn't integers in 0 … G − 1, or `members` isn't G whole numbers.
     """
@@ -80,6 +81,7 @@ class Groups:
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     members: Tensor | None = None
     public: bool = False
+    here: bool = False
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)

@@ -65,7 +65,7 @@ def outings(setting: Setting, theta: Theta, recorded: Recorded | None = None) ->
             "out": out,
             "out/city": going,
             "out/total": tally("going_out", sign, by=setting.by, onto=s["out/total"]),
-            "mobility/retail": going.float() / people.size,
+            "mobility/retail": going.float() / people.everybody,
             "before/outing": before,
         }
 
@@ -97,7 +97,7 @@ def start(setting: Setting, theta: Theta, t0: float, recorded: Recorded | None =
         "out": out,
         "out/city": city,
         "out/total": ring_sum(out.long(), setting.by),
-        "mobility/retail": city.float() / people.size,
+        "mobility/retail": city.float() / people.everybody,
         "inclination/outing": inclined,
         "before/outing": never(archetypes_of(setting)),
     }

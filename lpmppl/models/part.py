@@ -50,7 +50,7 @@ class Setting:
     @cached_property
     def weight(self) -> float:
         """The number of residents that one agent stands for."""
-        return (self.residents or self.people.size) / self.people.size
+        return (self.residents or self.people.everybody) / self.people.everybody
 
 
 def _nothing(_: Setting, __: Theta, ___: float) -> State:

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.plates import AgentPlate
+from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.networks import Groups
+from lpmppl.models.partition import parted
 
 __all__ = ["Population", "named"]
 
@@ -32,6 +34,9 @@ def named(by: object, default: Mapping[str, str]) -> Mapping[str, str]:
     return default if by is None else by
 
 
+HOME = "household"
+"""What is never parted."""
+
 _TAKEN = {
     *("chain", "draw", "policy", "day", "layer", "was", "would", "estimate", "outcome", "people", "weight"),
     *("parameters", "trigger"),
@@ -47,6 +52,8 @@ class Population:
             in attrs, provenance in the dataset's attrs; a coordinate `agent` holds global ids where they aren't 0 … N
             − 1.
         device: where its tensors live.
+        ranks: those that share the population, where the dataset is one rank's part of it: groups then have the
+            members that they have on all ranks, and `everybody` counts them.
     Raises:
         InputError: for a dataset without agents, or with ids that repeat or lie outside 0 … 2³² − 1.
 
@@ -55,12 +62,12 @@ class Population:
     (3, [0, 0, 1], [2, 1])
     """
 
-    def __init__(self, dataset: xr.Dataset, device: str | torch.device = "cpu") -> None:
+    def __init__(self, dataset: xr.Dataset, device: str | torch.device = "cpu", ranks: Ranks | None = None) -> None:
         if dataset.sizes.get("agent", 0) < 1:
             raise InputError(
                 f"a population needs a dimension 'agent' of one or more, but the dataset has {dict(dataset.sizes)}"
             )
-        self.dataset = dataset
+        self.dataset, self.ranks = dataset, ranks
         try:
             self.device = torch.device(device)
         except RuntimeError as e:
@@ -70,6 +77,8 @@ class Population:
         self._derived: dict[str, object] = {}
         self.ids = self._ids()
         """Global ids of the agents, shape (N,): noise is keyed by them."""
+        self.everybody = int(self.together(torch.tensor([self.size])))
+        """The number of agents in all, those on other ranks included."""
 
     @classmethod
     def of(cls, variables: Mapping[str, object], **attrs: str) -> Population:
@@ -91,7 +100,23 @@ class Population:
 
     def to(self, device: str | torch.device) -> Population:
         """The same people with their tensors on a device."""
-        return self if torch.device(device) == self.device else Population(self.dataset, device)
+        return self if torch.device(device) == self.device else Population(self.dataset, device, self.ranks)
+
+    def shard(self, ranks: Ranks) -> Population:
+        """The part of the people that is this rank's: whole households, and neighbouring areas together.
+
+        Raises:
+            InputError: for fewer households than ranks.
+        """
+        mine = np.flatnonzero(parted(self, ranks.count) == ranks.rank)
+        ids = self.ids.cpu().numpy()[mine]
+        own = self.dataset.isel(agent=mine).assign_coords(agent=("agent", ids))
+        homes, place = np.unique(own[HOME].to_numpy(), return_inverse=True)
+        if HOME in own.sizes:
+            own = own.isel({HOME: homes})
+        own[HOME] = ("agent", place.astype(np.int32), own[HOME].attrs)
+        own[f"{HOME}_ids"] = (HOME if HOME in own.sizes else f"{HOME}_group", homes)
+        return Population(own, self.device, ranks)
 
     @property
     def name(self) -> str:
@@ -99,7 +124,7 @@ class Population:
 
     @property
     def size(self) -> int:
-        """The number N of agents."""
+        """The number N of agents that are here."""
         return int(self.dataset.sizes["agent"])
 
     def _ids(self) -> Tensor:
@@ -135,7 +160,7 @@ class Population:
         codes = self[name]
         labels = self.dataset[name].attrs.get("labels")
         if labels is None:
-            return [str(c) for c in range(int(codes.max()) + 1)]
+            return [str(c) for c in range(self._most(codes) + 1)]
         return [str(label) for label in labels]
 
     def plate(self, *, episode: Tensor | int | None = None) -> AgentPlate:
@@ -172,17 +197,40 @@ class Population:
         if key not in self._groups:
             index = self[name]
             members = self._members(name)
-            many = int(index.max()) + 1 if members is None else members.shape[0]
+            here = f"{name}_ids" in self.dataset
+            many = (int(index.max()) if here else self._most(index)) + 1 if members is None else members.shape[0]
             count = int(self.dataset.sizes.get(name, many))
-            self._groups[key] = Groups(name, index, count, nowhere, members=members)
+            members = self._everywhere(index, count) if members is None and not here else members
+            self._groups[key] = Groups(name, index, count, nowhere, members=members, here=here)
         return self._groups[key]
+
+    def ids_of(self, name: str) -> Tensor:
+        """Global ids of the groups of a variable, such as "household": noise of groups is keyed by them."""
+        if f"{name}_ids" in self.dataset:
+            return self[f"{name}_ids"]
+        return torch.arange(self.network(name).count, device=self.device)
+
+    def together(self, integers: Tensor) -> Tensor:
+        """Integers added up over all ranks that share the population; themselves where there is one."""
+        if self.ranks is None:
+            return integers
+        self.ranks.agree("counting the people", integers.numel())
+        return self.ranks.sum(integers)
+
+    def _most(self, codes: Tensor) -> int:
+        """The largest code of anybody."""
+        most = int(codes.max())
+        return most if self.ranks is None else max(self.ranks.agree("the largest code", each=most))
+
+    def _everywhere(self, index: Tensor, count: int) -> Tensor | None:
+        """How many members each group has on all ranks; None where there is one."""
+        return None if self.ranks is None else self.together(torch.bincount(index, minlength=count))
 
     def everyone(self) -> Groups:
         """The network in which every agent reaches every agent: one group, well mixed."""
         if ("everyone",) not in self._groups:
-            self._groups["everyone",] = Groups(
-                "everyone", torch.zeros(self.size, dtype=torch.int32, device=self.device), 1
-            )
+            everyone = torch.zeros(self.size, dtype=torch.int32, device=self.device)
+            self._groups["everyone",] = Groups("everyone", everyone, 1, members=self._everywhere(everyone, 1))
         return self._groups["everyone",]
 
     def strata(self, **dims: str) -> Groups:
@@ -210,7 +258,7 @@ class Population:
                 code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))
             members = self._members(next(iter(dims.values()))) if len(dims) == 1 else None
-            members = members if members is not None and len(members) == count else None
+            members = members if members is not None and len(members) == count else self._everywhere(code, count)
             self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels, members=members)
         return self._groups[key]
 
@@ -244,9 +292,11 @@ class Population:
             raise InputError(f"variable '{variable}' holds {codes.dtype} over {of}; give one of coded groups")
         if codes.dtype not in (torch.uint8, torch.bool):
             codes = codes.clamp(min=-1)
-        most = int(codes.max())
+        most = self._most(codes)
         if "labels" not in self.dataset[variable].attrs and most >= max(1000, 2 * self.size):
             found = codes.unique()
+            if self.ranks is not None:
+                found = torch.cat(self.ranks.gathered(found)).unique()
             return ["unknown" if c < 0 else str(c) for c in found.tolist()], torch.searchsorted(found, codes).int()
         labels = self.labels(variable)
         if most >= len(labels):

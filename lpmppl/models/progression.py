@@ -120,7 +120,7 @@ def progression(setting: Setting, theta: Theta) -> Substep:
     intensive = torch.tensor(_INTENSIVE, device=device)
     periods = torch.tensor(_PERIODS, device=device)
     years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
-    per_head = 1e5 / people.size
+    per_head = 1e5 / people.everybody
 
     def incubate(s: State) -> State:
         new = people.cohort(s["infected"])

@@ -182,7 +182,7 @@ def _bracket(people: Population, shares: Sequence[float]) -> Tensor:
     """How many of the shares of households each one's income is above, shape (H,); 0 where it isn't known."""
     income = people["income"].float()
     known = torch.isfinite(income)
-    place = torch.bucketize(income, cuts(income[known], shares), right=True)
+    place = torch.bucketize(income, cuts(income[known], shares, people.ranks), right=True)
     return torch.where(known, place, 0)
 
 

@@ -100,7 +100,7 @@ def testing(setting: Setting, theta: Theta) -> Substep:
         asked = _living(_union(people.cohort(s["seeks_test"]), other(s)), s)
         demand = tally("tests_sought", asked).float()
         daily = torch.where(s["capacity"] < 0, capacity(setting.date_of(float(s["t"]))), s["capacity"])
-        supply = daily * s["dt"] * people.size
+        supply = daily * s["dt"] * people.everybody
         with asked.plate():
             slot = pyro.sample(
                 "test_slot", dist.Bernoulli(each(asked, (supply / demand.clamp(min=1.0)).clamp(max=1.0)))

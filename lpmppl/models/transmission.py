@@ -66,7 +66,7 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, o
     bands = people.labels("age_band")
     areas = people.strata(area="puma", age="age_band")
     bound = _LOAD_BOUND / _LEAST_ABOUT if outings else _LOAD_BOUND
-    community = Groups("community", areas.index, areas.count, bound=bound)
+    community = replace(areas, name="community", bound=bound, dims={})
     residents = areas.size.reshape(-1, len(bands)).float()
     school = torch.tensor([kind == "school" for kind in people.labels("workplace_kind")], device=device)
     is_school = school[people["workplace_kind"].long()]
@@ -159,7 +159,7 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, o
 
 
 def _bounded(network: Groups) -> Groups:
-    return Groups(network.name, network.index, network.count, network.nowhere, bound=_LOAD_BOUND)
+    return replace(network, bound=_LOAD_BOUND)
 
 
 def _weighted(field: Field, weight: Tensor) -> Field:

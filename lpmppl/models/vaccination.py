@@ -56,7 +56,7 @@ def vaccination(setting: Setting, theta: Theta) -> Substep:
         share = torch.where(s["doses_per_day"] < 0, recorded, s["doses_per_day"])
         # What is over from one day is given on the next.
         day = torch.floor(s["t"] / s["dt"] + 0.5)
-        each_day = share.double() * people.size * s["dt"].double()
+        each_day = share.double() * people.everybody * s["dt"].double()
         return torch.round((day + 1) * each_day) - torch.round(day * each_day)
 
     def give(s: State) -> tuple[Cohort, Cohort]:

@@ -67,6 +67,7 @@ async def serve(
             Kind.PARTS: party.parts,
             Kind.HOLDING: party.holding,
             Kind.CLOSE: party.close,
+            Kind.CHECK: party.check,
             Kind.SUM: party.sum,
             Kind.DROP: party.drop,
         }
@@ -122,7 +123,14 @@ class _Aggregator:
         async with self._one:
             entries = await _to_the_end(self.helper.close, round)
         self.told("closed")
-        return self.helper.answer(Kind.HELD, COORDINATOR, round, 0, pack_entries(self.helper.session, entries))
+        body = self.helper.nonce + pack_entries(self.helper.session, entries)
+        return self.helper.answer(Kind.CLOSED, COORDINATOR, round, 0, body)
+
+    async def check(self, message: bytes, by: str) -> bytes:
+        round, _, body = self.helper.asked(Kind.CHECK, message, by)
+        async with self._one:
+            found = await _to_the_end(self.helper.verify, round, bytes(body))
+        return self.helper.answer(Kind.VERIFIED, COORDINATOR, round, 0, found.astype("<i8").tobytes())
 
     async def sum(self, message: bytes, by: str) -> bytes:
         round, d, body = self.helper.asked(Kind.SUM, message, by)

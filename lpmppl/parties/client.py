@@ -23,6 +23,7 @@ from lpmppl.parties.peers import Peer, checked_address
 from lpmppl.parties.refusals import Refused
 from lpmppl.parties.results import NOT_OPENED, PENDING, Result
 from lpmppl.parties.session import COORDINATOR, Session, helper_name
+from lpmppl.parties.terms import PLAIN, Terms
 from lpmppl.parties.uploads import Upload
 from lpmppl.parties.wire import Kind, packed
 
@@ -87,7 +88,7 @@ class Rounds:
         self._credentials, self._seed = credentials, seed
         self._patience = 20 * session.deadline if patience is None else patience
         self._log = None if log is None else Log(name, session, log)
-        self.round = 0
+        self.round, self._one = 0, threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed: Exception | None = None
 
@@ -110,7 +111,7 @@ class Rounds:
             self._loop = None
         self._thread.join()
 
-    def sum(self, values: Tensor, lost: Tensor | None = None) -> Opened:
+    def sum(self, values: Tensor, lost: Tensor | None = None, terms: Terms = PLAIN) -> Opened:
         """The sum of everyone's numbers in the next round, once it is opened.
 
         A round that is past, as for a client that comes back, is returned without contributing to it.
@@ -118,23 +119,30 @@ class Rounds:
         Args:
             values: of each agent, int64 of shape (n_agents, d), with the same d for all clients.
             lost: who dies in mid-upload, for trials, bool of shape (n_agents,): their parts don't reach every helper.
+            terms: with what noise, and what is proved of each agent's numbers; the same for all clients.
         Raises:
-            InputError: for another shape or type.
+            InputError: for another shape or type, or numbers that aren't what is to be proved.
             LpmError: where too few agents are left to open the sum, certificates are refused, a party is of another
                 session, model or version, or nobody answers for too long.
         """
-        x, gone = self._checked(values, lost)
+        x, gone = self._checked(values, lost, terms)
         if self._loop is None:
             raise LpmError("the client isn't connected; write `with Rounds(…) as rounds:` around its sums")
-        running = asyncio.run_coroutine_threadsafe(self._sum(x, gone), self._loop)
+        if not self._one.acquire(blocking=False):
+            raise LpmError(f"client '{self.name}' is in a sum already: rounds are one after the other; wait for it")
+        running = asyncio.run_coroutine_threadsafe(self._sum(x, gone, terms), self._loop)
         try:
             return running.result()
         except BaseException:
             running.cancel()
             self._upload.anew = True
             raise
+        finally:
+            self._one.release()
 
-    def _checked(self, values: Tensor, lost: Tensor | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _checked(
+        self, values: Tensor, lost: Tensor | None, terms: Terms
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         if not isinstance(values, Tensor) or values.dtype != torch.int64 or values.ndim != 2:
             kind = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values)
             raise InputError(f"values are {kind}; give int64 of shape (n_agents, d), as encoded(…) makes of numbers")
@@ -148,7 +156,14 @@ class Rounds:
         if not isinstance(lost, Tensor) or lost.dtype != torch.bool or lost.shape != (self.agents,):
             raise InputError(f"lost: give bool of shape ({self.agents},), who dies in mid-upload")
         x = values.detach().cpu().numpy()
-        check_size(self.session, x)
+        check_size(self.session, x, terms)
+        try:
+            terms.check(self.session, x.shape[1])
+        except Refused as e:
+            raise InputError(str(e)) from e
+        circuit = terms.circuit(x.shape[1])
+        if circuit is not None:
+            circuit.check(torch.from_numpy(x))
         return x, lost.cpu().numpy()
 
     async def _live(self, started: threading.Event) -> None:
@@ -178,14 +193,14 @@ class Rounds:
             del helpers, peers, self._coordinator
             self._upload.helpers.clear()
 
-    async def _sum(self, values: NDArray[np.int64], lost: NDArray[np.bool_]) -> Opened:
+    async def _sum(self, values: NDArray[np.int64], lost: NDArray[np.bool_], terms: Terms) -> Opened:
         round, self._upload.sent, self._why = self.round, 0, ""
         try:
             async with asyncio.timeout(self._patience):
                 result = await self._asked(round, done=False, wait=0.0)
                 if result.status == PENDING:
                     self._say("begun", round, agents=self.agents)
-                    await self._upload.run(round, values, lost)
+                    await self._upload.run(round, values, lost, terms)
                     while result.status == PENDING:
                         self._why = result.why
                         result = await self._asked(round, done=True, wait=_POLL)

@@ -16,10 +16,12 @@ from lpmppl.parties.certificates import Credentials
 from lpmppl.parties.logs import Log
 from lpmppl.parties.metrics import Metrics
 from lpmppl.parties.peers import Peer, checked_address
+from lpmppl.parties.proofs import NONCE, valid
 from lpmppl.parties.refusals import Reason, Refused
-from lpmppl.parties.results import NOT_OPENED, PENDING, Decision, Memory, Result, chosen
+from lpmppl.parties.results import NOT_OPENED, PENDING, Decision, Memory, Result, chosen, enough
 from lpmppl.parties.serving import serving
 from lpmppl.parties.session import COORDINATOR, Session, helper_name
+from lpmppl.parties.sets import batches, invalid, kept, merged
 from lpmppl.parties.wire import Entry, Kind, entries_of, pack_entries, packed, unpacked
 
 __all__ = ["ASK", "serve"]
@@ -29,6 +31,9 @@ ASK = struct.Struct("<H2xI")
 """Whether the client is done with the round, and milliseconds to wait."""
 
 _SUMMING = 120.0
+_VERIFIERS = 2**18
+"""How many words of a helper's verifiers are in one message."""
+
 _LONGEST_WAIT = 60.0
 
 
@@ -161,7 +166,10 @@ class _Coordinator:
                         await self._gathered()
                         self.memory.close(round)
                     self._closing = True
-                    decision = chosen(self.session, await self._of(everyone, self._closed, round))
+                    closed = await self._of(everyone, self._closed, round)
+                    decision = chosen(self.session, {k: entries for k, (_, entries) in closed.items()})
+                    if decision.terms.rule:
+                        decision = await self._proved(round, decision, [closed[k][0] for k in everyone])
                     self.memory.decide(round, decision)
                     self.log.say(
                         "decided",
@@ -249,13 +257,40 @@ class _Coordinator:
             await asyncio.gather(*running, return_exceptions=True)
         return found
 
-    async def _closed(self, peer: Peer, round: int) -> list[Entry]:
+    async def _closed(self, peer: Peer, round: int) -> tuple[bytes, list[Entry]]:
         message = packed(self.session, Kind.CLOSE, COORDINATOR, peer.name, round)
         try:
-            _, body = await peer.insist(Kind.CLOSE, Kind.HELD, round, message, _SUMMING)
+            _, body = await peer.insist(Kind.CLOSE, Kind.CLOSED, round, message, _SUMMING)
         except Refused as e:
             raise LpmError(f"{peer.name} at {peer.address} can't close round {round}: {e}") from e
-        return entries_of(self.session, body)
+        return bytes(body[:NONCE]), entries_of(self.session, body[NONCE:])
+
+    async def _proved(self, round: int, decision: Decision, nonces: Sequence[bytes]) -> Decision:
+        """A decision without the agents whose numbers aren't proved to be valid."""
+        circuit = decision.terms.circuit(decision.d)
+        assert circuit is not None
+        left: list[Entry] = []
+        try:
+            for some in batches(decision.entries, max(1, _VERIFIERS // circuit.opened_words)):
+                found = await self._of(decision.helpers, self._verifiers, round, nonces, some, circuit.opened_words)
+                left += kept(some, valid(circuit, found))
+        except LpmError as e:
+            return Decision(0, (), (), f"helpers can't check that numbers are valid: {e}")
+        for client, agents in invalid(decision.entries, left).items():
+            self.log.say("invalid", round=round, client=client, agents=agents)
+            self.metrics.count("agents_invalid_total", agents)
+        return enough(self.session, decision._replace(entries=merged(left)))
+
+    async def _verifiers(
+        self, peer: Peer, round: int, nonces: Sequence[bytes], entries: Sequence[Entry], width: int
+    ) -> NDArray[np.int64]:
+        content = b"".join(nonces) + pack_entries(self.session, entries)
+        message = packed(self.session, Kind.CHECK, COORDINATOR, peer.name, round, 0, content)
+        _, body = await peer.insist(Kind.CHECK, Kind.VERIFIED, round, message, _SUMMING)
+        agents = sum(int(entry.slots.sum()) for entry in entries)
+        if len(body) != 8 * width * agents:
+            raise LpmError(f"{peer.name} at {peer.address} gives verifiers of {len(body)} bytes for {agents} agents")
+        return np.frombuffer(body, "<i8").astype(np.int64).reshape(agents, width)
 
     async def _total(self, peer: Peer, round: int, decision: Decision) -> NDArray[np.int64]:
         content = pack_entries(self.session, decision.entries)

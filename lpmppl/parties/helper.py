@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from lpmppl.parties.arithmetic import check_range, total
 from lpmppl.parties.kept import Journal, folder_of, replace
+from lpmppl.parties.proofs import NONCE, challenge, verifiers
 from lpmppl.parties.refusals import Reason, Refused
 from lpmppl.parties.session import COORDINATOR, Session, helper_name
 from lpmppl.parties.shelf import Shelf
@@ -23,8 +25,9 @@ _DROPPED = bytes(32)
 class Helper:
     """A helper of a session, whose state survives its process.
 
-    In its folder are the journal of the open round, a mark where that round is closed, and, of the last round that is
-    past, which set was summed and the sum. A round's parts are deleted as soon as that is written.
+    In its folder are the journal of the open round, the bytes that it drew when that round was closed, the challenge
+    that proofs were checked with, and, of the last round that is past, which set was summed and the sum. A round's
+    parts are deleted as soon as that is written.
 
     Args:
         session: the session.
@@ -45,7 +48,7 @@ class Helper:
                 path.unlink()
         self._last = given[self.round - 1].read_bytes() if given else b""
         self._tidy()
-        self.closed = self._path("closed").exists()
+        self.nonce, self._challenge = self._read("closed"), self._read("checked")
         self._shelf, self._journal = Shelf(session), Journal(self._path("parts"))
         for message in self._journal:
             self._shelve(message, session.parties[int.from_bytes(message[64:66], "little")])
@@ -71,7 +74,7 @@ class Helper:
         if len(message) > self.session.largest:
             raise Refused(Reason.OVERSIZED, f"{len(message)} bytes are more than {self.session.largest} a message")
         parts = self._parts(message, client)
-        check_range(self.session, parts.vectors)
+        check_range(self.session, parts.vectors, parts.terms)
         new = self._shelf.new(client, parts)
         if not new.any():
             return 0
@@ -80,6 +83,11 @@ class Helper:
         self._journal.append(message)
         self._shelf.put(client, parts, new, len(message))
         return int(new.sum())
+
+    @property
+    def closed(self) -> bool:
+        """Whether the open round takes no more parts."""
+        return bool(self.nonce)
 
     def held(self, round: int, client: str) -> list[Entry]:
         """Which of a client's own slots are here."""
@@ -96,9 +104,32 @@ class Helper:
             )
         self._forward(round)
         if not self.closed:
-            replace(self._path("closed"), b"")
-            self.closed = True
+            # Drawn when nothing can come any more, so that no client knows it while it proves.
+            self.nonce = self._keep("closed", secrets.token_bytes(NONCE))
         return self._shelf.entries()
+
+    def verify(self, round: int, body: bytes) -> NDArray[np.int64]:
+        """The verifiers of agents' proofs, of shape (n, v), for one challenge a round: two would tell of the numbers.
+
+        Raises:
+            Refused: for a round that isn't closed, another challenge, or agents that aren't here or prove nothing.
+        """
+        self._check_closed(round)
+        size = NONCE * self.session.helpers
+        nonces = [body[i : i + NONCE] for i in range(0, size, NONCE)]
+        if len(body) < size or nonces[self.index] != self.nonce:
+            raise Refused(Reason.OTHER_CHALLENGE, f"the challenge isn't one that {self.name} has a part in")
+        entries = entries_of(self.session, body[size:])
+        d = entries[0].d if entries else 0
+        circuit = entries[0].terms.circuit(d) if entries else None
+        if circuit is None or not self._shelf.has(entries, d):
+            raise Refused(Reason.NOT_HELD, f"{self.name} doesn't have proofs of all agents in the set")
+        asked = challenge(self.session.tag, round, nonces)
+        if self._challenge not in (b"", asked):
+            raise Refused(Reason.OTHER_CHALLENGE, f"{self.name} has answered another challenge of round {round}")
+        if not self._challenge:
+            self._challenge = self._keep("checked", asked)
+        return np.concatenate([verifiers(circuit, self._shelf.words(entry, circuit), asked) for entry in entries])
 
     def total(self, round: int, d: int, body: bytes) -> NDArray[np.int64]:
         """The sum of the parts over one set, which may then be asked for again, and no other.
@@ -115,15 +146,14 @@ class Helper:
             )
         if round < self.round:
             raise Refused(Reason.LATE, f"{self.name} is done with round {round}, and round {self.round} is open")
-        if round != self.round or not self.closed:
-            raise Refused(Reason.NOT_CLOSED, f"round {round} isn't closed at {self.name}, whose round is {self.round}")
+        self._check_closed(round)
         entries = entries_of(self.session, body)
         agents = sum(int(entry.slots.sum()) for entry in entries)
         if agents < self.session.least:
             raise Refused(Reason.TOO_FEW, f"a sum over {agents} agents is over fewer than least={self.session.least}")
         if not self._shelf.has(entries, d):
             raise Refused(Reason.NOT_HELD, f"{self.name} doesn't have the parts of all {agents} agents in the set")
-        found = total(self.session, *self._shelf.chosen(entries, d), d)
+        found = total(self.session, *self._shelf.chosen(entries, d), d, entries[0].terms)
         self._give(digest + found.astype("<i8").tobytes())
         return found
 
@@ -140,7 +170,7 @@ class Helper:
     def _give(self, content: bytes) -> None:
         # The sum is on disk before the parts go: after a crash between the two it can still be given.
         replace(self._path("given"), content)
-        self._last, self.round, self.closed = content, self.round + 1, False
+        self._last, self.round, self.nonce, self._challenge = content, self.round + 1, b"", b""
         self._shelf = Shelf(self.session)
         self._journal.close()
         self._tidy()
@@ -154,7 +184,7 @@ class Helper:
 
     def _tidy(self) -> None:
         """Delete what belongs to rounds that are past."""
-        for path in [*self.folder.glob("parts-*"), *self.folder.glob("closed-*")]:
+        for path in (path for what in ("parts", "closed", "checked") for path in self.folder.glob(f"{what}-*")):
             if int(path.name.split("-")[1]) < self.round:
                 path.unlink()
         for path in self.folder.glob("given-*"):
@@ -176,6 +206,18 @@ class Helper:
             raise Refused(Reason.LATE, f"round {round} is closed at {self.name}")
         if round > self.round:
             raise Refused(Reason.EARLY, f"round {round} isn't open yet at {self.name}, whose round is {self.round}")
+
+    def _check_closed(self, round: int) -> None:
+        if round != self.round or not self.closed:
+            raise Refused(Reason.NOT_CLOSED, f"round {round} isn't closed at {self.name}, whose round is {self.round}")
+
+    def _read(self, what: str) -> bytes:
+        path = self._path(what)
+        return path.read_bytes() if path.exists() else b""
+
+    def _keep(self, what: str, content: bytes) -> bytes:
+        replace(self._path(what), content)
+        return content
 
     def _path(self, what: str) -> Path:
         return self.folder / f"{what}-{self.round:08d}"

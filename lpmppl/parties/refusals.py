@@ -31,9 +31,12 @@ class Reason(Enum):
     PARTS = "parts"
     LENGTH = "length"
     RANGE = "range"
+    PROOF = "proof"
+    NOISE = "noise"
     CONFLICT = "conflict"
     FULL = "full"
     NOT_CLOSED = "not-closed"
+    OTHER_CHALLENGE = "other-challenge"
     OTHER_SET = "other-set"
     NOT_HELD = "not-held"
     TOO_FEW = "too-few"
@@ -46,7 +49,17 @@ class Reason(Enum):
 
 _CODES = {
     **dict.fromkeys(
-        (Reason.MALFORMED, Reason.TRUNCATED, Reason.OVERSIZED, Reason.SLOTS, Reason.PARTS, Reason.LENGTH, Reason.RANGE),
+        (
+            Reason.MALFORMED,
+            Reason.TRUNCATED,
+            Reason.OVERSIZED,
+            Reason.SLOTS,
+            Reason.PARTS,
+            Reason.LENGTH,
+            Reason.RANGE,
+            Reason.PROOF,
+            Reason.NOISE,
+        ),
         _Code.INVALID_ARGUMENT,
     ),
     **dict.fromkeys((Reason.SENDER, Reason.ROLE), _Code.PERMISSION_DENIED),

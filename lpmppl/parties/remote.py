@@ -10,6 +10,7 @@ from torch import Tensor
 from lpmppl.effects.fields import Network
 from lpmppl.errors import InputError, LpmError
 from lpmppl.parties.client import Rounds
+from lpmppl.parties.terms import Rule, Terms
 
 __all__ = ["Remote"]
 
@@ -42,16 +43,14 @@ class Remote:
         """How many agents all clients have."""
         return sum(self.rounds.session.clients.values())
 
-    def total(self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
+    def total(self, secret: Tensor, network: Network | None, most: int, sigma: float) -> Tensor:
         """Share integers of shape (…, n) of the client's agents, and give the sums over everybody's, shape (…, G).
 
         Raises:
             InputError: for another number of agents than the session says.
-            LpmError: for noise, which helpers don't add yet, edge lists, or what goes wrong between parties.
+            LpmError: for edge lists, messages that can't be proved to be in range, or what goes wrong between parties.
         """
         name = "everybody" if network is None else network.name
-        if noise is not None:
-            raise LpmError(f"'{name}': helpers of a session add no noise; open its sums by Custodian(…)")
         n = secret.shape[-1]
         if n != self.rounds.agents:
             raise InputError(
@@ -66,12 +65,26 @@ class Remote:
         rows = secret.reshape(-1, n)
         values = torch.zeros((n, len(rows), groups), dtype=torch.int64)
         values[torch.arange(n), :, place] = rows.T
+        terms = Terms(sigma) if not self.rounds.session.proofs else self._proved(name, rows, most, sigma)
         turn = len(self.included)
-        opened = self.rounds.sum(values.reshape(n, -1), None if self.lost is None else self.lost(turn, n))
+        lost = None if self.lost is None else self.lost(turn, n)
+        opened = self.rounds.sum(values.reshape(n, -1), lost, terms)
         self.included.append(opened.mine)
         self.everybody.append(opened.included)
         self.bytes_sent += opened.bytes_sent
         return opened.total.reshape(*secret.shape[:-1], groups)
+
+    def _proved(self, name: str, rows: Tensor, most: int, sigma: float) -> Terms:
+        """What is proved of messages: that each is from 0 to the largest there can be, and in one group."""
+        if not most:
+            raise LpmError(f"'{name}': derivatives have no range to be proved; make the session without proofs")
+        if bool((rows < 0).any()):
+            raise LpmError(
+                f"'{name}': a message is negative, and what is proved is of 0 or more; sum the whole instead of its "
+                "changes, or make the session without proofs"
+            )
+        rule = Rule.AT_MOST_ONE if most == 1 else Rule.AT_MOST_ONE_BOUNDED
+        return Terms(sigma, rule, most.bit_length() if most > 1 else 0, len(rows))
 
     def __str__(self) -> str:
         session = self.rounds.session

@@ -15,6 +15,7 @@ from lpmppl.parties.arithmetic import opened
 from lpmppl.parties.kept import folder_of, replace
 from lpmppl.parties.refusals import Reason, Refused
 from lpmppl.parties.session import COORDINATOR, Session
+from lpmppl.parties.terms import PLAIN, Terms
 from lpmppl.parties.wire import Entry, bitmap, bits, entries_of, pack_entries
 
 __all__ = ["Decision", "Memory", "Result", "chosen"]
@@ -31,6 +32,10 @@ class Decision(NamedTuple):
     entries: Sequence[Entry]
     helpers: Sequence[int] = ()
     why: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        return self.entries[0].terms if self.entries else PLAIN
 
     @property
     def agents(self) -> int:
@@ -81,39 +86,45 @@ class Result(NamedTuple):
         slots = {client: np.zeros(agents, bool) for client, agents in session.clients.items()}
         for entry in decision.entries:
             slots[entry.client] |= entry.slots
-        return cls(OPENED, decision.d, decision.agents, opened(session, totals), slots)
+        return cls(OPENED, decision.d, decision.agents, opened(session, totals, decision.terms), slots)
 
 
 def chosen(session: Session, holdings: Mapping[int, Sequence[Entry]]) -> Decision:
-    """The agents whose parts, of one sharing and length, are with every helper that has closed the round.
+    """The agents whose parts, of one sharing, length and terms, are with every helper that has closed the round.
 
     With a threshold, helpers that lack much are left out as long as there are enough: of the t with most parts or more,
-    as many as have the most agents in common. Where clients differ in how many numbers an agent has, those count whose
-    length the most agents have: one client can't spoil a round for the others.
+    as many as have the most agents in common. Where clients differ in how many numbers an agent has, or on what terms,
+    those count with whom the most agents agree: one client can't spoil a round for the others.
     """
     had = {k: sum(int(entry.slots.sum()) for entry in mine) for k, mine in holdings.items()}
     order = sorted(holdings, key=lambda k: -had[k])
     found = [_common(session, holdings, order[:n]) for n in range(session.needed, len(order) + 1)]
     best = max(reversed(found), key=lambda decision: decision.agents)
-    if best.agents < session.least:
-        said = ", ".join(f"helper {k} {had[k]}" for k in sorted(had))
-        why = f"the parts of {best.agents} agents reached every helper ({said}), fewer than {session.least}"
-        return Decision(0, (), (), why)
-    return best
+    said = ", ".join(f"helper {k} {had[k]}" for k in sorted(had))
+    return enough(session, best, f"the parts of {best.agents} agents reached every helper ({said})")
+
+
+def enough(session: Session, decision: Decision, what: str = "") -> Decision:
+    """A decision, or that there are too few agents to open their sum."""
+    if decision.agents >= session.least:
+        return decision
+    what = what or f"the numbers of {decision.agents} agents are proved to be valid"
+    return Decision(0, (), (), f"{what}, fewer than {session.least}")
 
 
 def _common(session: Session, holdings: Mapping[int, Sequence[Entry]], helpers: Sequence[int]) -> Decision:
-    by_key = [{(session.places[e.client], e.sharing, e.d): e for e in holdings[k]} for k in helpers]
+    by_key = [{(session.places[e.client], e.sharing, e.d, e.terms): e for e in holdings[k]} for k in helpers]
     common: list[Entry] = []
     for key in sorted(set.intersection(*(set(mine) for mine in by_key))):
         slots = np.logical_and.reduce([mine[key].slots for mine in by_key])
         if slots.any():
             common.append(by_key[0][key]._replace(slots=slots))
-    agents: dict[int, int] = {}
+    agents: dict[tuple[int, Terms], int] = {}
     for entry in common:
-        agents[entry.d] = agents.get(entry.d, 0) + int(entry.slots.sum())
-    d = max(sorted(agents), key=agents.__getitem__, default=0)
-    return Decision(d, [entry for entry in common if entry.d == d], sorted(helpers))
+        form = entry.d, entry.terms
+        agents[form] = agents.get(form, 0) + int(entry.slots.sum())
+    d, terms = max(sorted(agents), key=agents.__getitem__, default=(0, PLAIN))
+    return Decision(d, [entry for entry in common if (entry.d, entry.terms) == (d, terms)], sorted(helpers))
 
 
 class Memory:

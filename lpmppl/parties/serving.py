@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -25,6 +26,17 @@ Answer = Callable[[bytes, str], Awaitable[bytes]]
 """What is answered to a message, given the name in the sender's certificate."""
 
 _MOST_CALLS = 4096
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port that is in use, before gRPC says so in lines of its own."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trying:
+        trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trying.bind((host, port))
+        except OSError as e:
+            raise InputError(f"port {port} of {host} can't be used ({e.strerror}): give another") from e
 
 
 @asynccontextmanager
@@ -51,6 +63,7 @@ async def serving(
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_CALLS + 4 * len(session.parties))
     handlers = {kind.name: _handler(kind, answer, log, metrics) for kind, answer in answers.items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    _check_free(host, port)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials.server())
     except RuntimeError as e:

@@ -23,7 +23,7 @@ from lpmppl.parties.kept import replace
 
 __all__ = ["COORDINATOR", "VERSION", "Session", "fingerprint", "helper_name"]
 
-VERSION = 1
+VERSION = 2
 """Of the protocol."""
 COORDINATOR = "coordinator"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -46,8 +46,9 @@ class Session:
         clients: the number of agents of each client by name; agents are slots 0, …, n − 1.
         least: the fewest agents that a sum may be opened over.
         deadline: seconds that a round lasts at most after the first client begins it.
-        longest: the most numbers that an agent has in a round.
+        longest: the most numbers that an agent has in a round, with what proves them.
         threshold: t, so that any t helpers open a round and others may be lost; all are needed if it isn't given.
+        proofs: whether only agents are summed over whose numbers are proved to be in their range.
     Raises:
         InputError: for what can't be used, by name.
     """
@@ -61,6 +62,7 @@ class Session:
     deadline: float = 30.0
     longest: int = 4096
     threshold: int | None = None
+    proofs: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, bytes) or len(self.id) != 16:
@@ -103,6 +105,10 @@ class Session:
                 )
             if self.helpers > _MOST_FOR_THRESHOLD:
                 raise InputError(f"helpers={self.helpers}: a threshold goes with {_MOST_FOR_THRESHOLD} at most")
+            if self.proofs:
+                raise InputError(f"threshold={self.threshold}: proofs need all helpers; leave one of the two out")
+        if not isinstance(self.proofs, bool):
+            raise InputError(f"proofs={self.proofs!r}: say True or False")
         object.__setattr__(self, "deadline", float(self.deadline))
         object.__setattr__(self, "clients", MappingProxyType(dict(self.clients)))
 
@@ -121,6 +127,7 @@ class Session:
         deadline: float = 30.0,
         longest: int = 4096,
         threshold: int | None = None,
+        proofs: bool = False,
     ) -> Session:
         """A session with an id of its own.
 
@@ -128,7 +135,8 @@ class Session:
         >>> session.parties
         ('coordinator', 'helper-0', 'helper-1', 'helper-2', 'bronx', 'queens')
         """
-        return cls(secrets.token_bytes(16), VERSION, model, helpers, clients, least, deadline, longest, threshold)
+        id = secrets.token_bytes(16)
+        return cls(id, VERSION, model, helpers, clients, least, deadline, longest, threshold, proofs)
 
     @classmethod
     def open(cls, path: str | Path) -> Session:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from lpmppl.effects.internals.validity import Circuit
 from lpmppl.parties.refusals import Reason, Refused
 from lpmppl.parties.session import Session
+from lpmppl.parties.terms import Terms
 from lpmppl.parties.wire import SEED, Entry, Parts
 
 __all__ = ["Shelf"]
@@ -30,15 +33,17 @@ class Shelf:
         self._session = session
         self._messages: dict[str, list[_Message]] = {}
         self._at: dict[str, NDArray[np.int32]] = {}
-        self._d: dict[str, int] = {}
+        self._form: dict[str, tuple[int, Terms]] = {}
         self._sharings: dict[str, set[bytes]] = {}
         self.nbytes = self.held = 0
 
     def new(self, client: str, parts: Parts) -> NDArray[np.bool_]:
         """Which of the message's slots aren't here, refusing other bytes for those that are."""
-        d = self._d.get(client, parts.d)
+        d, terms = self._form.get(client, (parts.d, parts.terms))
         if d != parts.d:
             raise Refused(Reason.LENGTH, f"'{client}' has sent {d} numbers an agent in this round, and now {parts.d}")
+        if terms != parts.terms:
+            raise Refused(Reason.CONFLICT, f"'{client}' has sent {terms} in this round, and now {parts.terms}")
         at = self._where(client)[parts.slots]
         for i in np.flatnonzero(at >= 0):
             before = self._messages[client][at[i]].parts
@@ -56,7 +61,7 @@ class Shelf:
         mine = self._messages.setdefault(client, [])
         self._where(client)[parts.slots[new]] = len(mine)
         mine.append(_Message(parts, new))
-        self._d[client] = parts.d
+        self._form[client] = parts.d, parts.terms
         self._sharings.setdefault(client, set()).add(parts.sharing)
         self.nbytes += nbytes
         self.held += int(new.sum())
@@ -69,21 +74,26 @@ class Shelf:
                 key = self._session.places[name], parts.sharing
                 if key not in found:
                     none = np.zeros(self._session.clients[name], bool)
-                    found[key] = Entry(name, parts.d, parts.sharing, none)
+                    found[key] = Entry(name, parts.d, parts.sharing, none, parts.terms)
                 found[key].slots[parts.slots[taken]] = True
         return [found[key] for key in sorted(found)]
 
     def has(self, wanted: Sequence[Entry], d: int) -> bool:
-        """Whether all slots of a set are here, of its sharings and with d numbers an agent."""
-        here = {entry[:3]: entry.slots for entry in self.entries()}
+        """Whether all slots of a set are here, of its sharings, with d numbers an agent on the same terms."""
+        here = {entry.key: entry.slots for entry in self.entries()}
         return all(
-            entry.d == d and entry[:3] in here and not bool((entry.slots & ~here[entry[:3]]).any()) for entry in wanted
+            entry.d == d
+            and entry.terms == wanted[0].terms
+            and entry.key in here
+            and not bool((entry.slots & ~here[entry.key]).any())
+            for entry in wanted
         )
 
     def chosen(self, entries: Sequence[Entry], d: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The seeds and vectors of a set that is here."""
         wanted = {(entry.client, entry.sharing): entry.slots for entry in entries}
-        seeds, vectors = [np.empty((0, SEED), np.uint8)], [np.empty((0, d), np.int64)]
+        words = entries[0].terms.words(d) if entries else d
+        seeds, vectors = [np.empty((0, SEED), np.uint8)], [np.empty((0, words), np.int64)]
         for (client, sharing), slots in wanted.items():
             for parts, taken in self._messages[client]:
                 if parts.sharing == sharing:
@@ -91,6 +101,21 @@ class Shelf:
                     seeds.append(parts.seeds[rows[~parts.has_vector]])
                     vectors.append(parts.vectors[rows[parts.has_vector]])
         return np.concatenate(seeds), np.concatenate(vectors)
+
+    def words(self, entry: Entry, circuit: Circuit) -> NDArray[np.int64]:
+        """The words of an entry's agents, in slots' order: those that seeds give, and those that were sent."""
+        at, rows = [np.empty(0, np.uint32)], [np.empty((0, circuit.words), np.int64)]
+        for parts, taken in self._messages.get(entry.client, []):
+            wanted = entry.slots[parts.slots] & taken
+            if parts.sharing == entry.sharing and wanted.any():
+                at.append(parts.slots[wanted])
+                found = np.empty((int(wanted.sum()), circuit.words), np.int64)
+                vector = parts.has_vector[wanted]
+                seeds = torch.from_numpy(parts.seeds[wanted[~parts.has_vector]])
+                found[vector] = parts.vectors[wanted[parts.has_vector]]
+                found[~vector] = circuit.expanded(seeds).numpy()
+                rows.append(found)
+        return np.concatenate(rows)[np.argsort(np.concatenate(at))]
 
     def _where(self, client: str) -> NDArray[np.int32]:
         if client not in self._at:

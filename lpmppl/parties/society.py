@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lpmppl.effects.handlers.sharing import FixedPoint, SecretShared
 from lpmppl.effects.internals import checkpoints
-from lpmppl.effects.opening import Custodian
+from lpmppl.effects.opening import Custodian, Noised
 from lpmppl.errors import InputError
 from lpmppl.inference.run import run
 from lpmppl.models.population import Population
@@ -40,18 +40,23 @@ __all__ = [
 KEEP = ("household",)
 """Networks that every client has whole: its people's households are its own."""
 
+FINEST = 2.0**-6
+"""How finely contacts across a borough count: every bit of a number has to be proved."""
+
 
 def society(people: Population) -> SIR:
     """SIR over households, which a client keeps, and boroughs, which are everybody's; tallied by borough."""
     for name in ("household", "borough"):
         if name not in people.dataset:
             raise InputError(f"the people lack '{name}'; write clients' people with `lpmppl party people`")
-    return SIR(people, (people.network("household"), people.network("borough")), by={"borough": "borough"})
+    borough = replace(people.network("borough"), quantum=FINEST)
+    return SIR(people, (people.network("household"), borough), by={"borough": "borough"})
 
 
-def fingerprint(days: int, seed: int, parameters: Mapping[str, float]) -> str:
+def fingerprint(days: int, seed: int, parameters: Mapping[str, float], noise: float | None = None) -> str:
     """What all clients must run alike, as a session's model."""
-    return session.fingerprint(SIR.name, KEEP, days, seed, dict(sorted(parameters.items())))
+    noised = () if noise is None else (noise,)
+    return session.fingerprint(SIR.name, KEEP, days, seed, dict(sorted(parameters.items())), *noised)
 
 
 def parted(people: Population, clients: int) -> list[Population]:
@@ -121,6 +126,7 @@ def lived(
     parameters: Mapping[str, float] | None = None,
     dropouts: Dropouts | None = None,
     risk: OwnRisk | None = None,
+    noise: float | None = None,
 ) -> tuple[xr.DataTree, Remote]:
     """Let a client's people live with everybody's.
 
@@ -132,13 +138,15 @@ def lived(
         parameters: values of parameters, the same for all.
         dropouts: for trials, who is lost when.
         risk: what keeps its people's own risk.
+        noise: σ of the noise that every helper adds to sums, in messages; none by default, the same for all.
     Returns:
         what everybody may know, the tallies of the whole society, and the parties with who of its own was included.
     Raises:
         LpmError: for what goes wrong between parties, or groups that are too small to be opened.
     """
     remote = Remote(rounds, dropouts)
-    private = SecretShared(remote, opening=Custodian(KEEP, least=rounds.session.least), quiet=True)
+    opening = Custodian(KEEP, least=rounds.session.least) if noise is None else Noised(KEEP, sigma=noise)
+    private = SecretShared(remote, opening=opening, quiet=True)
     with private, risk or nullcontext():
         tree = run(society(people), days=days, seed=seed, set=dict(parameters or {}))
     return tree, remote

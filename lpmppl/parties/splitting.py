@@ -20,7 +20,6 @@ class Parted(ABC):
 
     slots: NDArray[np.uint32]
     seeds: NDArray[np.uint8]
-    d: int
 
     @abstractmethod
     def of(
@@ -43,13 +42,13 @@ class Additive(Parted):
     """
 
     def __init__(self, values: NDArray[np.int64], slots: NDArray[np.uint32], helpers: int) -> None:
-        self.slots, self.helpers, self.d = slots, helpers, values.shape[1]
+        self.slots, self.helpers = slots, helpers
         self.seeds = fresh(len(values), helpers - 1)
         self.vectors = np.array(values, "<i8")
         for first in range(0, len(values), _SOME):
             some = slice(first, first + _SOME)
-            masks = expanded(self.seeds[some].reshape(-1, SEED), self.d)
-            self.vectors[some] -= masks.reshape(-1, helpers - 1, self.d).sum(1)
+            masks = expanded(self.seeds[some].reshape(-1, SEED), values.shape[1])
+            self.vectors[some] -= masks.reshape(-1, helpers - 1, values.shape[1]).sum(1)
 
     def of(
         self, helper: int, rows: NDArray[np.bool_]

@@ -33,18 +33,18 @@ class Shamir(Parted):
     """
 
     def __init__(self, values: NDArray[np.int64], slots: NDArray[np.uint32], helpers: int, threshold: int) -> None:
-        self.slots, self.d, self._seeded = slots, values.shape[1], threshold - 1
+        self.slots, self._d, self._seeded = slots, values.shape[1], threshold - 1
         self.seeds = fresh(len(values), self._seeded)
         points = {0: np.where(values < 0, values + PRIME, values).reshape(-1)}
         for k in range(self._seeded):
-            points[k + 1] = expanded(self.seeds[:, k], self.d).reshape(-1)
+            points[k + 1] = expanded(self.seeds[:, k], self._d).reshape(-1)
         self.vectors = [_FIELD.at(k + 1, points).reshape(values.shape) for k in range(self._seeded, helpers)]
 
     def of(
         self, helper: int, rows: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.int64]]:
         if helper < self._seeded:
-            return self.slots[rows], self.seeds[rows, helper], np.empty((0, self.d), np.int64)
+            return self.slots[rows], self.seeds[rows, helper], np.empty((0, self._d), np.int64)
         return self.slots[rows], np.empty((0, SEED), np.uint8), self.vectors[helper - self._seeded][rows]
 
 

@@ -45,6 +45,8 @@ class Trial:
         kill: whether one helper is killed half way, and begun again.
         seed: of the chance.
         deadline: seconds that a round may take.
+        proofs: whether everybody proves that its numbers are in range.
+        tell: told how many sums are opened, and of how many.
     Raises:
         InputError: for numbers that are out of range.
     """
@@ -58,6 +60,7 @@ class Trial:
     kill: bool = True
     seed: int = 0
     deadline: float = 30.0
+    proofs: bool = True
     tell: Callable[[int, int], None] = field(default=lambda *_: None)
 
     def __post_init__(self) -> None:
@@ -86,6 +89,7 @@ class Trial:
             helpers=self.helpers,
             clients={name: part.size for name, part in zip(names, parts, strict=True)},
             deadline=self.deadline,
+            proofs=self.proofs,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         session.save(self.folder / "session.json")

@@ -16,6 +16,7 @@ from lpmppl.parties.peers import Away, Peer
 from lpmppl.parties.refusals import Reason, Refused
 from lpmppl.parties.session import Session
 from lpmppl.parties.splitting import Parted
+from lpmppl.parties.terms import PLAIN, Terms
 from lpmppl.parties.wire import Kind, Parts, entries_of, packed
 
 __all__ = ["Upload"]
@@ -46,11 +47,12 @@ class Upload:
         self._gone: set[str] = set()
         self._lately: set[str] = set()
 
-    async def run(self, round: int, values: NDArray[np.int64], lost: NDArray[np.bool_]) -> None:
+    async def run(self, round: int, values: NDArray[np.int64], lost: NDArray[np.bool_], terms: Terms = PLAIN) -> None:
         """Send parts until all are taken, the round is closed, or it is over its deadline."""
         wanted, self._lately, self._gone = np.ones(self._agents, bool), self._gone, set()
         reach = self._reach(round, lost)
-        size = max(1, _BATCH // (8 * values.shape[1] + 32))
+        d = values.shape[1]
+        size = max(1, _BATCH // (8 * terms.words(d) + 32))
         # Each run splits anew, and what of it reaches some helpers doesn't go with what an earlier one left at others.
         ahead, self._sharing = asyncio.Semaphore(_AHEAD), secrets.token_bytes(16)
         try:
@@ -63,8 +65,8 @@ class Upload:
                     for first in range(0, len(slots), size):
                         await ahead.acquire()
                         some = slots[first : first + size]
-                        parts = await asyncio.to_thread(split, self._session, values[some], some)
-                        task = group.create_task(self._spread(round, parts, reach[some]))
+                        parts = await asyncio.to_thread(split, self._session, values[some], some, terms)
+                        task = group.create_task(self._spread(round, d, terms, parts, reach[some]))
                         task.add_done_callback(lambda _: ahead.release())
         except (TimeoutError, _Closed):
             # The round is closed without whom it doesn't have by now.
@@ -102,14 +104,14 @@ class Upload:
                     self._gone.add(helper.name)
         return memoryview(b"")
 
-    async def _spread(self, round: int, parts: Parted, reach: NDArray[np.bool_]) -> None:
-        await asyncio.gather(*(self._delivered(round, k, parts, reach[:, k]) for k in range(self._session.helpers)))
+    async def _spread(self, round: int, d: int, terms: Terms, parts: Parted, reach: NDArray[np.bool_]) -> None:
+        bodies = {
+            k: Parts.body(self._sharing, *parts.of(k, rows), terms) for k, rows in enumerate(reach.T) if rows.any()
+        }
+        await asyncio.gather(*(self._delivered(round, k, d, body) for k, body in bodies.items()))
 
-    async def _delivered(self, round: int, k: int, parts: Parted, rows: NDArray[np.bool_]) -> None:
-        if not rows.any():
-            return
-        body = Parts.body(self._sharing, *parts.of(k, rows))
-        helper, d = self.helpers[k], parts.d
+    async def _delivered(self, round: int, k: int, d: int, body: bytes) -> None:
+        helper = self.helpers[k]
         message = packed(self._session, Kind.PARTS, self._name, helper.name, round, d, body)
         self.sent += len(message)
         try:

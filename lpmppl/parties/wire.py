@@ -1,4 +1,4 @@
-"""The bytes of messages, version 1, little-endian.
+"""The bytes of messages, version 2, little-endian.
 
 Every message, answers included, begins with a header of 72 bytes:
 
@@ -20,22 +20,38 @@ offset bytes field
 Then, by kind:
 
 ======== ============================================================================================
-PARTS    sharing (16 random bytes), n slots, s seeds, v vectors (4 bytes each), 4 zeros; v × 8d bytes of
+PARTS    sharing (16 random bytes), n slots, s seeds, v vectors (4 bytes each), terms (12); v × 8w bytes of
          vectors, s × 32 of seeds, n × 4 of slots in increasing order, vectors and seeds in slots' order.
          Helper k of m has the vector of slots with slot mod m = k, and seeds of the others; with a threshold t,
-         helpers from t − 1 on have vectors of all and the others seeds.
+         helpers from t − 1 on have vectors of all and the others seeds. A vector has w = d words, or as many as the
+         numbers and their proof take.
 TAKEN    nothing: the answer to PARTS and DROP
 HOLDING  nothing: which of my slots do you have?
 CLOSE    nothing: take no more of this round, and say what you have
-HELD     entries: client (2, its place among the parties), 2 zeros, d (4), sharing (16), and a bitmap of its slots,
-         ⌈n/8⌉ bytes, lowest bit first
+HELD     entries: client (2, its place among the parties), 2 zeros, d (4), sharing (16), terms (12), and a bitmap of its
+         slots, ⌈n/8⌉ bytes, lowest bit first
+CLOSED   32 random bytes, drawn when the round was closed, then entries as in HELD: the answer to CLOSE
+CHECK    the 32 bytes of all helpers in order, then entries as in HELD: whose proofs to check
+VERIFIED a verifier of each agent in the entries, in order: v words of 8 bytes
 SUM      entries as in HELD: the set to sum over
-TOTAL    8d bytes: the sum of the helper's parts
+TOTAL    8d bytes: the sum of the helper's parts, with its noise
 DROP     nothing: forget this round
 ASK      done (2: 1 where the client has sent what it will), 2 zeros, milliseconds to wait (4)
 RESULT   status (2: 0 pending, 1 opened, 2 not opened), 2 zeros, 4 zeros, included (8); then the total, 8d bytes, and
          a bitmap of each client's slots in the session's order; or, where it isn't opened, text that says why
+READ     learning (2: 1 where derivatives of it will follow), 2 zeros; 4d bytes of series of runs, float32 of shape
+         (runs, series, days, features). Its round, as that of all kinds from here on, is a step of a split network
+READING  4d bytes: what was read in them, float32 of shape (runs, series, width); the answer to READ and OWN
+LEARN    4d bytes: the derivative of the loss with respect to what was read last
+LENGTH   the length of the institution's gradient (float64): the answer to LEARN
+STEP     the length of the whole network's gradient (float64)
+STEPPED  nothing: the answer to STEP, once it is on disk
+OWN      how many people the society has (8); 8d bytes of counts of runs, float64 of shape (runs, cells). What do you
+         read in your own data? Asked once
 ======== ============================================================================================
+
+*Terms* are the standard deviation of noise (8, floating point), the rule that is proved (1: 0 nothing, 1 each 0 or 1, 2
+likewise and at most one of a row 1, 3 below 2^bits, 4 likewise and at most one of a row not 0), bits (1), rows (2).
 
 A *sharing* names one splitting of numbers into parts. A client that starts anew splits anew, and parts of two
 splittings don't add up: a slot counts only where all helpers have it of the same sharing.
@@ -53,11 +69,14 @@ from numpy.typing import NDArray
 
 from lpmppl.parties.refusals import Reason, Refused
 from lpmppl.parties.session import VERSION, Session
+from lpmppl.parties.terms import PLAIN, Terms
+from lpmppl.parties.terms import SIZE as TERMS
 
 __all__ = ["Entry", "Header", "Kind", "Parts", "bitmap", "bits", "entries_of", "pack_entries", "packed", "unpacked"]
 
 HEADER = struct.Struct("<4sHHII16s32sHHI")
-_PARTS = struct.Struct("<16sIII4x")
+_PARTS = struct.Struct("<16sIII")
+_HEAD = _PARTS.size + TERMS
 _ENTRY = struct.Struct("<HxxI16s")
 _MAGIC = b"LPMS"
 SEED = 32
@@ -76,6 +95,16 @@ class Kind(IntEnum):
     DROP = 8
     ASK = 9
     RESULT = 10
+    CLOSED = 11
+    CHECK = 12
+    VERIFIED = 13
+    READ = 21
+    READING = 22
+    LEARN = 23
+    LENGTH = 24
+    STEP = 25
+    STEPPED = 26
+    OWN = 27
 
 
 class Header(NamedTuple):
@@ -143,15 +172,22 @@ class Parts(NamedTuple):
 
     sharing: bytes
     d: int
+    terms: Terms
     slots: NDArray[np.uint32]
     seeds: NDArray[np.uint8]
     vectors: NDArray[np.int64]
     has_vector: NDArray[np.bool_]
 
     @staticmethod
-    def body(sharing: bytes, slots: NDArray[np.uint32], seeds: NDArray[np.uint8], vectors: NDArray[np.int64]) -> bytes:
-        """The body of a message: slots of shape (n,), seeds (s, 32) and vectors (v, d)."""
-        counts = _PARTS.pack(sharing, len(slots), len(seeds), len(vectors))
+    def body(
+        sharing: bytes,
+        slots: NDArray[np.uint32],
+        seeds: NDArray[np.uint8],
+        vectors: NDArray[np.int64],
+        terms: Terms = PLAIN,
+    ) -> bytes:
+        """The body of a message: slots of shape (n,), seeds (s, 32) and vectors (v, words)."""
+        counts = _PARTS.pack(sharing, len(slots), len(seeds), len(vectors)) + terms.packed()
         arrays = vectors.astype("<i8", copy=False), seeds, slots.astype("<u4", copy=False)
         return b"".join([counts, *(x.tobytes() for x in arrays)])
 
@@ -161,16 +197,20 @@ class Parts(NamedTuple):
         agents = session.clients[client]
         if d < 1:
             raise Refused(Reason.LENGTH, "0 numbers an agent were announced; give 1 or more")
-        if len(body) < _PARTS.size:
+        if len(body) < _HEAD:
             raise Refused(Reason.TRUNCATED, f"a body of {len(body)} bytes is shorter than the counts")
         sharing, n, seeds, vectors = _PARTS.unpack_from(body)
-        expected = _PARTS.size + 8 * d * vectors + SEED * seeds + 4 * n
+        terms = Terms.of(body[_PARTS.size : _HEAD])
+        terms.check(session, d)
+        words = terms.words(d)
+        expected = _HEAD + 8 * words * vectors + SEED * seeds + 4 * n
         if n < 1 or n != seeds + vectors or len(body) != expected:
             raise Refused(
                 Reason.PARTS,
-                f"{n} slots, {seeds} seeds and {vectors} vectors of {d} were announced, and {len(body)} bytes given",
+                f"{n} slots, {seeds} seeds and {vectors} vectors of {words} were announced, and {len(body)} bytes "
+                "given",
             )
-        first = _PARTS.size + 8 * d * vectors
+        first = _HEAD + 8 * words * vectors
         at = np.frombuffer(body, "<u4", n, first + SEED * seeds)
         if bool((at[1:] <= at[:-1]).any()) or int(at[-1]) >= agents:
             raise Refused(Reason.SLOTS, f"slots must increase and be below {agents}, the client's number of agents")
@@ -180,9 +220,10 @@ class Parts(NamedTuple):
         return cls(
             sharing,
             d,
+            terms,
             at,
             np.frombuffer(body, np.uint8, SEED * seeds, first).reshape(-1, SEED),
-            np.frombuffer(body, "<i8", d * vectors, _PARTS.size).reshape(-1, d),
+            np.frombuffer(body, "<i8", words * vectors, _HEAD).reshape(-1, words),
             has_vector,
         )
 
@@ -199,11 +240,18 @@ class Entry(NamedTuple):
     d: int
     sharing: bytes
     slots: NDArray[np.bool_]
+    terms: Terms = PLAIN
+
+    @property
+    def key(self) -> tuple[str, int, bytes, Terms]:
+        """What all helpers must have alike."""
+        return self.client, self.d, self.sharing, self.terms
 
 
 def pack_entries(session: Session, entries: Iterable[Entry]) -> bytes:
     """Entries as a body; equal sets in equal order have equal bytes."""
-    return b"".join(_ENTRY.pack(session.places[e.client], e.d, e.sharing) + bits(e.slots) for e in entries)
+    heads = ((_ENTRY.pack(session.places[e.client], e.d, e.sharing) + e.terms.packed(), e) for e in entries)
+    return b"".join(head + bits(e.slots) for head, e in heads)
 
 
 def entries_of(session: Session, body: bytes | memoryview) -> list[Entry]:
@@ -211,16 +259,17 @@ def entries_of(session: Session, body: bytes | memoryview) -> list[Entry]:
     found: list[Entry] = []
     parties, first, last = session.parties, 0, (0, b"")
     while first < len(body):
-        if first + _ENTRY.size > len(body):
+        if first + _ENTRY.size + TERMS > len(body):
             raise Refused(Reason.TRUNCATED, "the last entry is cut off")
         number, d, sharing = _ENTRY.unpack_from(body, first)
         if not session.helpers < number < len(parties) or (number, sharing) <= last:
             raise Refused(Reason.MALFORMED, "entries must be of the session's clients, in order and each once")
-        first, last = first + _ENTRY.size, (number, sharing)
+        first, last = first + _ENTRY.size + TERMS, (number, sharing)
+        terms = Terms.of(body[first - TERMS : first])
         agents = session.clients[parties[number]]
         slots = bitmap(body[first : first + -(-agents // 8)], agents)
         first += -(-agents // 8)
-        found.append(Entry(parties[number], d, sharing, slots))
+        found.append(Entry(parties[number], d, sharing, slots, terms))
     return found
 
 

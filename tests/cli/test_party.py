@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from lpmppl.parties.terms import Rule, Terms
+
 Run = Callable[..., Any]
 
 
@@ -17,7 +20,9 @@ def test_a_trial_among_real_parties_is_the_run_in_one_place(lpm: Run) -> None:
     found = lpm("party", "demo", "--helpers", "3", "--agents", "1000", "--days", "4", "--json").json
     assert found["equal_to_central"] is True
     assert 0.8 * 4000 < found["agents_included"] < 4000
-    assert found["bytes_per_agent"] <= 8 * 5 + 200
+    # Three tallies of ones a day, and what is shed in steps of 1/64, each with its proof; two seeds, slots and headers.
+    counted, shed = Terms(rule=Rule.AT_MOST_ONE).words(5), Terms(rule=Rule.AT_MOST_ONE_BOUNDED, bits=7).words(5)
+    assert found["bytes_per_agent"] <= 8 * (3 * counted + shed) / 4 + 2 * 32 + 40
     assert found["sums"] == 16
     assert found["totals"]["infections"] > 0
     assert {"agents", "days", "seed", "seconds", "peak_rss_mb"} <= set(found)
@@ -59,6 +64,9 @@ def test_what_would_tell_of_few_is_refused(here: Run) -> None:
         (("session", "--out", "s.json", "--client", "a=50", "--set", "betta=1"), "did you mean 'beta'"),
         (("session", "--out", "s.json", "--client", "a=50", "--streams", "infection"), "did you mean 'infections'"),
         (("session", "--out", "s.json", "--client", "a=50", "--threshold", "9"), "threshold=9"),
+        (("session", "--out", "s.json", "--client", "a=50", "--threshold", "2", "--proofs"), "proofs need all helpers"),
+        (("session", "--out", "s.json", "--client", "a=1", "--streams", "infections", "--proofs"), "no range to be"),
+        (("session", "--out", "s.json", "--client", "a=1", "--streams", "infections", "--noise", "2"), "no range to"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(here: Run, tmp_path: Path, monkeypatch, arguments, words) -> None:
@@ -83,6 +91,8 @@ def test_parties_are_prepared_by_hand(here: Run, tmp_path: Path, monkeypatch) ->
     away = ("--helpers", "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3", "--coordinator", "127.0.0.1:4", "--out", "o")
     client = ("party", "client", *where, "--name", "a", "--people", "people/pool-0.zarr", *away)
     assert "give those that the session was made with" in here(*client, "--days", "31").refused()
+    assert "--noise make" in here(*client, "--noise", "2").refused()
+    assert json.loads((tmp_path / "s.json").read_text())["proofs"] is True
     assert "keys/c.pem can't be read" in here(*client[:7], "c", *client[8:]).refused()
     helper = ("party", "aggregator", *where, "--state", "st")
     assert "keys/helper-7.pem can't be read" in here(*helper, "--index", "7").refused()

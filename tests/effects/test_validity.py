@@ -38,8 +38,8 @@ elements = st.integers(0, PRIME - 1) | st.sampled_from([0, 1, 2, 2**30, 2**31 - 
 class Oracle:
     """The protocol in Python's integers, with polynomials by their coefficients and quotients by long division."""
 
-    def __init__(self, kind: str, d: int, bits: int = 1, chunk: int = 16, prime: int = PRIME) -> None:
-        self.kind, self.d, self.bits, self.prime = kind, d, bits, prime
+    def __init__(self, kind: str, d: int, bits: int = 1, chunk: int = 16, prime: int = PRIME, rows: int = 1) -> None:
+        self.kind, self.d, self.bits, self.prime, self.rows = kind, d, bits, prime, rows
         self.sent = {"Booleans": d, "AtMostOne": d, "Bounded": d * bits, "AtMostOneBounded": d * (bits + 1)}[kind]
         checks = len(self.checked([0] * self.sent))
         self.L = max(1, int(Fraction(checks, chunk) + Fraction(1, 2)))
@@ -61,8 +61,14 @@ class Oracle:
     def checked(self, words: list[int]) -> list[int]:
         bits, ones = words[: self.d * self.bits], words[self.d * self.bits :]
         if self.kind == "AtMostOne":
-            return [*words, sum(words)]
-        return [*words, *(ones[k // self.bits] - b for k, b in enumerate(bits)), sum(ones)] if ones else words
+            return [*words, *self.by_row(words)]
+        if not ones:
+            return words
+        return [*words, *(ones[k // self.bits] - b for k, b in enumerate(bits)), *self.by_row(ones)]
+
+    def by_row(self, words: list[int]) -> list[int]:
+        width = self.d // self.rows
+        return [sum(words[k : k + width]) for k in range(0, self.d, width)]
 
     def numbers(self, words: list[int]) -> list[int]:
         return [
@@ -381,6 +387,19 @@ def test_more_than_one_is_seen(kind, bits, words):
     assert checked(oracle.circuit(), split(torch.tensor([forged]), 2)) == [False]
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("AtMostOne", 1), ("AtMostOneBounded", 2)])
+def test_at_most_one_is_meant_of_each_row(kind, bits):
+    in_two_rows, in_one_row, masks = [1, 0, 0, 1], [1, 1, 0, 0], [7] * 9
+    for rows, accepted in ((2, [True, False]), (1, [False, False])):
+        oracle = Oracle(kind, 4, bits, rows=rows)
+        forged = [oracle.shares_of(oracle.encoded(x), masks[: oracle.L], True) for x in (in_two_rows, in_one_row)]
+        assert checked(oracle.circuit(rows=rows), split(torch.tensor(forged), 2)) == accepted
+    circuit = Oracle(kind, 4, bits, rows=2).circuit(rows=2)
+    circuit.proved(torch.tensor([in_two_rows]), 2)
+    with pytest.raises(InputError, match="the numbers 2, 3 of agent 0 aren't 0"):
+        circuit.proved(torch.tensor([[1, 0, 1, 1]]), 2)
+
+
 def test_every_changed_word_of_every_helper_is_seen():
     circuit, n = Booleans(20, chunk=8), 50
     x = torch.arange(20 * n).reshape(n, 20) % 2
@@ -611,6 +630,7 @@ sent = Booleans(2).verifier(torch.zeros(1, 6, dtype=torch.int64), CHALLENGE)
         (lambda: Bounded(3, 61), r"Bounded\(3\): bits=61; give 1 to 60"),
         (lambda: Bounded(3, 0), "bits=0"),
         (lambda: AtMostOne(2).proved(ones, 2), r"AtMostOne\(2\): the numbers 0, 1 of agent 0 aren't 0"),
+        (lambda: AtMostOne(3, rows=2), r"AtMostOne: 3 numbers aren't 2 rows of as many each"),
         (lambda: AtMostOneBounded(2, 3).proved(7 * ones, 2), "the numbers 0, 1 of agent 0 aren't 0"),
         (lambda: Bounded(2, 3).proved(8 * ones, 2), r"Bounded\(2\): agent 0 has 8 as number 0; give 0 to 7"),
         (lambda: Booleans(2).proved(ones.double() / 2, 2), r"Booleans\(2\): the agents' numbers is torch\.float64"),

@@ -10,8 +10,9 @@ import lpmppl as lpm
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, FixedPoint, Pathwise, SecretShared, Utility
 from lpmppl.effects.handlers.record import Record
+from lpmppl.effects.hidden import Hidden
 from lpmppl.effects.internals import in_process
-from lpmppl.effects.opening import Custodian
+from lpmppl.effects.opening import Compared, Custodian
 from lpmppl.effects.ops import simulate
 from lpmppl.models.networks import Groups
 from tests.laws.conftest import noise, play, policy, trigger, worlds
@@ -163,3 +164,17 @@ def test_who_is_lost_is_missing_and_from_the_same_sums_in_the_clear(model):
     base = play(model, noise(), FixedPoint(opening=SMALL, lost=lost))
     assert play(model, noise(), secret(lost=lost)).differences(base) == []
     assert base.differences(play(model, noise())) != []
+
+
+def test_comparisons_among_parties_are_those_in_the_clear(model):
+    """What nobody has isn't compared here, but everything that follows from it is."""
+    opening = Compared(("household",), least=2)
+    base, found = (
+        play(model, noise(), handler, days=20)
+        for handler in (FixedPoint(opening=opening), SecretShared(3, opening=opening, quiet=True))
+    )
+    hidden = {key for key, x in found.state.items() if isinstance(x, Hidden)}
+    for outcome in (base, found):
+        outcome.state = {key: x for key, x in outcome.state.items() if key not in hidden}
+    assert found.differences(base) == []
+    assert base.series["infections"].sum() > 20

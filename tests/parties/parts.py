@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lpmppl.parties.arithmetic import split
 from lpmppl.parties.session import Session, helper_name
+from lpmppl.parties.splitting import Parted
+from lpmppl.parties.terms import PLAIN, Terms
 from lpmppl.parties.wire import Kind, Parts, packed
 
 SHARING = bytes(range(16))
@@ -51,13 +53,16 @@ def messages(
     round: int = 0,
     slots: list[int] | None = None,
     sharing: bytes = SHARING,
+    terms: Terms = PLAIN,
+    cheat: Callable[[Parted], None] = lambda _: None,
 ) -> list[bytes]:
-    """One message for each helper with the parts of some slots."""
+    """One message for each helper with the parts of some slots, which a cheat may change before they are sent."""
     at = np.arange(len(values)) if slots is None else np.array(slots)
-    parts = split(of, values.numpy()[at], at.astype(np.uint32))
+    parts = split(of, values.numpy()[at], at.astype(np.uint32), terms)
+    cheat(parts)
     rows, d = np.ones(len(at), bool), values.shape[1]
     return [
-        packed(of, Kind.PARTS, client, helper_name(k), round, d, Parts.body(sharing, *parts.of(k, rows)))
+        packed(of, Kind.PARTS, client, helper_name(k), round, d, Parts.body(sharing, *parts.of(k, rows), terms))
         for k in range(of.helpers)
     ]
 

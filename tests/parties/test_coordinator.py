@@ -18,6 +18,7 @@ from lpmppl.parties.peers import Away
 from lpmppl.parties.refusals import Reason, Refused
 from lpmppl.parties.results import NOT_OPENED, PENDING, Result
 from lpmppl.parties.session import COORDINATOR, Session
+from lpmppl.parties.terms import Rule, Terms
 from lpmppl.parties.wire import Entry, Header, Kind, entries_of, pack_entries, packed
 from tests.parties.parts import SHARING, session
 
@@ -44,7 +45,8 @@ class Made:
             ) -> tuple[Header, memoryview]:
                 made.asked.append((self.name, kind, message[72:]))
                 try:
-                    body = made.answer(self.name, kind, message[72:])
+                    drawn = bytes(32) if kind is Kind.CLOSE else b""
+                    body = drawn + made.answer(self.name, kind, message[72:])
                 except Away:
                     await asyncio.Event().wait()
                 d = int.from_bytes(message[68:72], "little")
@@ -180,3 +182,36 @@ def test_helpers_are_asked_for_the_same_set(made: Made) -> None:
     assert np.flatnonzero(entry.slots).tolist() == [0, 1, 5]
     assert result is not None
     assert result.included == 3
+
+
+def test_a_round_whose_proofs_can_not_be_checked_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that lost its state has drawn anew, and the others have a part in one challenge only."""
+    of = session({"bronx": 6, "queens": 5}, proofs=True)
+    made, terms = Made(tmp_path, of, monkeypatch), Terms(rule=Rule.AT_MOST_ONE)
+    held = pack_entries(of, [Entry("bronx", 2, SHARING, np.isin(np.arange(6), (0, 1, 4)), terms)])
+
+    def answer(name: str, kind: Kind, body: bytes) -> bytes:
+        if kind is Kind.CHECK and name == "helper-1":
+            raise Refused(Reason.OTHER_CHALLENGE, "not mine")
+        return held if kind is Kind.CLOSE else bytes(3 * 2 * 8)
+
+    made.answer = answer
+    result = made.run(lambda: False)
+    assert result is not None
+    assert result.status == NOT_OPENED
+    assert "helpers can't check that numbers are valid: other-challenge: not mine" in result.why
+    assert {body for _, kind, body in made.asked if kind is Kind.CHECK} == {bytes(96) + held}
+    assert not made.sets()
+
+
+def test_a_round_with_too_few_valid_agents_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifiers of zeros are those of valid numbers; of ones they aren't."""
+    of = session({"bronx": 6, "queens": 5}, proofs=True)
+    made, terms = Made(tmp_path, of, monkeypatch), Terms(rule=Rule.AT_MOST_ONE)
+    held = pack_entries(of, [Entry("bronx", 2, SHARING, np.isin(np.arange(6), (0, 1, 4)), terms)])
+    wrong = np.array([[0, 0], [0, 1], [0, 1]], "<i8").tobytes()
+    made.answer = lambda name, kind, body: held if kind is Kind.CLOSE else wrong if name == "helper-0" else bytes(48)
+    result = made.run(lambda: False)
+    assert result is not None
+    assert result.why == "the numbers of 1 agents are proved to be valid, fewer than 2"
+    assert not made.sets()

@@ -64,7 +64,7 @@ def test_a_good_message_is_taken_and_again(helper: Helper) -> None:
         (good()[:-1], Reason.TRUNCATED),
         (good() + b"x", Reason.TRUNCATED),
         (changed(good(), 0, "4s", b"HTTP"), Reason.MALFORMED),
-        (changed(good(), 4, "<H", 2), Reason.VERSION),
+        (changed(good(), 4, "<H", 1), Reason.VERSION),
         (changed(good(), 6, "<H", Kind.SUM), Reason.MALFORMED),
         (changed(good(), 12, "<I", 1), Reason.EARLY),
         (changed(good(), 64, "<H", 5), Reason.SENDER),
@@ -262,4 +262,4 @@ def test_entries_come_in_order_and_once() -> None:
         with pytest.raises(Refused, match="malformed"):
             entries_of(SESSION, pack_entries(SESSION, wrong))
     with pytest.raises(Refused, match="malformed"):
-        entries_of(SESSION, struct.pack("<HxxI16s", 0, 3, SHARING) + b"\xff")
+        entries_of(SESSION, struct.pack("<HxxI16s12x", 0, 3, SHARING) + b"\xff")

@@ -61,6 +61,17 @@ def test_too_few_open_nothing_and_the_next_round_goes_on(tmp_path: Path) -> None
         assert (opened.round, opened.included) == (1, 15)
 
 
+def test_one_sum_at_a_time(tmp_path: Path) -> None:
+    with town(tmp_path, session()) as up, up.client("bronx") as bronx, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(bronx.sum, numbers(1, 6, 2))
+        eventually("bronx is in a sum", bronx._one.locked)
+        with pytest.raises(LpmError, match="client 'bronx' is in a sum already"):
+            bronx.sum(numbers(1, 6, 2))
+        with up.client("queens") as queens:
+            queens.sum(numbers(2, 5, 2))
+        assert waiting.result(60).included == 11
+
+
 def test_a_full_helper_makes_clients_wait_and_the_round_is_over_whom_it_has(tmp_path: Path) -> None:
     of = session({"bronx": 40, "queens": 40}, deadline=1.0)
     x, y = numbers(1, 40, 4), numbers(2, 40, 4)

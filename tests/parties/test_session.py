@@ -90,8 +90,14 @@ def test_a_file_that_is_no_session_is_refused_by_name(tmp_path: Path) -> None:
         Session.open(path)
     session().save(path)
     fields = json.loads(path.read_text())
-    path.write_text(json.dumps({**fields, "version": 2}))
-    with pytest.raises(InputError, match="protocol version 2"):
+    path.write_text(json.dumps({**fields, "version": 1}))
+    with pytest.raises(InputError, match="protocol version 1"):
+        Session.open(path)
+    path.write_text(json.dumps({**fields, "proofs": 1}))
+    with pytest.raises(InputError, match="proofs=1: say True or False"):
+        Session.open(path)
+    path.write_text(json.dumps({**fields, "proofs": True, "threshold": 2}))
+    with pytest.raises(InputError, match="threshold=2: proofs need all helpers"):
         Session.open(path)
     path.write_text(json.dumps({**fields, "helpers": 1}))
     with pytest.raises(InputError, match="one helper would see"):

@@ -20,6 +20,7 @@ from lpmppl.parties.client import Opened
 from lpmppl.parties.remote import Remote
 from lpmppl.parties.session import Session
 from lpmppl.parties.society import Dropouts, Known, central, fingerprint, lived, parted, society, sums_a_day, tallies_of
+from lpmppl.parties.terms import PLAIN, Rule, Terms
 
 PEOPLE = lpm.nyc.population(1_000)
 ILL = {"initial_infected": 0.05}
@@ -47,9 +48,14 @@ class InOneRoom:
 
     def __init__(self, room: Together, session: Session, name: str) -> None:
         self.room, self.session, self.name, self.agents, self.round = room, session, name, session.agents(name), 0
+        self.terms = []
 
-    def sum(self, values, lost=None):
+    def sum(self, values, lost=None, terms=PLAIN):
         assert values.dtype == torch.int64
+        terms.check(self.session, values.shape[1])
+        if self.session.proofs:
+            terms.circuit(values.shape[1]).check(values)
+        self.terms.append(terms)
         kept = torch.ones(self.agents, dtype=torch.bool) if lost is None else ~lost
         mine = values[kept].sum(0), int(kept.sum())
         before = self.room.given.setdefault((self.round, self.name), mine)
@@ -61,11 +67,11 @@ class InOneRoom:
         return Opened(sum(p[0] for p in parts), sum(p[1] for p in parts), kept, self.round - 1, values.numel() * 8)
 
 
-def live(clients, days, dropout=0.0, seed=3):
+def live(clients, days, dropout=0.0, seed=3, proofs=False):
     parts = parted(PEOPLE, clients)
     names = [f"pool-{k}" for k in range(clients)]
     sizes = {name: part.size for name, part in zip(names, parts, strict=True)}
-    session = Session.new(model=fingerprint(days, seed, ILL), helpers=3, clients=sizes)
+    session = Session.new(model=fingerprint(days, seed, ILL), helpers=3, clients=sizes, proofs=proofs)
     room, found = Together(), {}
     a_day = sums_a_day(PEOPLE)
     for _ in range(days * a_day + 1):
@@ -90,9 +96,9 @@ def test_parts_are_whole_households_with_everybodys_ids_and_sizes():
         assert torch.equal(part.network("borough").size, torch.bincount(PEOPLE["borough"].long(), minlength=5))
 
 
-@pytest.mark.parametrize("clients", [1, 2, 3])
-def test_every_clients_tallies_are_those_of_one_place(clients):
-    parts, found, a_day = live(clients, days=6)
+@pytest.mark.parametrize(("clients", "proofs"), [(1, False), (2, True), (3, False)])
+def test_every_clients_tallies_are_those_of_one_place(clients, proofs):
+    parts, found, a_day = live(clients, days=6, proofs=proofs)
     alone = tallies_of(lpm.run(society(PEOPLE), days=6, seed=3, set=ILL))
     assert alone["infections"].sum() > 5
     for tree, remote in found:
@@ -177,8 +183,8 @@ def test_people_without_boroughs_are_refused():
         society(Population.of({"household": [0, 0, 1]}))
 
 
-def alone(agents=1000):
-    session = Session.new(model="m", helpers=2, clients={"a": agents})
+def alone(agents=1000, proofs=False):
+    session = Session.new(model="m", helpers=2, clients={"a": agents}, proofs=proofs)
     return Remote(Together().rounds(session, "a"))
 
 
@@ -189,10 +195,25 @@ def test_what_can_not_be_summed_among_parties_is_refused_by_name():
         ring_sum(x, Edges("graph", *(torch.arange(1000).repeat(2),) * 2, 1000))
     with SecretShared(alone(999), quiet=True), pytest.raises(InputError, match="has 999 agents in the session"):
         ring_sum(x, None)
-    noised = SecretShared(alone(), opening=Noised(sigma=3.0), quiet=True)
-    with noised, pytest.raises(LpmError, match="'everybody': helpers of a session add no noise"):
-        ring_sum(x, None)
     assert graph.reach == 1
+    with SecretShared(alone(proofs=True), quiet=True):
+        with pytest.raises(LpmError, match="'everybody': a message is negative"):
+            ring_sum(-x, None)
+        with pytest.raises(LpmError, match="'everybody': derivatives have no range"):
+            ring_sum(x, None, None, 0)
+
+
+def test_helpers_are_told_the_noise_and_what_is_proved():
+    """By a message's largest value: a tally of cases is of ones, and a mean of what is shed of sixteenths of bits."""
+    area = Groups("area", torch.arange(1000) % 4, 4)
+    for proofs, rule in ((False, Rule.NOTHING), (True, Rule.AT_MOST_ONE)):
+        remote = alone(proofs=proofs)
+        with SecretShared(remote, opening=Noised(sigma=3.0), quiet=True):
+            ring_sum(torch.ones(2, 1000, dtype=torch.long), area)
+        assert remote.rounds.terms == [Terms(3.0, rule, 0, 2 if proofs else 1)]
+    with SecretShared(remote, quiet=True):
+        ring_sum(torch.full((1000,), 5), area, None, 9)
+    assert remote.rounds.terms[1] == Terms(0.0, Rule.AT_MOST_ONE_BOUNDED, 4, 1)
 
 
 def test_worlds_are_added_up_side_by_side():

@@ -128,7 +128,7 @@ def test_a_part_out_of_range_is_refused(tmp_path: Path, x: int) -> None:
     helper = Helper(of, 2, tmp_path, 10_000)
     message = messages(of, "bronx", small(0, 6, 3))[2]
     with pytest.raises(Refused) as caught:
-        helper.submit(changed(message, 72 + 32, "<q", x), "bronx")
+        helper.submit(changed(message, 72 + 40, "<q", x), "bronx")
     assert caught.value.reason is Reason.RANGE
     assert helper.submit(message, "bronx") == 6
     helper.end()

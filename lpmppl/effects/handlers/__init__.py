@@ -16,6 +16,7 @@ from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.relaxations import GumbelSoftmax, MeanField, StraightThrough
 from lpmppl.effects.handlers.reported import Reported
 from lpmppl.effects.handlers.score_function import ScoreFunction
+from lpmppl.effects.handlers.sharded import Sharded
 from lpmppl.effects.handlers.sharing import FixedPoint, SecretShared
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
@@ -47,6 +48,7 @@ __all__ = [
     "ScoreFunction",
     "Scores",
     "SecretShared",
+    "Sharded",
     "Silenced",
     "Sources",
     "Stakes",

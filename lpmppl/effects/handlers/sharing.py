@@ -13,19 +13,15 @@ from torch.autograd import forward_ad
 
 from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Sparse
-from lpmppl.effects.fields import Network
-from lpmppl.effects.handlers.abducted import Abduct
-from lpmppl.effects.handlers.decided import Decided
-from lpmppl.effects.handlers.flips import Flips, Scores, Stakes
-from lpmppl.effects.handlers.guided import Guided
-from lpmppl.effects.handlers.score_function import ScoreFunction
-from lpmppl.effects.handlers.sources import Sources
-from lpmppl.effects.internals.discrete_gaussian import discrete_gaussian
-from lpmppl.effects.internals.in_process import InProcess, summed
+from lpmppl.effects.fields import Network, summed
+from lpmppl.effects.handlers.compared import Comparing, InClear
+from lpmppl.effects.handlers.readers import reader
+from lpmppl.effects.internals.honest_majority import HonestMajority
+from lpmppl.effects.internals.in_process import InProcess, noised
 from lpmppl.effects.internals.segments import empty, put
 from lpmppl.effects.internals.shares import decoded, encoded
 from lpmppl.effects.ledger import Ledger
-from lpmppl.effects.opening import Custodian, Noised, Opening, sizes_of
+from lpmppl.effects.opening import Compared, Custodian, Noised, Opening, sizes_of
 from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError, LpmError
 
@@ -41,8 +37,12 @@ class Parties(Protocol):
         """How many agents there are in all, None where all of them are here."""
         ...
 
-    def total(self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Share integers of shape (…, N) and give their opened sums, int64 of shape (…, G)."""
+    def total(self, secret: Tensor, network: Network | None, most: int, sigma: float) -> Tensor:
+        """Share integers of shape (…, N) and give their opened sums, int64 of shape (…, G).
+
+        `most` is the largest absolute message there can be, 0 where there is no such; `sigma` the standard deviation of
+        the noise that each party adds to its sum, 0 for none.
+        """
         ...
 
 
@@ -61,6 +61,7 @@ class FixedPoint(Messenger):
     Attributes:
         opened: how many sums were opened so far, one for each world and draw.
         kept: how many stayed with custodians.
+        hidden: how many nobody ever had, under `Compared`, one for each world and draw.
         ledger: what was opened, where `ledger=True`.
     Raises:
         LpmError: by the network's name, for a group that is too small to be opened, or any, maximum or reverse-mode
@@ -78,13 +79,14 @@ class FixedPoint(Messenger):
         super().__init__()
         opening = Custodian() if opening is None else opening
         if not isinstance(opening, Custodian | Noised):
-            raise InputError(f"opening={opening!r}: say Custodian(least=…) or Noised(sigma=…)")
+            raise InputError(f"opening={opening!r}: say Custodian(least=…), Noised(sigma=…) or Compared()")
         if lost is not None and not callable(lost):
             raise InputError(f"lost={lost!r}: give a function of a sum's number and how many agents there are")
         if isinstance(fraction_bits, bool) or not isinstance(fraction_bits, int) or not 0 <= fraction_bits <= 62:
             raise InputError(f"fraction_bits={fraction_bits!r}: give a whole number from 0 to 62")
         self.opening, self.fraction_bits, self.lost = opening, fraction_bits, lost
-        self.opened, self.kept, self._turn = 0, 0, 0
+        self.opened, self.kept, self.hidden, self._turn = 0, 0, 0, 0
+        self.comparing = Comparing(InClear()) if isinstance(opening, Compared) else None
         self.ledger = Ledger() if ledger else None
         self._sizes: dict[tuple[int, int], tuple[Network | None, Tensor]] = {}
 
@@ -99,10 +101,8 @@ class FixedPoint(Messenger):
         """How many agents there are in all, None where all of them are here."""
         return None
 
-    def _total(
-        self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
-        return summed(secret, network)
+    def _total(self, secret: Tensor, network: Network | None, most: int, sigma: float) -> Tensor:
+        return noised(summed(secret, network), sigma)
 
     def _pyro_ring_sum(self, msg: Message) -> None:
         if msg["done"]:
@@ -113,12 +113,17 @@ class FixedPoint(Messenger):
         if on_tape():
             raise LpmError(f"'{_name(network)}': {_REVERSE}")
         secret = _everybodys(integers)
-        noised = isinstance(self.opening, Noised)
-        if noised and onto is None and secret.numel() and int(secret.min()) < 0:
+        if self.comparing is not None and network is not None and self.opening.hides(network):
+            kind = integers.dtype if onto is None else onto.dtype
+            msg["value"] = self._hide(self.comparing, secret, network, onto, most, kind)
+            msg["done"] = True
+            return
+        noisy = isinstance(self.opening, Noised)
+        if noisy and onto is None and secret.numel() and int(secret.min()) < 0:
             raise LpmError(f"'{_name(network)}': a message is negative, and sums that are noised are of 0 or more")
         total = self._open(secret, network, most)
         total = total if onto is None else onto.long() + total
-        if noised:
+        if noisy:
             # What is known to lie in a range is brought back into it: nothing is learnt by that.
             total = total.clamp(min=0).minimum(most * self._members(network, secret.shape[-1]).to(total.device))
         msg["value"] = total.to(integers.dtype if onto is None else onto.dtype)
@@ -136,6 +141,8 @@ class FixedPoint(Messenger):
             raise LpmError(f"'{name}': {_REVERSE}")
         if isinstance(self.opening, Noised):
             raise LpmError(f"'{name}': derivatives have no bound, so that no noise hides them; open by Custodian(…)")
+        if self.opening.hides(network):
+            raise LpmError(f"'{name}': derivatives of sums that nobody has are none's to give; open by Custodian(…)")
         tangent = forward_ad.unpack_dual(ghost.dense() if isinstance(ghost, Sparse) else ghost).tangent
         if tangent is None:
             return
@@ -149,12 +156,31 @@ class FixedPoint(Messenger):
         raise LpmError(f"{what} would be seen in the clear, and can't be under secret sharing: {remedy}")
 
     def _pyro_simulate(self, msg: Message) -> None:
-        for handler in handler_stack():
-            if isinstance(handler, Abduct | Decided | Flips | Guided | ScoreFunction | Scores | Sources | Stakes):
-                raise LpmError(
-                    f"{type(handler).__name__} reads agents one by one, which nobody may under secret sharing: leave "
-                    "it out, or don't share in secret"
-                )
+        self._check()
+        if self.comparing is not None:
+            self.comparing.begin()
+
+    def _check(self) -> None:
+        if name := reader():
+            raise LpmError(
+                f"{name} reads agents one by one, which nobody may under secret sharing: leave it out, or don't share "
+                "in secret"
+            )
+
+    def _pyro_steps(self, msg: Message) -> None:
+        # A solver inside has simulated before `simulate` comes to a handler outside, but not its steps.
+        self._check()
+        if self.comparing is not None and not msg["done"]:
+            self.comparing.steps(msg["args"][2])
+
+    def _pyro_post_steps(self, msg: Message) -> None:
+        if self.comparing is not None:
+            self.comparing.stepped(msg["args"][3])
+
+    def _pyro_happens(self, msg: Message) -> None:
+        if self.comparing is not None and not msg["done"]:
+            name, exposure = msg["args"]
+            msg["args"] = name, self.comparing.tested(name, exposure)
 
     def _pyro_aggregate(self, msg: Message) -> None:
         _, network, _, reduce = msg["args"]
@@ -172,24 +198,37 @@ class FixedPoint(Messenger):
             self.ledger.keep(network.name)
         return True
 
+    def _hide(
+        self, comparing: Comparing, secret: Tensor, network: Network, onto: Tensor | None, most: int, dtype: torch.dtype
+    ) -> Tensor:
+        """Sums that are never opened, of shape (…, G)."""
+        secret = self._less_lost(secret)
+        self.hidden += secret.shape[:-1].numel()
+        if self.ledger is not None:
+            self.ledger.hide(network.name)
+        return comparing.total(secret, network, onto, most, self._members(network, secret.shape[-1]), dtype)
+
+    def _less_lost(self, secret: Tensor) -> Tensor:
+        """What is sent, but for what is lost of this sum."""
+        gone = None if self.lost is None else self.lost(self._turn, secret.shape[-1])
+        self._turn += 1
+        return secret if gone is None else torch.where(gone, 0, secret)
+
     def _open(self, secret: Tensor, network: Network | None, most: int = 0) -> Tensor:
         """The opened sums of integers, int64 of shape (…, G)."""
         name, sizes = _name(network), self._members(network, secret.shape[-1])
         self.opening.check(name, sizes)
-        if self.lost is not None and (gone := self.lost(self._turn, secret.shape[-1])) is not None:
-            secret = torch.where(gone, 0, secret)
-        total = self._total(secret, network, self._noise(name, network, secret, most))
-        self._turn += 1
+        secret = self._less_lost(secret)
+        total = self._total(secret, network, most, self._sigma(name, network, secret, most))
         self.opened += secret.shape[:-1].numel()
         if self.ledger is not None:
             self.ledger.open(name, network, secret, total, sizes, most, isinstance(self.opening, Noised))
         return total
 
-    def _noise(
-        self, name: str, network: Network | None, secret: Tensor, most: int
-    ) -> Callable[[Tensor], Tensor] | None:
+    def _sigma(self, name: str, network: Network | None, secret: Tensor, most: int) -> float:
+        """The noise that each party adds; 0 where sums are opened as they are."""
         if not isinstance(self.opening, Noised):
-            return None
+            return 0.0
         if network is not None and network.reach and getattr(network, "index", None) is None:
             raise LpmError(f"network '{name}': a message goes to many, which one noise doesn't hide; keep it at home")
         if secret.numel() and int(secret.abs().max()) > most:
@@ -197,8 +236,7 @@ class FixedPoint(Messenger):
                 f"'{name}': a message of {int(secret.abs().max())} was given where noise is for messages of {most} or "
                 "less; declare its bound"
             )
-        sigma = self.opening.sigma * most
-        return lambda total: total + discrete_gaussian(sigma, tuple(total.shape)).to(total.device)
+        return self.opening.sigma * most
 
     def _members(self, network: Network | None, agents: int) -> Tensor:
         key = id(network), agents
@@ -224,7 +262,8 @@ class SecretShared(FixedPoint):
 
     Args:
         parties: m, all of them in this process, or those among whom to share (`lpmppl.parties.Remote`).
-        opening: what may be opened: `Custodian(least=…)`, as it is by default, or `Noised(sigma=…)`.
+        opening: what may be opened: `Custodian(least=…)`, as it is by default, `Noised(sigma=…)`, or `Compared()` for
+            3 parties or more, of whom fewer than half may look at what they have together.
         fraction_bits: of derivatives.
         lost: as for `FixedPoint`.
         ledger: as for `FixedPoint`.
@@ -254,6 +293,10 @@ class SecretShared(FixedPoint):
         among = InProcess(parties) if isinstance(parties, int | Integral) else parties
         if not isinstance(among, Parties):
             raise InputError(f"parties={parties!r}: give a whole number, 2 or more, or lpmppl.parties.Remote(…)")
+        if isinstance(opening, Compared):
+            if not isinstance(among, InProcess):
+                raise InputError(f"parties={parties!r}: comparisons are among parties in this process; give a number")
+            self.comparing = Comparing(HonestMajority(among.count))
         self.parties = among
         self.quiet = quiet
 
@@ -271,10 +314,8 @@ class SecretShared(FixedPoint):
     def __str__(self) -> str:
         return f"secret sharing among {self.parties}, {self.opening}"
 
-    def _total(
-        self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
-        return self.parties.total(secret, network, noise)
+    def _total(self, secret: Tensor, network: Network | None, most: int, sigma: float) -> Tensor:
+        return self.parties.total(secret, network, most, sigma)
 
 
 _REVERSE = (

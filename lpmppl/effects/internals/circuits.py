@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -21,19 +21,31 @@ class Booleans(Circuit):
         return words
 
 
+@dataclass(frozen=True)
 class AtMostOne(Circuit):
-    """Numbers that are each 0 or 1, and at most one of them is 1: an agent is counted in one group only."""
+    """Numbers that are each 0 or 1, and at most one in each row is 1: an agent is counted in one group only.
+
+    Args:
+        d: as in `Circuit`, as are chunk and field.
+        rows: how many rows of as many numbers each there are, one after the other: sums over the same groups.
+    """
+
+    rows: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_rows(self)
+        super().__post_init__()
 
     @property
     def checks(self) -> int:
-        return self.d + 1
+        return self.d + self.rows
 
     def _checked(self, words: Words) -> Words:
-        return np.concatenate([words, summed(self.field, words)[None]])
+        return np.concatenate([words, _by_row(self, words)])
 
-    def _check_numbers(self, x: Tensor) -> None:
-        super()._check_numbers(x)
-        check_one(self._name, x)
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        check_one(self._name, x, self.rows)
 
 
 @dataclass(frozen=True)
@@ -74,11 +86,21 @@ class Bounded(Circuit):
 
 @dataclass(frozen=True)
 class AtMostOneBounded(Bounded):
-    """Numbers from 0 to 2^bits − 1 of which at most one isn't 0: an agent has a message in its own group only.
+    """Numbers from 0 to 2^bits − 1 of which at most one in each row isn't 0: an agent's message is in its own group.
 
     With each number an indicator is sent. Bits b, indicators h, their sum and each h − b are 0 or 1, so that where h is
     0, so is each bit.
+
+    Args:
+        d: as in `Bounded`, as are bits, chunk and field.
+        rows: as in `AtMostOne`.
     """
+
+    rows: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_rows(self)
+        super().__post_init__()
 
     @property
     def sent(self) -> int:
@@ -86,7 +108,7 @@ class AtMostOneBounded(Bounded):
 
     @property
     def checks(self) -> int:
-        return self.d * (2 * self.bits + 1) + 1
+        return self.d * (2 * self.bits + 1) + self.rows
 
     def _words(self, x: Words) -> Words:
         return np.concatenate([super()._words(x), (x != 0).astype(np.int64)])
@@ -94,8 +116,22 @@ class AtMostOneBounded(Bounded):
     def _checked(self, words: Words) -> Words:
         bits, ones = np.split(words, [self.d * self.bits])
         beyond = less(self.field, np.repeat(ones, self.bits, axis=0), bits)
-        return np.concatenate([words, beyond, summed(self.field, ones)[None]])
+        return np.concatenate([words, beyond, _by_row(self, ones)])
 
-    def _check_numbers(self, x: Tensor) -> None:
-        super()._check_numbers(x)
-        check_one(self._name, x)
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        check_one(self._name, x, self.rows)
+
+
+def _check_rows(circuit: AtMostOne | AtMostOneBounded) -> None:
+    if circuit.rows < 1 or circuit.d % circuit.rows:
+        raise InputError(
+            f"{type(circuit).__name__}: {circuit.d} numbers aren't {circuit.rows} rows of as many each; give rows that "
+            "divide them"
+        )
+
+
+def _by_row(circuit: AtMostOne | AtMostOneBounded, words: Words) -> Words:
+    """The sums modulo p of each row's words (d, n), of shape (rows, n)."""
+    rows = words.reshape(circuit.rows, circuit.d // circuit.rows, words.shape[1])
+    return summed(circuit.field, rows.swapaxes(0, 1))

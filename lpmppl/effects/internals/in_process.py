@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lpmppl.effects.fields import Network
+from lpmppl.effects.fields import Network, summed
+from lpmppl.effects.internals.discrete_gaussian import discrete_gaussian
 from lpmppl.effects.internals.segments import blocked, send_back
 from lpmppl.effects.internals.shares import SEED, Keystream, opened, shares_of
 from lpmppl.errors import InputError
 
-__all__ = ["InProcess", "summed"]
+__all__ = ["InProcess", "noised"]
 
 _BLOCK = 1 << 17
 """Agents whose shares are made and added up at a time."""
@@ -41,7 +42,7 @@ class InProcess:
         """All agents are here."""
         return None
 
-    def total(self, secret: Tensor, network: Network | None, noise: Callable[[Tensor], Tensor] | None) -> Tensor:
+    def total(self, secret: Tensor, network: Network | None, most: int, sigma: float) -> Tensor:
         """Share integers of shape (…, N) among the parties, let each add up, and open their sums, shape (…, G)."""
         index = None if network is None else getattr(network, "index", None)
         groups = 1 if network is None else int(network.share("sum").shape[-1])
@@ -49,7 +50,7 @@ class InProcess:
             sums = self._in_blocks(secret, index, groups)
         else:
             sums = torch.stack([summed(share, network) for share in shares_of(secret, self.count)])
-        return opened([each if noise is None else noise(each) for each in sums])
+        return opened([noised(each, sigma) for each in sums])
 
     def _in_blocks(self, secret: Tensor, index: Tensor | None, groups: int) -> Tensor:
         """The sum of each party's shares, shape (m, …, G), a block of agents at a time with seeds of its own."""
@@ -88,6 +89,6 @@ class InProcess:
         return f"{self.count} parties in this process"
 
 
-def summed(x: Tensor, network: Network | None) -> Tensor:
-    """Integers of shape (…, N) added up over a network, shape (…, G)."""
-    return x.sum(-1, keepdim=True) if network is None else network.total(x)
+def noised(total: Tensor, sigma: float) -> Tensor:
+    """A party's sum with discrete Gaussian noise of this standard deviation, or as it is for 0."""
+    return total + discrete_gaussian(sigma, tuple(total.shape)).to(total.device) if sigma else total

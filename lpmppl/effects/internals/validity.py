@@ -160,7 +160,7 @@ class Circuit(ABC):
         >>> circuit.opened(circuit.added(circuit.measure(proved.of(k))) for k in range(3))
         tensor([1, 2])
         """
-        self._check_numbers(x)
+        self.check(x)
         _check_parties(parties)
         seeds = _seeds_of(seeds, parties, len(x))
         rest = self.statement(x, torch.from_numpy(self._drawn(seeds[-1], self.chunks).T)).numpy().T
@@ -179,7 +179,7 @@ class Circuit(ABC):
         Raises:
             InputError: for numbers that aren't valid, or masks that are of another shape or out of range.
         """
-        self._check_numbers(x)
+        self.check(x)
         self._check_rows("the masks", masks, self.chunks)
         if len(masks) != len(x):
             raise InputError(f"{self._name}: masks of {len(masks)} agents were given for {len(x)}; give as many")
@@ -331,7 +331,8 @@ class Circuit(ABC):
             out[i] = stream.below(count, self.field.prime).view(np.int64)
         return np.ascontiguousarray(out.T)
 
-    def _check_numbers(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:
+        """Refuse numbers of agents, (n, d), that aren't valid."""
         check_integers(f"{self._name}: the agents' numbers", x)
         if x.ndim != 2 or x.shape[1] != self.d:
             raise InputError(f"{self._name}: numbers of shape {tuple(x.shape)} were given; give shape (n, {self.d})")
@@ -377,13 +378,15 @@ def _check_parties(parties: int) -> None:
         raise InputError(f"parties={parties}: a secret that one party has whole isn't private; give 2 or more")
 
 
-def check_one(name: str, x: Tensor) -> None:
-    """Refuse agents with more than one number that isn't 0."""
-    many = ((x != 0).sum(1) > 1).nonzero()
+def check_one(name: str, x: Tensor, rows: int) -> None:
+    """Refuse agents with more than one number in a row that isn't 0."""
+    many = ((x != 0).reshape(len(x), rows, -1).sum(-1) > 1).nonzero() if len(x) else x
     if len(many):
-        agent = int(many[0])
-        entries = ", ".join(str(k) for k in x[agent].nonzero().flatten().tolist())
-        raise InputError(f"{name}: the numbers {entries} of agent {agent} aren't 0; give each agent one at most")
+        agent, row = many[0].tolist()
+        width = x.shape[1] // rows
+        found = x[agent, row * width : (row + 1) * width].nonzero().flatten() + row * width
+        entries = ", ".join(str(k) for k in found.tolist())
+        raise InputError(f"{name}: the numbers {entries} of agent {agent} aren't 0; give one at most in each row")
 
 
 def _seeds_of(seeds: Tensor | None, parties: int, n: int) -> Tensor:

@@ -1,0 +1,141 @@
+"""Many processes for one run: `--ranks` starts them, as torchrun may, and one of them speaks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpmppl.cli.interrupted import Interrupted, ending
+from lpmppl.errors import InputError, LpmError
+
+if TYPE_CHECKING:
+    from lpmppl.effects.ranks import Ranks
+
+__all__ = ["joined", "launch", "started"]
+
+_GRACE = 10.0
+"""Seconds that the other ranks get to end by themselves after one has."""
+
+
+def started() -> int:
+    """How many ranks this process is one of, as torchrun or `launch` have said."""
+    try:
+        return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    except ValueError:
+        raise InputError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']!r} is no number of ranks; start with torchrun"
+        ) from None
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks | None]:
+    """The ranks that this process is one of, None where it is alone; all but the first say nothing on stdout."""
+    if started() == 1:
+        yield None
+        return
+    from lpmppl.effects.ranks import Ranks
+
+    ranks = Ranks.begin()
+    try:
+        if ranks.rank:
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+                yield ranks
+        else:
+            yield ranks
+    finally:
+        ranks.end()
+
+
+def launch(ranks: int, arguments: Sequence[str]) -> int:
+    """Run a command line in so many processes on this machine, which share the population; the exit code.
+
+    Raises:
+        LpmError: by the rank that ended without saying why, once all others have ended.
+        Interrupted: after Ctrl-C.
+    """
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        said = [Path(folder) / f"{rank}.log" for rank in range(ranks)]
+        with ending(), contextlib.ExitStack() as stack:
+            running = [_start(rank, ranks, port, arguments, said[rank], stack) for rank in range(ranks)]
+            try:
+                codes = _watched(running)
+            except KeyboardInterrupt:
+                raise Interrupted("interrupted; nothing is kept of a run on ranks") from None
+            finally:
+                _end(running)
+        return _told(codes, [path.read_text(errors="replace") if path.exists() else "" for path in said])
+
+
+def _start(
+    rank: int, ranks: int, port: int, arguments: Sequence[str], log: Path, stack: contextlib.ExitStack
+) -> subprocess.Popen[bytes]:
+    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Threads of one rank that wait actively would take the cores of the others.
+    usual = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    if sys.platform == "linux":
+        usual["GLOO_SOCKET_IFNAME"] = "lo"
+    # The first may draw a progress bar; of the others what they said is read where they end badly.
+    err = stack.enter_context(log.open("wb")) if rank else None
+    out = subprocess.DEVNULL if rank else None
+    command = [sys.executable, "-m", "lpmppl", *arguments]
+    return subprocess.Popen(
+        command, env={**usual, **os.environ, **place}, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+    )
+
+
+def _watched(running: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """The exit codes, once all have ended, or so long after one ended badly."""
+    until = None
+    while any(process.poll() is None for process in running):
+        if until is None and any(process.poll() for process in running):
+            until = time.monotonic() + _GRACE
+        if until is not None and time.monotonic() > until:
+            break
+        time.sleep(0.02)
+    return [process.poll() or 0 for process in running]
+
+
+def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _told(codes: Sequence[int], said: Sequence[str]) -> int:
+    """The exit code of all, and a word of whoever was killed, or ended badly where the first rank didn't."""
+    killed = [rank for rank, code in enumerate(codes) if code < 0]
+    if killed:
+        names = ", ".join(f"{rank} by {_signal(-codes[rank])}" for rank in killed)
+        raise LpmError(f"rank {names} was killed, and the run has ended with it; start it again, or with fewer people")
+    if codes[0] == 0 and any(codes):
+        rank = next(rank for rank, code in enumerate(codes) if code)
+        last = (said[rank].strip().splitlines() or ["nothing"])[-1]
+        raise LpmError(f"rank {rank} ended with code {codes[rank]} and said: {last}")
+    return codes[0]
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,81 @@
+"""Which rank each agent belongs to: whole households, as many people each, neighbouring areas together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpmppl.errors import InputError
+
+if TYPE_CHECKING:
+    from lpmppl.models.population import Population
+
+__all__ = ["parted"]
+
+_AREA = "puma"
+
+
+def parted(people: Population, parts: int) -> NDArray[np.int64]:
+    """The part of each agent, from 0, int64 of shape (N,).
+
+    Areas are put in a row by whose people work and learn together, the row is cut into parts of as many people, and no
+    household is cut.
+
+    Args:
+        people: the population, with `household` and, where areas are to count, `puma` and `workplace`.
+        parts: how many parts.
+    Raises:
+        InputError: for people without households, or more parts than households.
+
+    >>> from lpmppl.models.population import Population
+    >>> parted(Population.of({"household": [0, 0, 0, 1, 2, 2]}), 2).tolist()
+    [0, 0, 0, 1, 1, 1]
+    """
+    if "household" not in people.dataset:
+        raise InputError("the people lack 'household', by which they are parted; give a population with households")
+    home = people["household"].cpu().numpy().astype(np.int64)
+    size = np.bincount(home)
+    lived_in = np.flatnonzero(size)
+    if not 1 <= parts <= len(lived_in):
+        raise InputError(f"{parts} parts can't share {len(lived_in)} households; give from 1 to that many")
+    order = lived_in
+    if parts > 1 and _AREA in people.dataset:
+        area = np.zeros(len(size), np.int64)
+        area[home] = people[_AREA].cpu().numpy()
+        order = lived_in[np.argsort(_row(people)[area[lived_in]], kind="stable")]
+    before = np.cumsum(size[order]) - size[order]
+    part = np.zeros(len(size), np.int64)
+    # By the middle of each household, so that a part is off by half a household at most.
+    part[order] = np.minimum((2 * before + size[order]) * parts // (2 * len(home)), parts - 1)
+    return part[home]
+
+
+def _row(people: Population) -> NDArray[np.int64]:
+    """The place of each area in a row in which those whose people meet at work lie close together, shape (A,).
+
+    That is the order of the second eigenvector of the Laplacian of how many pairs of people of two areas work together
+    (Fiedler, Czechoslovak Mathematical Journal 25, 1975).
+    """
+    area = people[_AREA].cpu().numpy().astype(np.int64)
+    count = int(area.max()) + 1
+    if count < 3 or "workplace" not in people.dataset:
+        return np.arange(count)
+    place = people["workplace"].cpu().numpy().astype(np.int64)
+    at_work = place > 0
+    cells, members = np.unique(place[at_work] * count + area[at_work], return_counts=True)
+    where, of = np.divmod(cells, count)
+    staff = np.bincount(where, weights=members)
+    together = np.zeros((count, count))
+    first = np.searchsorted(where, np.unique(where))
+    for begin, end in zip(first, np.append(first[1:], len(where)), strict=True):
+        if end - begin > 1:
+            here, who = of[begin:end], members[begin:end]
+            together[np.ix_(here, here)] += np.outer(who, who) / staff[where[begin]]
+    np.fill_diagonal(together, 0.0)
+    laplacian = np.diag(together.sum(1)) - together
+    vector = np.linalg.eigh(laplacian)[1][:, 1]
+    # An eigenvector is one up to its sign, which isn't to depend on the machine.
+    vector *= np.sign(vector[np.abs(vector).argmax()])
+    return np.argsort(np.argsort(vector, kind="stable"), kind="stable")

@@ -1,0 +1,106 @@
+"""`lpmppl simulate --ranks`: many processes, one answer, and one end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+CITY = ("simulate", "nyc", "--agents", "2000", "--days", "12", "--set", "initial_infected=0.05")
+
+
+def test_any_number_of_ranks_gives_the_same_answer(lpm: Run, tmp_path: Path, environment: dict[str, str]) -> None:
+    one = lpm(*CITY, "--json").json
+    assert one["ranks"] == 1
+    assert one["totals"]["infections"] > 20
+    two = lpm(*CITY, "--ranks", "2", "--out", "two", "--json").json
+    assert two["ranks"] == 2
+    same = ("agents", "totals", "units", "set", "interventions", "days", "seed")
+    assert {key: two[key] for key in same} == {key: one[key] for key in same}
+    assert {path.name for path in (tmp_path / "two").iterdir()} >= {"results.nc", "report.html", "run.json"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lpmppl"]
+    started = subprocess.run(
+        [*torchrun, *CITY, "--model", "seirm", "--json"],
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    (line,) = [line for line in started.stdout.splitlines() if line.startswith("{")]
+    assert f'"infections": {one["totals"]["infections"]}' in line
+    assert '"ranks": 2' in line
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--ranks", "2", "--resume", "runs"), "a run on ranks keeps no checkpoint"),
+        (("--ranks", "2", "--model", "pandemic", "--behaviour", "llm"), "a language model is told of everybody"),
+        (("--ranks", "2", "--device", "cuda"), "ranks compute on the CPU"),
+    ],
+)
+def test_what_ranks_can_not_do_is_refused_in_one_line(here: Run, more: tuple[str, ...], words: str) -> None:
+    assert words in here(*CITY, *more).refused()
+
+
+def test_another_number_than_torchrun_has_started_is_refused(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert "--ranks 2: torchrun has started 3" in here(*CITY, "--ranks", "2").refused()
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    assert "WORLD_SIZE='many' is no number of ranks" in here(*CITY, "--ranks", "2").refused()
+
+
+def test_bad_input_is_refused_in_one_line_on_ranks_too(lpm: Run) -> None:
+    assert "did you mean 'beta'" in lpm(*CITY, "--ranks", "2", "--set", "betta=1").refused()
+
+
+def children(pid: int) -> dict[str, int]:
+    """The ranks that a process has started, by their number."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            try:
+                given = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            found |= {x[5:].decode(): int(child) for x in given if x.startswith(b"RANK=")}
+    return found
+
+
+def eventually(what: Callable[[], Any]) -> Any:
+    until = time.monotonic() + 120
+    while not (found := what()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="processes are read in /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_all_ranks_end_when_one_is_killed_or_the_run_is_told_to(start: Run, how: signal.Signals) -> None:
+    process = start(*CITY[:4], "--days", "50000", "--ranks", "2")
+    ranks = eventually(lambda: found if len(found := children(process.pid)) == 2 else None)
+    # Both are in the run once they have used some seconds of the processor.
+    eventually(lambda: all(int(Path(f"/proc/{pid}/stat").read_text().split()[13]) > 400 for pid in ranks.values()))
+    began = time.monotonic()
+    os.kill(ranks["1"] if how is signal.SIGKILL else process.pid, how)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 45
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks.values())
+    if how is signal.SIGKILL:
+        assert process.returncode == 2
+        assert "lpmppl: rank 1 by SIGKILL was killed, and the run has ended with it" in err
+        assert "Traceback" not in err
+    else:
+        assert process.returncode == (130 if how is signal.SIGINT else 128 + signal.SIGTERM)

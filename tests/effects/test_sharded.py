@@ -1,0 +1,256 @@
+"""What ranks tell each other: sums, queues and order statistics are those of one process, whoever has whom."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.handlers import SecretShared, Sharded, sharded
+from lpmppl.effects.ops import aggregate, ring_sum, tally
+from lpmppl.effects.ranking import foremost
+from lpmppl.effects.ranks import Ranks
+from lpmppl.errors import InputError, LpmError
+from lpmppl.models.archetypes import counts
+from lpmppl.models.networks import Edges, Groups
+from lpmppl.models.partition import parted
+from lpmppl.models.population import Population
+from tests.ranks import attempted, on_ranks
+
+
+def town(seed, agents=60):
+    """Agents of random groups, in random worlds, on random ranks."""
+    random = np.random.default_rng(seed)
+    groups = int(random.integers(1, 40))
+    return random, groups, random.integers(0, groups, agents), random.integers(0, 3, agents)
+
+
+def sums(ranks, cases):
+    """All sums of each case, with those of one process over the same agents."""
+    found = []
+    for seed in range(cases):
+        random, groups, of, rank = town(seed)
+        lead = (2, 1) if seed % 3 == 0 else (3,) if seed % 3 == 1 else ()
+        x = random.integers(-9, 9, (*lead, 60)) * (random.random((*lead, 60)) < random.choice([0.02, 0.3, 1.0]))
+        onto = torch.from_numpy(random.integers(0, 99, (*lead, groups)))
+        mine = rank == ranks.rank
+        handler = Sharded(ranks)
+        for part, with_ranks in ((np.ones(60, bool), False), (mine, True)):
+            network = Groups("town", torch.from_numpy(of[part]), groups)
+            dense = torch.from_numpy(x[..., part])
+            sparse = Cohort.of(dense != 0, None)
+            sparse = sparse.carrying(sparse.read(dense))
+            calls = [(dense, network), (sparse, network), (dense, None), (sparse, None)]
+            for few in (0, 10**9):
+                for integers, place in calls:
+                    for before in (None, onto if place is network else onto[..., :1]):
+                        if not with_ranks:
+                            found.append([ring_sum(integers, place, before)])
+                            continue
+                        with patch.object(sharded, "_FEW", few), handler:
+                            total = ring_sum(integers, place, before)
+                        here = np.unique(of[mine]) if place is network and not few else slice(None)
+                        found.append((seed, few, total[..., here], here))
+    return found
+
+
+def test_sums_are_those_of_one_process_over_the_groups_that_a_rank_has(tmp_path):
+    cases = 24
+    for found in on_ranks(tmp_path, 3, sums, cases):
+        each = len(found) // cases
+        for case in range(cases):
+            plain, spread = np.array_split(np.array(found[case * each : (case + 1) * each], dtype=object), 2)
+            for (whole,), (seed, few, total, here) in zip(plain, spread, strict=True):
+                assert torch.equal(whole[..., here], total), (seed, few)
+
+
+def volume(ranks):
+    """Bytes for messages of few agents and of many, over groups of which all cross ranks."""
+    of = torch.arange(6000) % 3000
+    network, told = Groups("town", of, 3000), []
+    with patch.object(sharded, "_FEW", 0), Sharded(ranks):
+        for who in (torch.arange(6000) < 0, torch.arange(6000) < 3, torch.arange(6000) < 5000):
+            cohort = Cohort.of(who, None).carrying(torch.ones(int(who.sum()), dtype=torch.int32))
+            ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32))
+            before = ranks.sent
+            ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32))
+            told.append(ranks.sent - before)
+        home = Groups("household", of, 3000, here=True)
+        before = ranks.sent
+        ring_sum(torch.ones(6000, dtype=torch.int64), home)
+        told.append(ranks.sent - before)
+    return told
+
+
+def test_only_what_changed_is_told_or_all_whichever_is_less(tmp_path):
+    for nothing, few, many, at_home in on_ranks(tmp_path, 2, volume):
+        assert 0 < nothing < 60
+        assert nothing < few < 150
+        assert few < many < nothing + 4 * 3000 + 100
+        assert at_home == 0
+
+
+def queues(ranks, cases):
+    found = []
+    for seed in range(cases):
+        random, _, _, rank = town(seed)
+        lead = (3,) if seed % 2 else ()
+        wants, places = random.random((*lead, 60)) < 0.6, int(random.choice([1, 4, 1000]))
+        place = torch.from_numpy(random.integers(0, places, 60))
+        number = torch.from_numpy(random.integers(-1, 40, (*lead, 1))).double()
+        ids = torch.from_numpy(random.permutation(60))
+        order, mine = np.argsort(ids.numpy()), rank == ranks.rank
+        whole = foremost(Cohort.of(torch.from_numpy(wants[..., order]), ids[order]), place[order], number, places)
+        with Sharded(ranks):
+            here = Cohort.of(torch.from_numpy(wants[..., mine]), ids[mine])
+            part = foremost(here, place[torch.from_numpy(mine)], number, places)
+        one = whole.mask()[..., ids[mine]]
+        found.append((part.mask(), one, part.mask().numpy().sum(), whole.mask().numpy().sum()))
+    return found
+
+
+def test_whose_turn_it_is_is_that_of_one_process(tmp_path):
+    """Of one place, those with the first ids: in one process agents stand in their order."""
+    ranks = on_ranks(tmp_path, 3, queues, 40)
+    for part, one, *_ in (each for rank in ranks for each in rank):
+        assert torch.equal(part, one)
+    assert all(sum(rank[k][2] for rank in ranks) == ranks[0][k][3] for k in range(40))
+
+
+def statistics(ranks, values):
+    mine = torch.from_numpy(values[ranks.rank :: ranks.count][: len(values) // (ranks.rank + 1)])
+    everything = torch.cat([x.view(torch.float32) for x in ranks.gathered(mine.view(torch.int32))]).sort().values
+    places = list(range(len(everything)))
+    return torch.equal(ranks.ordered(mine, places), everything), ranks.ordered(mine, [])
+
+
+def test_order_statistics_are_those_of_all_values(tmp_path):
+    random = np.random.default_rng(0)
+    wild = np.concatenate(
+        [random.normal(size=90) * 10.0 ** random.integers(-30, 30, 90), [0, np.inf, -np.inf, 1, 1, 1]]
+    )
+    for same, none in on_ranks(tmp_path, 3, statistics, wild.astype(np.float32)):
+        assert same
+        assert none.shape == (0,)
+
+
+def out_of_step(ranks, how):
+    with Sharded(ranks):
+        tally("ill", torch.ones(5, dtype=torch.bool))
+        if how == "name":
+            ring_sum(torch.ones(5, dtype=torch.int64), Groups("a" if ranks.rank else "b", torch.arange(5) % 2, 2))
+        elif how == "worlds":
+            ring_sum(torch.ones(1 + ranks.rank, 5, dtype=torch.int64), None)
+        elif how == "died" and ranks.rank:
+            raise KeyboardInterrupt
+        tally("ill", torch.ones(5, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("name", "sum 2, over 'b': rank 1 does something else"),
+        ("worlds", "sum 2, over 'everybody': rank 1 does 2 of it, and rank 0 1"),
+        ("died", "rank 0 of 2 lost another"),
+    ],
+)
+def test_ranks_out_of_step_end_all_of_them_by_name(tmp_path, how, says):
+    found = attempted(tmp_path, 2, out_of_step, how)
+    assert not any(well for well, _ in found)
+    assert says in found[0][1]
+    assert "LpmError" in found[0][1]
+    assert ("KeyboardInterrupt" if how == "died" else "run the same program") in found[1][1]
+
+
+def refusals(ranks):
+    said = []
+    people = Population.of({"household": torch.arange(8) // 2})
+    graph = Edges("graph", torch.arange(8), torch.arange(8).flip(0), 8)
+    town = Groups("town", torch.arange(8) % 2, 2)
+    calls = [
+        lambda: aggregate(torch.ones(8), graph),
+        lambda: aggregate(torch.ones(8), town, reduce="max"),
+        lambda: counts(torch.arange(8) % 2, 2),
+        lambda: aggregate(torch.ones(8, requires_grad=True), town),
+        lambda: people.shard(ranks) and parted(people, 5),
+        lambda: ranks.sum(torch.ones(2)),
+    ]
+    for call in calls:
+        try:
+            with patch.object(sharded, "_FEW", 0), Sharded(ranks):
+                call()
+        except LpmError as e:
+            said.append(str(e))
+    return said
+
+
+def test_what_can_not_be_spread_is_refused_by_name(tmp_path):
+    (said, _) = on_ranks(tmp_path, 2, refusals)
+    assert [words for words in said if "edge list isn't parted" in words]
+    assert len(said) == 6
+    for words, found in zip(
+        (
+            "'graph'",
+            "a maximum isn't taken",
+            "each archetype",
+            "'town': derivatives",
+            "5 parts can't share 4",
+            "float32",
+        ),
+        said,
+        strict=True,
+    ):
+        assert words in found
+
+
+def test_without_a_group_it_is_said_how_to_start():
+    with pytest.raises(LpmError, match="start with torchrun"):
+        Ranks()
+    with pytest.raises(LpmError, match="RANK, WORLD_SIZE"):
+        Sharded()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_households_stay_whole_and_parts_are_as_large(parts):
+    people = lpm.nyc.population(20_000)
+    part = parted(people, parts)
+    size = np.bincount(part, minlength=parts)
+    assert size.min() > 20_000 / parts - 60
+    assert size.max() < 20_000 / parts + 60
+    home = people["household"].numpy()
+    assert len(np.unique(home * parts + part)) == len(np.unique(home))
+    # Fewer colleagues are apart than if each household were on any rank.
+    place = people["workplace"].numpy()
+    random = np.random.default_rng(0).integers(0, parts, home.max() + 1)[home]
+    apart = [len(np.unique(place[place > 0] * parts + x[place > 0])) for x in (part, random)]
+    assert parts == 1 or apart[0] < 0.97 * apart[1]
+
+
+def test_people_without_households_are_not_parted():
+    with pytest.raises(InputError, match="lack 'household'"):
+        parted(Population.of({"age": [1, 2]}), 2)
+    assert parted(Population.of({"household": [0, 1, 1]}), 2).tolist() == [0, 1, 1]
+
+
+def mixed(ranks):
+    said, people = [], lpm.nyc.population(1000).shard(ranks)
+    model = lpm.nyc.seirm(people)
+    for handlers in ([Sharded(ranks), SecretShared(quiet=True)], [SecretShared(quiet=True), Sharded(ranks)]):
+        with pytest.raises(LpmError) as caught, handlers[0], handlers[1]:
+            lpm.run(model, days=2)
+        said.append(str(caught.value))
+    with pytest.raises(LpmError) as caught, Sharded(ranks):
+        lpm.run(model, days=2, sources={"borough": "borough"})
+    with Sharded(ranks):
+        lpm.run(model, days=2)
+    return [*said, str(caught.value)]
+
+
+def test_nothing_is_shared_in_secret_or_read_one_by_one_on_ranks(tmp_path):
+    for one, other, sources in on_ranks(tmp_path, 2, mixed):
+        assert one == other == "ranks add up in the clear: share in secret on one rank, or among lpmppl.parties"
+        assert sources == "Sources reads agents one by one, and has only some of them on a rank: run it on one rank"
