@@ -100,11 +100,26 @@ class RunFolder:
         if made != kind:
             raise InputError(f"--resume {path}: this is a run {_AGAIN[made]}; go on with that command")
         if status == "done":
-            folder.checkpoint.unlink(missing_ok=True)
+            folder.drop_checkpoint()
             raise InputError(f"--resume {path}: this run is done, {folder.remains()}")
         folder.lock()
         folder.sweep()
         return folder
+
+    @classmethod
+    def seen(cls, path: Path) -> RunFolder:
+        """The folder as another rank of the same run takes it up: what the first one writes there is only read."""
+        folder = cls(path)
+        try:
+            folder.record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"--resume {path}: there is no run to go on with (no run.json there)") from None
+        return folder
+
+    def drop_checkpoint(self) -> None:
+        """Delete the checkpoint, of one process or of ranks."""
+        for entry in (self.checkpoint, *self.path.glob(f"{self.checkpoint.name}.*-of-*")):
+            entry.unlink(missing_ok=True)
 
     def remains(self) -> str:
         """Say where the report of a run that is done lies, or how to get it back."""

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpmppl.cli.interrupted import Interrupted, ending
+from lpmppl.cli.interrupted import CTRL_C, ending
 from lpmppl.errors import InputError, LpmError
 
 if TYPE_CHECKING:
     from lpmppl.effects.ranks import Ranks
 
-__all__ = ["joined", "launch", "started"]
+__all__ = ["joined", "launch", "speaks", "started"]
 
 _GRACE = 10.0
 """Seconds that the other ranks get to end by themselves after one has."""
@@ -55,12 +55,16 @@ def joined() -> Iterator[Ranks | None]:
         ranks.end()
 
 
+def speaks() -> bool:
+    """Whether this process is the one that answers, and keeps what comes out."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def launch(ranks: int, arguments: Sequence[str]) -> int:
     """Run a command line in so many processes on this machine, which share the population; the exit code.
 
     Raises:
         LpmError: by the rank that ended without saying why, once all others have ended.
-        Interrupted: after Ctrl-C.
     """
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -72,7 +76,12 @@ def launch(ranks: int, arguments: Sequence[str]) -> int:
             try:
                 codes = _watched(running)
             except KeyboardInterrupt:
-                raise Interrupted("interrupted; nothing is kept of a run on ranks") from None
+                # The first rank says how to go on.
+                for process in running:
+                    process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    running[0].wait(_GRACE)
+                return CTRL_C
             finally:
                 _end(running)
         return _told(codes, [path.read_text(errors="replace") if path.exists() else "" for path in said])
@@ -126,7 +135,8 @@ def _told(codes: Sequence[int], said: Sequence[str]) -> int:
     killed = [rank for rank, code in enumerate(codes) if code < 0]
     if killed:
         names = ", ".join(f"{rank} by {_signal(-codes[rank])}" for rank in killed)
-        raise LpmError(f"rank {names} was killed, and the run has ended with it; start it again, or with fewer people")
+        how = f"rank {names} was killed, and the run has ended with it"
+        raise LpmError(f"{how}; go on with --resume, or start it again")
     if codes[0] == 0 and any(codes):
         rank = next(rank for rank, code in enumerate(codes) if code)
         last = (said[rank].strip().splitlines() or ["nothing"])[-1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import os
 import shlex
 import sys
 import time
@@ -22,7 +21,7 @@ from lpmppl.cli import language, options
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
-from lpmppl.cli.ranks import joined, launch, started
+from lpmppl.cli.ranks import joined, launch, speaks, started
 from lpmppl.cli.settings import Settings
 from lpmppl.cli.spelling import interventions, settings
 from lpmppl.cli.summary import show
@@ -133,7 +132,7 @@ def simulate(
     explicit = explicitly_given(context)
     asked = asked_of(context)
     if ranks > 1 or started() > 1:
-        check_ranks(ranks, asked, resume, "ranks" in explicit)
+        check_ranks(ranks, asked, "ranks" in explicit)
     if started() < ranks:
         raise typer.Exit(launch(ranks, sys.argv[1:]))
     folder = None
@@ -141,26 +140,26 @@ def simulate(
         if resume:
             if out and out.absolute() != resume.absolute():
                 raise InputError(f"--resume {resume} keeps its files there: leave --out {out} out")
-            folder = RunFolder.reopen(resume)
+            folder = RunFolder.reopen(resume) if speaks() else RunFolder.seen(resume)
             kept = Settings.read(folder.record.get("settings", {}), f"--resume {resume}")
             kept.agree(asked, explicit)
             asked = kept
-        elif out and os.environ.get("RANK", "0") == "0":
-            folder = RunFolder.claim(out, opening(asked))
+        elif out:
+            folder = RunFolder.claim(out, opening(asked)) if speaks() else RunFolder(out)
         asking = language.Asking(offline, llm_limit, llm_price, llm_budget)
         with joined() as shared:
             outcome = compute(asked, folder, checkpoint_every, asking, shared)
-            if shared is not None and shared.rank:
-                return
     except KeyboardInterrupt:
         raise Interrupted(farewell(folder)) from None
     except (LpmError, OSError):
-        if folder and not resume:
+        if folder and not resume and speaks():
             folder.abandon()
         raise
     finally:
         if folder:
             folder.unlock()
+    if not speaks():
+        return
     if as_json:
         print(json.dumps(outcome))
     else:
@@ -238,12 +237,10 @@ def people_for(asked: Settings) -> Population:
     return population
 
 
-def check_ranks(ranks: int, asked: Settings, resume: Path | None, explicit: bool) -> None:
+def check_ranks(ranks: int, asked: Settings, explicit: bool) -> None:
     """Refuse what a run on ranks can't do, or another number of ranks than torchrun has started."""
     if explicit and 1 < started() != ranks:
         raise InputError(f"--ranks {ranks}: torchrun has started {started()}; give the same number, or leave it out")
-    if resume:
-        raise InputError(f"--resume {resume}: a run on ranks keeps no checkpoint; go on with it on one rank")
     if asked.behaviour != "utility":
         raise InputError(f"--behaviour {asked.behaviour}: a language model is told of everybody together; use one rank")
     if asked.device != "cpu":
@@ -258,7 +255,7 @@ def people_of(asked: Settings, folder: RunFolder | None, ranks: Ranks | None = N
     with waiting("Preparing the population"):
         population = people_for(asked) if ranks is None else part_for(asked, ranks)
     prepared = time.perf_counter() - began
-    if folder:
+    if folder and speaks():
         begin(folder, replace(asked, agents=population.everybody), origin(population))
     return population, prepared
 
@@ -286,7 +283,7 @@ def compute(
 
     population, prepared = people_of(asked, folder, ranks)
     with sharded(ranks):
-        tree, said = simulated(asked, population, folder if ranks is None else None, every, asking)
+        tree, said = simulated(asked, population, folder, every, asking)
     outcome = {
         "population": asked.name,
         "model": asked.model,
@@ -302,7 +299,7 @@ def compute(
         "ranks": 1 if ranks is None else ranks.count,
         **said,
     }
-    if folder:
+    if folder and speaks():
         keep(tree, folder, outcome)
     return {**outcome, "peak_rss_mb": peak_rss_mb(), **({"out": str(folder.path)} if folder else {})}
 
@@ -366,4 +363,4 @@ def keep(tree: DataTree, folder: RunFolder, outcome: Mapping[str, Any]) -> None:
     datatree.save(tree, folder.results)
     page.write(tree, folder.page)
     folder.write({"status": "done", "finished": now(), **outcome, "peak_rss_mb": peak_rss_mb()})
-    folder.checkpoint.unlink(missing_ok=True)
+    folder.drop_checkpoint()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from lpmppl.effects.internals import checkpoints
 from lpmppl.errors import InputError
-from lpmppl.inference.run import fingerprint
 from lpmppl.inference.training import Trained, TrainingRuns
 
 __all__ = ["restored", "saved"]
@@ -74,7 +73,7 @@ def _tag(parts: Sequence[Trained], runs: Mapping[str, TrainingRuns]) -> str:
     shapes = [[n, k, list(x.shape)] for n, part in enumerate(parts) for k, x in part.network.state_dict().items()]
     whose = [
         [
-            n, of.seed, of.days, of.task.model.name, fingerprint(of.task.model.population), of.task.streams,
+            n, of.seed, of.days, of.task.model.name, of.task.model.population.checksum, of.task.streams,
             dict(of.task.rest), of.task.context.tolist(), [list(act) for act in of.task.ensemble.acts],
         ]
         for n, of in runs.items()

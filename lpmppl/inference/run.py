@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -13,7 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 from chirho.dynamical.handlers.interruption import StaticIntervention
@@ -27,6 +25,7 @@ from lpmppl._compat import (
 from lpmppl.effects.handlers.behaviour import Utility
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.record import Record
+from lpmppl.effects.handlers.sharded import Sharded
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
@@ -34,9 +33,8 @@ from lpmppl.inference.checks import ONE_AT_A_TIME, Act, checked, whole
 from lpmppl.inference.results import tree_of
 from lpmppl.inference.sources import Who
 from lpmppl.models.model import Model
-from lpmppl.models.population import Population
 
-__all__ = ["Simulation", "create", "drawn", "fingerprint", "installed", "playing", "run", "simulated"]
+__all__ = ["Simulation", "create", "drawn", "installed", "playing", "run", "simulated"]
 
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -134,7 +132,7 @@ def simulated(
         noises: the noise of each draw, by default that of its chance.
     """
     path = solver.get("checkpoint")
-    people = fingerprint(model.population) if path else 0
+    people = model.population.checksum if path else 0
     tag = json.dumps(
         [installed("lpmppl"), model.name, model.variant, people, seed, days, thetas[0], acts], sort_keys=True
     )
@@ -146,7 +144,7 @@ def simulated(
             theta = {name: torch.tensor(value, device=model.population.device) for name, value in values.items()}
             renew()
             done = None if tick is None else lambda n, _, before=number * days: tick(before + n)
-            clock = DiscreteTime(progress=done, tag=tag, **solver)
+            clock = DiscreteTime(progress=done, tag=tag, part=model.population.part, **solver)
             outside = () if who is None else (who.handler(),)
             noise = noises[number] if noises else None
             with playing(model, seed, chance, acts, clock, outside, noise=noise) as record:
@@ -190,6 +188,7 @@ def playing(
         inside: handlers that stand inside the agents' noise.
         noise: the agents' noise, by default that of the seed and draw.
     """
+    _check_shared(model)
     with ONE_AT_A_TIME, ExitStack() as stack:
         record = stack.enter_context(Record())
         for handler in outside:
@@ -205,12 +204,16 @@ def playing(
         yield record
 
 
-def fingerprint(population: Population) -> int:
-    """A checksum of the people, so that a checkpoint is resumed among the same."""
-    value = 0
-    for name in sorted(str(v) for v in population.dataset.variables):
-        value = zlib.crc32(np.ascontiguousarray(population.dataset[name].to_numpy()).data, value)
-    return value
+def _check_shared(model: Model) -> None:
+    """Refuse a part of the people whose sums nobody adds up, and sums over ranks that have all people each."""
+    adds_up = any(isinstance(handler, Sharded) for handler in handler_stack())
+    ranks = model.population.ranks
+    if ranks is not None and not adds_up:
+        raise InputError(
+            f"the model's people are those of rank {ranks.rank} of {ranks.count}: run it within `with Sharded(ranks):`"
+        )
+    if adds_up and ranks is None:
+        raise InputError("every rank has all of the people, who would be counted by each: give it people.shard(ranks)")
 
 
 def drawn(model: Model, fixed: Mapping[str, float], draws: int | None, seed: int) -> list[dict[str, float]]:
@@ -227,7 +230,7 @@ def provenance(model: Model) -> dict[str, Any]:
     """What a result is of, and was made with."""
     people = model.population
     return {
-        "agents": people.size,
+        "agents": people.everybody,
         "model": model.name,
         "population": people.name,
         "population_provenance": str(people.dataset.attrs.get("provenance", "{}")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -12,6 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
+from lpmppl.effects.internals.parts import Part
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, nearest
@@ -72,6 +75,8 @@ class Population:
             self.device = torch.device(device)
         except RuntimeError as e:
             raise InputError(f"device '{device}' is none that torch knows; say cpu or cuda") from e
+        self.part: Part | None = None
+        """What of the people is this rank's, where it was parted."""
         self._tensors: dict[str, Tensor] = {}
         self._groups: dict[tuple[object, ...], Groups] = {}
         self._derived: dict[str, object] = {}
@@ -116,7 +121,18 @@ class Population:
             own = own.isel({HOME: homes})
         own[HOME] = ("agent", place.astype(np.int32), own[HOME].attrs)
         own[f"{HOME}_ids"] = (HOME if HOME in own.sizes else f"{HOME}_group", homes)
-        return Population(own, self.device, ranks)
+        found = Population(own, self.device, ranks)
+        found.checksum, households = self.checksum, self.network(HOME).count
+        found.part = Part(ranks, found.ids.long(), found.ids_of(HOME), found.everybody, households)
+        return found
+
+    @cached_property
+    def checksum(self) -> int:
+        """Of everybody, so that a checkpoint is resumed among the same people; a part has that of the whole."""
+        value = 0
+        for name in sorted(str(v) for v in self.dataset.variables):
+            value = zlib.crc32(np.ascontiguousarray(self.dataset[name].to_numpy()).data, value)
+        return value
 
     @property
     def name(self) -> str:

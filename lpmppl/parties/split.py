@@ -16,7 +16,6 @@ from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.checks import alone, whole
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.reader import Encoder, Posterior, Task
-from lpmppl.inference.run import fingerprint
 from lpmppl.inference.split import Institution, SplitCalibNN, own
 from lpmppl.inference.training import Network, TrainingRuns
 from lpmppl.models.model import Model
@@ -133,7 +132,7 @@ class Server(SplitCalibNN):
     def _society(self) -> str:
         """What tells the society from others."""
         of = self._made.task
-        people, acts = fingerprint(of.model.population), [list(act) for act in of.ensemble.acts]
+        people, acts = of.model.population.checksum, [list(act) for act in of.ensemble.acts]
         held = {n: x for n, x in of.rest.items() if n not in of.scale.names}
         return json.dumps([of.model.name, people, of.streams, list(of.scale.names), held, of.context.tolist(), acts])
 

@@ -44,7 +44,7 @@ def test_any_number_of_ranks_gives_the_same_answer(lpm: Run, tmp_path: Path, env
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--ranks", "2", "--resume", "runs"), "a run on ranks keeps no checkpoint"),
+        (("--ranks", "0"), "0"),
         (("--ranks", "2", "--model", "pandemic", "--behaviour", "llm"), "a language model is told of everybody"),
         (("--ranks", "2", "--device", "cuda"), "ranks compute on the CPU"),
     ],
@@ -63,6 +63,20 @@ def test_another_number_than_torchrun_has_started_is_refused(here: Run, monkeypa
 
 def test_bad_input_is_refused_in_one_line_on_ranks_too(lpm: Run) -> None:
     assert "did you mean 'beta'" in lpm(*CITY, "--ranks", "2", "--set", "betta=1").refused()
+
+
+def test_a_killed_run_goes_on_with_another_number_of_ranks(lpm: Run, start: Run, tmp_path: Path) -> None:
+    asked = ("simulate", "nyc", "--agents", "2000", "--days", "400", "--set", "initial_infected=0.05")
+    process = start(*asked, "--ranks", "2", "--out", "out", "--checkpoint-every", "5")
+    eventually(lambda: len(list(tmp_path.glob("out/checkpoint.npz.*-of-2"))) == 2 and process.poll() is None)
+    os.kill(children(process.pid)["1"], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+    on = lpm("simulate", "--resume", "out", "--ranks", "3", "--json").json
+    assert (on["ranks"], on["totals"]) == (3, lpm(*asked, "--json").json["totals"])
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"results.nc", "report.html", "run.json"}
+    assert "this run is done" in lpm("simulate", "--resume", "out", "--ranks", "2").refused()
 
 
 def children(pid: int) -> dict[str, int]:
@@ -86,6 +100,7 @@ def eventually(what: Callable[[], Any]) -> Any:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="processes are read in /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_all_ranks_end_when_one_is_killed_or_the_run_is_told_to(start: Run, how: signal.Signals) -> None:

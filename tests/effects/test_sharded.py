@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from unittest.mock import patch
 
 import numpy as np
@@ -245,12 +246,24 @@ def mixed(ranks):
         said.append(str(caught.value))
     with pytest.raises(LpmError) as caught, Sharded(ranks):
         lpm.run(model, days=2, sources={"borough": "borough"})
+    sources = str(caught.value)
+    for given, within, more in (
+        (people, False, {}),
+        (lpm.nyc.population(1000), True, {}),
+        (people, True, {"checkpoint": "c"}),
+    ):
+        with pytest.raises(InputError) as caught, Sharded(ranks) if within else nullcontext():
+            lpm.run(lpm.nyc.sir(given), days=2, **more)
+        said.append(str(caught.value))
     with Sharded(ranks):
-        lpm.run(model, days=2)
-    return [*said, str(caught.value)]
+        assert lpm.run(model, days=2).attrs["agents"] == 1000
+    return [*said, sources, ranks.rank]
 
 
 def test_nothing_is_shared_in_secret_or_read_one_by_one_on_ranks(tmp_path):
-    for one, other, sources in on_ranks(tmp_path, 2, mixed):
+    for one, other, alone, everybody, kept, sources, rank in on_ranks(tmp_path, 2, mixed):
+        assert alone == f"the model's people are those of rank {rank} of 2: run it within `with Sharded(ranks):`"
+        assert "every rank has all of the people" in everybody
+        assert kept == "a run on ranks keeps no checkpoint: leave c out"
         assert one == other == "ranks add up in the clear: share in secret on one rank, or among lpmppl.parties"
         assert sources == "Sources reads agents one by one, and has only some of them on a rank: run it on one rank"

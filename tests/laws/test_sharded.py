@@ -104,3 +104,52 @@ def test_worlds_are_those_of_one_process(tmp_path):
     for name, each in one.items():
         for of in (first, second):
             assert each.equals(of[name]), name
+
+
+def kept(ranks, name, path, days, resume, first=None):
+    """Live to a day, keeping checkpoints, from the start or from what is kept."""
+    people = lpm.nyc.population(AGENTS)
+    with ExitStack() as stack:
+        if ranks is not None:
+            people = people.shard(ranks)
+            # The pandemic reads sums over areas together, which are more.
+            stack.enter_context(patch.object(sharded, "_FEW", 120 if name == "seirm" else 4096))
+            stack.enter_context(Sharded(ranks))
+        where = {"resume": path} if resume else {"checkpoint": path}
+        values = ILL if name == "pandemic" else {"initial_infected": 0.03}
+        stop = None if first is None else stack.enter_context(pytest.raises(StopIteration))
+        if first is not None:
+            stack.enter_context(patch.object(DiscreteTime, "_events", stopping(first)))
+        tree = lpm.run(
+            getattr(lpm.nyc, name)(people), days, set=values, interventions=ACTS[name], checkpoint_every=4, **where
+        )
+    return None if stop is not None else tree["prior_predictive"].to_dataset(inherit=False).load()
+
+
+def stopping(day):
+    """Stop a run as it comes to a day, as a power cut would."""
+    events = DiscreteTime._events
+
+    def stop(self, dynamics, state, dynamic, now, splits):
+        if now == day:
+            raise StopIteration
+        return events(self, dynamics, state, dynamic, now, splits)
+
+    return stop
+
+
+@pytest.mark.parametrize("name", ["seirm", "pandemic"])
+def test_a_run_goes_on_with_any_number_of_ranks(tmp_path, name):
+    """From two to three, to one, to two, each a few days further, and the end is that of a run that never stopped."""
+    path = tmp_path / "kept"
+    path.mkdir()
+    path = path / "checkpoint.npz"
+    whole = kept(None, name, tmp_path / "whole.npz", 22, False)
+    on_ranks(tmp_path, 2, kept, name, path, 22, False, 6)
+    there = sorted(file.name for file in path.parent.iterdir())
+    assert there == [path.name, f"{path.name}.4.0-of-2", f"{path.name}.4.1-of-2"]
+    on_ranks(tmp_path, 3, kept, name, path, 22, True, 13)
+    assert len(list(path.parent.glob(f"{path.name}.12.*-of-3"))) == 3
+    kept(None, name, path, 22, True, 19)
+    for found in on_ranks(tmp_path, 2, kept, name, path, 22, True):
+        assert found.equals(whole)

@@ -30,6 +30,8 @@ class _Crossing(NamedTuple):
     """Which they are, in increasing order, alike on all ranks."""
     slot: Tensor
     """The place of every group among them, −1 for others, shape (G,)."""
+    elsewhere: Tensor
+    """Whether all of a group's members are on another rank, Boolean of shape (G,)."""
 
 
 class Sharded(Messenger):
@@ -111,6 +113,23 @@ class Sharded(Messenger):
             total.view(rows, groups)[:, crossing.groups] += (self.ranks.sum(own) - own).view(rows, many)
         return total
 
+    def _pyro_own_sums(self, msg: Message) -> None:
+        """Set sums to 0 that are kept up to date on another rank alone."""
+        if msg["done"]:
+            return
+        (state,) = msg["args"]
+        found: dict[str, Tensor] = dict(state)
+        elsewhere: dict[int, list[Tensor]] = {}
+        for each in self._known.values():
+            elsewhere.setdefault(len(each.elsewhere), []).append(each.elsewhere)
+        for name, x in state.items():
+            masks = elsewhere.get(x.shape[-1] if x.dim() else 0, [])
+            if any(not torch.equal(masks[0], mask) for mask in masks[1:]):
+                raise LpmError(f"'{name}' may be sums over any of {len(masks)} networks of as many groups: keep none")
+            if masks:
+                found[name] = torch.where(masks[0], torch.zeros((), dtype=x.dtype), x)
+        msg["value"], msg["done"] = found, True
+
     def _pyro_ghost_sum(self, msg: Message) -> None:
         raise LpmError(f"'{_name(msg['args'][1])}': derivatives aren't added up over ranks; ask for them on one rank")
 
@@ -142,10 +161,11 @@ class Sharded(Messenger):
             self.ranks.agree(f"who has groups of '{network.name}'", count)
             here = torch.zeros(count, dtype=torch.int32, device=index.device)
             here[index.long()] = 1
-            groups = (self.ranks.sum(here) > 1).nonzero().squeeze(-1)
+            on = self.ranks.sum(here)
+            groups = (on > 1).nonzero().squeeze(-1)
             slot = torch.full((count,), -1, dtype=torch.int32, device=index.device)
             slot[groups] = torch.arange(len(groups), dtype=torch.int32, device=index.device)
-            self._known[id(network)] = _Crossing(network, groups, slot)
+            self._known[id(network)] = _Crossing(network, groups, slot, (on == 1) & (here == 0))
         return self._known[id(network)]
 
     def __str__(self) -> str:

@@ -26,8 +26,9 @@ from lpmppl._compat import (
     simulate_point,
 )
 from lpmppl.effects.handlers.noise import ExogenousNoise
-from lpmppl.effects.internals import checkpoints
+from lpmppl.effects.internals import checkpoints, parts
 from lpmppl.effects.internals.order import check_order
+from lpmppl.effects.internals.parts import Part
 from lpmppl.effects.internals.segments import at_work
 from lpmppl.effects.internals.successors import successors
 from lpmppl.effects.internals.worlds import check_shapes, leading, policy, within_worlds
@@ -50,6 +51,12 @@ def _snapshot() -> dict[str, Tensor]:
 @effectful(type="restore")
 def _restore(saved: Mapping[str, Tensor]) -> None:
     """Give handlers back what they remembered."""
+
+
+@effectful(type="own_sums")
+def _own_sums(state: State) -> State:
+    """The state without sums that are another rank's, which may be out of date here."""
+    return state
 
 
 @effectful(type="steps")
@@ -94,6 +101,7 @@ class DiscreteTime(Solver[Tensor]):
         every: days between checkpoints.
         resume: take the simulation up from the checkpoint where there is one.
         tag: what the run is, in a checkpoint; another tag's checkpoint is refused.
+        part: what of the population is this rank's, where ranks share it and keep a file each.
     Raises:
         InputError: where a time lies off the grid of steps or before the start, or the checkpoint is damaged or of
             another run.
@@ -108,11 +116,13 @@ class DiscreteTime(Solver[Tensor]):
         every: float = 30.0,
         resume: bool = False,
         tag: str = "",
+        part: Part | None = None,
     ) -> None:
         if not (math.isfinite(dt) and dt > 0):
             raise InputError(f"the step dt must be a positive number of days, but {dt} was given")
         super().__init__()
         self.dt, self.progress, self.checkpoint, self.resume, self.tag = dt, progress, checkpoint, resume, tag
+        self.part = part
         self.every = max(1, round(every / dt))
 
     def _pyro_simulate(self, msg: Message) -> None:
@@ -282,15 +292,19 @@ class DiscreteTime(Solver[Tensor]):
         assert self.checkpoint is not None
         plates = [[name, frame.size] for name, frame in get_index_plates().items()]
         meta = {"tag": self.tag, "step": now, "dt": self.dt, "applied": applied, "splits": splits, "plates": plates}
+        arrays = {**_snapshot(), **{f"state/{k}": v for k, v in _own_sums(state).items()}}
+        if self.part is not None:
+            parts.save(self.checkpoint, self.part, arrays, meta)
+            return
         try:
-            checkpoints.save(self.checkpoint, {**_snapshot(), **{f"state/{k}": v for k, v in state.items()}}, meta)
+            checkpoints.save(self.checkpoint, arrays, meta)
         except OSError as e:
             # A full disk shouldn't cost the run itself.
             warnings.warn(f"the checkpoint {self.checkpoint} can't be written ({e.strerror}); going on", stacklevel=2)
 
     def _restored(self, state: State) -> tuple[int, dict[str, Tensor], list[tuple[int, int]], dict[str, list[str]]]:
         assert self.checkpoint is not None
-        saved, meta = checkpoints.load(self.checkpoint)
+        saved, meta = parts.load(self.checkpoint, self.part)
         if meta["tag"] != self.tag or meta["dt"] != self.dt:
             raise InputError(f"{self.checkpoint} belongs to another run; resume with the settings it was made with")
         old = {k.removeprefix("state/"): v for k, v in saved.items() if k.startswith("state/")}
