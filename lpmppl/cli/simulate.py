@@ -218,7 +218,7 @@ def farewell(folder: RunFolder | None) -> str:
     return f"interrupted; go on with: lpmppl simulate --resume {shlex.quote(str(folder.path))}"
 
 
-def people_for(asked: Settings) -> Population:
+def people_for(asked: Settings, ranks: Ranks | None = None) -> Population:
     """Open the saved population, or build or recall the named one.
 
     Raises InputError where there is no such device, too little memory, or a saved population of another size.
@@ -227,13 +227,13 @@ def people_for(asked: Settings) -> Population:
     if not asked.saved and asked.agents is not None:
         check_memory(asked.agents)
         city = importlib.import_module(f"lpmppl.models.{asked.name}")
-        population: Population = city.population(asked.agents, seed=asked.population_seed, device=asked.device)
+        population: Population = city.population(asked.agents, asked.population_seed, asked.device, ranks)
         return population
     from lpmppl.models.population import Population as Saved
 
-    population = Saved.open(asked.saved, asked.device)
-    if asked.agents not in (None, population.size):
-        raise InputError(f"--agents {asked.agents}: {asked.saved} holds {population.size} people, leave --agents out")
+    population = Saved.open(asked.saved, asked.device, ranks)
+    if asked.agents not in (None, population.everybody):
+        raise InputError(f"--agents {asked.agents}: {asked.saved} holds {population.everybody} people, leave it out")
     return population
 
 
@@ -253,18 +253,11 @@ def people_of(asked: Settings, folder: RunFolder | None, ranks: Ranks | None = N
 
     began = time.perf_counter()
     with waiting("Preparing the population"):
-        population = people_for(asked) if ranks is None else part_for(asked, ranks)
+        population = people_for(asked, ranks)
     prepared = time.perf_counter() - began
     if folder and speaks():
         begin(folder, replace(asked, agents=population.everybody), origin(population))
     return population, prepared
-
-
-def part_for(asked: Settings, ranks: Ranks) -> Population:
-    """This rank's part of the people, whom the first rank builds and all others find made."""
-    whole = people_for(asked) if ranks.rank == 0 else None
-    ranks.agree("preparing the population", asked.agents or 0)
-    return (people_for(asked) if whole is None else whole).shard(ranks)
 
 
 def origin(population: Population) -> dict[str, Any]:

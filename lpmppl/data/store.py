@@ -7,23 +7,27 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Hashable, Mapping
+import zlib
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from lpmppl.errors import InputError
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "Whole", "load", "part", "save"]
 
 FORMAT = 2
 """Version of the layout on disk."""
 
 _KIND = "lpmppl population"
+_REBUILD = "it is truncated or damaged; build it again with `lpmppl population`"
 _CHUNK = 1 << 22  # elements: a few megabytes a chunk load in parallel, and 8.4 million agents take a handful of files
 
 
@@ -84,15 +88,89 @@ def load(path: str | Path) -> xr.Dataset:
     Raises InputError if there is none at `path`, if it is not a population of this format, or if it is damaged.
     """
     path = Path(path)
+    with _lazily(path) as (dataset, checksums):
+        dataset = dataset.load()
+        for name, checksum in checksums.items():
+            if _checksum(dataset[name].variable) != checksum:
+                raise InputError(f"'{path}': variable '{name}' does not match its checksum: {_REBUILD}")
+    return dataset
+
+
+class Whole(NamedTuple):
+    """What there is in all of a population that was read in part: CRC-32 of all values, and how many groups."""
+
+    crc: int
+    groups: int
+
+
+def part(
+    path: str | Path, choose: Callable[[Callable[[str], NDArray[Any] | None]], NDArray[np.int64]], group: str
+) -> tuple[xr.Dataset, NDArray[np.int64], Whole]:
+    """Read some of the agents of a population that `save` wrote, and their groups, and check all of it.
+
+    One variable is read at a time, in pieces, so that nobody ever holds the whole.
+
+    Args:
+        path: the population.
+        choose: given what reads a variable of all agents, None for one that isn't there, says which agents, in order.
+        group: the variable of groups that are only read where the agents are of them, such as "household".
+    Returns:
+        the population of these agents with their ids, whose groups still have their numbers among all; which groups
+        they are of, in order, as are variables over them; and what there is in all.
+    Raises:
+        InputError: as `load` does.
+    """
+    path = Path(path)
+    with _lazily(path) as (dataset, checksums):
+        mine = choose(lambda name: dataset[name].to_numpy() if name in dataset.variables else None)
+        of = dataset[group].to_numpy()
+        at = {"agent": mine, group: np.unique(of[mine]).astype(np.int64)}
+        groups = int(dataset.sizes.get(group, int(of.max()) + 1))
+        del of
+        variables, coords, crc = {}, [], 0
+        for name in sorted(checksums):
+            variable = dataset[name].variable
+            rows, total, crc = _read(variable, at.get(str(variable.dims[0])) if variable.dims else None, crc)
+            if total != checksums[name]:
+                raise InputError(f"'{path}': variable '{name}' does not match its checksum: {_REBUILD}")
+            variables[name] = xr.Variable(variable.dims, rows, variable.attrs)
+            coords += [name] if name in dataset.coords else []
+    found = xr.Dataset(variables, attrs=dataset.attrs).set_coords(coords)[list(checksums)]
+    if "agent" not in found.coords:
+        found = found.assign_coords(agent=("agent", mine))
+    return found, at[group], Whole(crc, groups)
+
+
+def _read(variable: xr.Variable, rows: NDArray[np.int64] | None, crc: int) -> tuple[NDArray[Any], str, int]:
+    """Some rows of a variable, read in pieces, with the checksum of all of it and its CRC-32 after another."""
+    pieces, total = [], hashlib.sha256()
+    for first in range(0, max(1, len(variable)) if variable.dims else 1, _CHUNK):
+        values = np.ascontiguousarray(variable[first : first + _CHUNK].values if variable.dims else variable.values)
+        total.update(values.view(np.uint8).data)
+        crc = zlib.crc32(values.data, crc)
+        if rows is None:
+            pieces.append(values)
+            continue
+        here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + _CHUNK)]
+        pieces.append(values[here - first])
+    total.update(_text(_about(variable)))
+    return np.concatenate(pieces) if variable.dims else pieces[0], total.hexdigest(), crc
+
+
+@contextmanager
+def _lazily(path: Path) -> Iterator[tuple[xr.Dataset, dict[str, str]]]:
+    """A population whose values are read where they are asked for, and the checksums of its variables.
+
+    Raises InputError if there is none at `path`, or if it, or what is read of it within, is damaged.
+    """
     if not path.exists():
         raise InputError(f"no population at '{path}'; build one with `lpmppl population nyc --out {path}`")
     if not _is_zarr(path):
         raise InputError(f"'{path}' is not a Zarr folder (no zarr.json); build a population with `lpmppl population`")
-    rebuild = "it is truncated or damaged; build it again with `lpmppl population`"
     try:
         attrs = dict(zarr.open_group(path, mode="r").attrs)
     except (OSError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
-        raise InputError(f"'{path}' can't be read as Zarr ({_line(error)}): {rebuild}") from error
+        raise InputError(f"'{path}' can't be read as Zarr ({_line(error)}): {_REBUILD}") from error
     if attrs.get("kind") != _KIND:
         raise InputError(f"'{path}' is Zarr, but not a population of lpmppl; build one with `lpmppl population`")
     if attrs.get("format") != FORMAT:
@@ -100,23 +178,23 @@ def load(path: str | Path) -> xr.Dataset:
     try:
         sums = json.loads(str(attrs["checksums"]))
         checksums, whole = dict(sums["variables"]), str(sums["attrs"])
-        dataset = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False, decode_times=False).load()
+        dataset = xr.open_zarr(path, consolidated=False, chunks=None, mask_and_scale=False, decode_times=False)
+        for name in checksums:
+            if name not in dataset.variables:
+                raise InputError(f"'{path}' has lost its variable '{name}': {_REBUILD}")
+        dataset = dataset[list(checksums)].drop_encoding()
+        for variable in dataset.variables.values():
+            variable.attrs.pop("_FillValue", None)
+        dataset.attrs = {
+            name: value for name, value in dataset.attrs.items() if name not in ("format", "kind", "checksums")
+        }
+        if _checksum_of_attrs(dataset) != whole:
+            raise InputError(f"'{path}': its attributes do not match their checksum: {_REBUILD}")
+        yield dataset, checksums
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, zarr.errors.BaseZarrError) as error:
-        raise InputError(f"'{path}' can't be read ({_line(error)}): {rebuild}") from error
-    for name, checksum in checksums.items():
-        if name not in dataset.variables:
-            raise InputError(f"'{path}' has lost its variable '{name}': {rebuild}")
-        if _checksum(dataset[name].variable) != checksum:
-            raise InputError(f"'{path}': variable '{name}' does not match its checksum: {rebuild}")
-    dataset = dataset[list(checksums)].drop_encoding()
-    for variable in dataset.variables.values():
-        variable.attrs.pop("_FillValue", None)
-    dataset.attrs = {
-        name: value for name, value in dataset.attrs.items() if name not in ("format", "kind", "checksums")
-    }
-    if _checksum_of_attrs(dataset) != whole:
-        raise InputError(f"'{path}': its attributes do not match their checksum: {rebuild}")
-    return dataset
+        raise InputError(f"'{path}' can't be read ({_line(error)}): {_REBUILD}") from error
 
 
 def _is_zarr(path: Path) -> bool:
@@ -125,11 +203,13 @@ def _is_zarr(path: Path) -> bool:
 
 def _checksum(variable: xr.Variable) -> str:
     """Sum up the values of a variable and what they mean: dimensions, type, labels and other attributes."""
-    values = variable.values
-    about = [variable.dims, variable.shape, values.dtype.str[1:], _plain(variable.attrs)]
-    total = hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data)
-    total.update(_text(about))
+    total = hashlib.sha256(np.ascontiguousarray(variable.values).view(np.uint8).data)
+    total.update(_text(_about(variable)))
     return total.hexdigest()
+
+
+def _about(variable: xr.Variable) -> list[object]:
+    return [variable.dims, variable.shape, variable.dtype.str[1:], _plain(variable.attrs)]
 
 
 def _checksum_of_attrs(dataset: xr.Dataset) -> str:

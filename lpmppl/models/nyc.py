@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 
+from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError
 from lpmppl.models import negotiation, outings, stimulus
 from lpmppl.models.archetypes import Archetypes
@@ -34,19 +35,28 @@ FITTED = ("initial_infected", "beta", "severity", "fatality", "report_delay", "r
 STRATA = {"borough": "borough", "age": "age_band"}
 
 
-def population(agents: int = 8_400_000, seed: int = 0, device: str = "cpu") -> Population:
+def population(agents: int = 8_400_000, seed: int = 0, device: str = "cpu", ranks: Ranks | None = None) -> Population:
     """The synthetic people of New York, built once and then cached.
 
     Args:
         agents: how many; fewer than the city has are a proportional sample of whole households.
         seed: the seed of the synthesis.
         device: where its tensors live.
+        ranks: those that share it, where each is to have its part, as `Population.shard` gives it; the first builds it.
     Raises:
         InputError: for a number of agents below 1,000 or beyond 100 million.
     """
     from lpmppl.data import cache
 
-    return Population(cache.population(agents, seed), device)
+    if ranks is None:
+        return Population(cache.population(agents, seed), device)
+    built, path = None, cache.path_of(agents, seed)
+    if ranks.rank == 0 and not path.exists():
+        built = cache.population(agents, seed)
+    # Where the cache can't be written, everybody builds it.
+    if all(ranks.agree("the population", agents, path.exists())):
+        return Population.open(path, device, ranks)
+    return Population(cache.population(agents, seed) if built is None else built, device).shard(ranks)
 
 
 def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpmppl.errors import InputError
 
-if TYPE_CHECKING:
-    from lpmppl.models.population import Population
-
 __all__ = ["parted"]
 
-_AREA = "puma"
+_AREA, _PLACE = "puma", "workplace"
+
+Column = Callable[[str], NDArray[Any] | None]
+"""What gives a variable of all agents by its name, shape (N,), or None where there is none."""
 
 
-def parted(people: Population, parts: int) -> NDArray[np.int64]:
+def parted(column: Column, parts: int) -> NDArray[np.int64]:
     """The part of each agent, from 0, int64 of shape (N,).
 
     Areas are put in a row by whose people work and learn together, the row is cut into parts of as many people, and no
     household is cut.
 
     Args:
-        people: the population, with `household` and, where areas are to count, `puma` and `workplace`.
+        column: the people, with `household` and, where areas are to count, `puma` and `workplace`.
         parts: how many parts.
     Raises:
         InputError: for people without households, or more parts than households.
 
-    >>> from lpmppl.models.population import Population
-    >>> parted(Population.of({"household": [0, 0, 0, 1, 2, 2]}), 2).tolist()
+    >>> parted({"household": np.array([0, 0, 0, 1, 2, 2])}.get, 2).tolist()
     [0, 0, 0, 1, 1, 1]
     """
-    if "household" not in people.dataset:
+    home = column("household")
+    if home is None:
         raise InputError("the people lack 'household', by which they are parted; give a population with households")
-    home = people["household"].cpu().numpy().astype(np.int64)
+    home = home.astype(np.int64)
     size = np.bincount(home)
     lived_in = np.flatnonzero(size)
     if not 1 <= parts <= len(lived_in):
         raise InputError(f"{parts} parts can't share {len(lived_in)} households; give from 1 to that many")
-    order = lived_in
-    if parts > 1 and _AREA in people.dataset:
+    order, of = lived_in, column(_AREA) if parts > 1 else None
+    if of is not None:
         area = np.zeros(len(size), np.int64)
-        area[home] = people[_AREA].cpu().numpy()
-        order = lived_in[np.argsort(_row(people)[area[lived_in]], kind="stable")]
+        area[home] = of
+        order = lived_in[np.argsort(_row(of.astype(np.int64), column(_PLACE))[area[lived_in]], kind="stable")]
     before = np.cumsum(size[order]) - size[order]
     part = np.zeros(len(size), np.int64)
     # By the middle of each household, so that a part is off by half a household at most.
@@ -52,19 +53,17 @@ def parted(people: Population, parts: int) -> NDArray[np.int64]:
     return part[home]
 
 
-def _row(people: Population) -> NDArray[np.int64]:
+def _row(area: NDArray[np.int64], place: NDArray[Any] | None) -> NDArray[np.int64]:
     """The place of each area in a row in which those whose people meet at work lie close together, shape (A,).
 
     That is the order of the second eigenvector of the Laplacian of how many pairs of people of two areas work together
     (Fiedler, Czechoslovak Mathematical Journal 25, 1975).
     """
-    area = people[_AREA].cpu().numpy().astype(np.int64)
     count = int(area.max()) + 1
-    if count < 3 or "workplace" not in people.dataset:
+    if count < 3 or place is None:
         return np.arange(count)
-    place = people["workplace"].cpu().numpy().astype(np.int64)
     at_work = place > 0
-    cells, members = np.unique(place[at_work] * count + area[at_work], return_counts=True)
+    cells, members = np.unique(place[at_work].astype(np.int64) * count + area[at_work], return_counts=True)
     where, of = np.divmod(cells, count)
     staff = np.bincount(where, weights=members)
     together = np.zeros((count, count))

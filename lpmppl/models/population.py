@@ -91,11 +91,19 @@ class Population:
         return cls(xr.Dataset({k: ("agent", np.asarray(v)) for k, v in variables.items()}, attrs=attrs))
 
     @classmethod
-    def open(cls, path: str | Path, device: str | torch.device = "cpu") -> Population:
-        """Read a population that `save` wrote; InputError for one that is truncated or foreign."""
+    def open(cls, path: str | Path, device: str | torch.device = "cpu", ranks: Ranks | None = None) -> Population:
+        """Read a population that `save` wrote; InputError for one that is truncated or foreign.
+
+        Where ranks share it, each reads its own part, one variable at a time, as `shard` would give it.
+        """
         from lpmppl.data import store
 
-        return cls(store.load(Path(path)), device)
+        if ranks is None:
+            return cls(store.load(Path(path)), device)
+        own, homes, whole = store.part(
+            path, lambda column: np.flatnonzero(parted(column, ranks.count) == ranks.rank), HOME
+        )
+        return cls._of_rank(own, homes, ranks, whole.crc, whole.groups, device)
 
     def save(self, path: str | Path) -> None:
         """Write the population to a Zarr folder that isn't there yet, whole or not at all."""
@@ -113,16 +121,31 @@ class Population:
         Raises:
             InputError: for fewer households than ranks.
         """
-        mine = np.flatnonzero(parted(self, ranks.count) == ranks.rank)
-        ids = self.ids.cpu().numpy()[mine]
-        own = self.dataset.isel(agent=mine).assign_coords(agent=("agent", ids))
-        homes, place = np.unique(own[HOME].to_numpy(), return_inverse=True)
-        if HOME in own.sizes:
-            own = own.isel({HOME: homes})
-        own[HOME] = ("agent", place.astype(np.int32), own[HOME].attrs)
+        mine = np.flatnonzero(parted(self._column, ranks.count) == ranks.rank)
+        own = self.dataset.isel(agent=mine).assign_coords(agent=("agent", self.ids.cpu().numpy()[mine]))
+        homes = np.unique(own[HOME].to_numpy()).astype(np.int64)
+        own = own.isel({HOME: homes}) if HOME in own.sizes else own
+        return self._of_rank(own, homes, ranks, self.checksum, self.network(HOME).count, self.device)
+
+    def _column(self, name: str) -> np.ndarray | None:
+        return self.dataset[name].to_numpy() if name in self.dataset else None
+
+    @classmethod
+    def _of_rank(
+        cls,
+        own: xr.Dataset,
+        homes: np.ndarray,
+        ranks: Ranks,
+        checksum: int,
+        households: int,
+        device: str | torch.device,
+    ) -> Population:
+        """The people of a rank, whose households still have their numbers among all."""
+        place = np.searchsorted(homes, own[HOME].to_numpy()).astype(np.int32)
+        own[HOME] = ("agent", place, own[HOME].attrs)
         own[f"{HOME}_ids"] = (HOME if HOME in own.sizes else f"{HOME}_group", homes)
-        found = Population(own, self.device, ranks)
-        found.checksum, households = self.checksum, self.network(HOME).count
+        found = cls(own, device, ranks)
+        found.checksum = checksum
         found.part = Part(ranks, found.ids.long(), found.ids_of(HOME), found.everybody, households)
         return found
 

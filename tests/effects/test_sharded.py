@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lpmppl as lpm
+from lpmppl.data import store
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.handlers import SecretShared, Sharded, sharded
 from lpmppl.effects.ops import aggregate, ring_sum, tally
@@ -177,7 +178,7 @@ def refusals(ranks):
         lambda: aggregate(torch.ones(8), town, reduce="max"),
         lambda: counts(torch.arange(8) % 2, 2),
         lambda: aggregate(torch.ones(8, requires_grad=True), town),
-        lambda: people.shard(ranks) and parted(people, 5),
+        lambda: people.shard(ranks) and parted({"household": np.arange(8) // 2}.get, 5),
         lambda: ranks.sum(torch.ones(2)),
     ]
     for call in calls:
@@ -218,7 +219,7 @@ def test_without_a_group_it_is_said_how_to_start():
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_households_stay_whole_and_parts_are_as_large(parts):
     people = lpm.nyc.population(20_000)
-    part = parted(people, parts)
+    part = parted(lambda name: people[name].numpy(), parts)
     size = np.bincount(part, minlength=parts)
     assert size.min() > 20_000 / parts - 60
     assert size.max() < 20_000 / parts + 60
@@ -233,8 +234,8 @@ def test_households_stay_whole_and_parts_are_as_large(parts):
 
 def test_people_without_households_are_not_parted():
     with pytest.raises(InputError, match="lack 'household'"):
-        parted(Population.of({"age": [1, 2]}), 2)
-    assert parted(Population.of({"household": [0, 1, 1]}), 2).tolist() == [0, 1, 1]
+        parted({"age": np.array([1, 2])}.get, 2)
+    assert parted({"household": np.array([0, 1, 1])}.get, 2).tolist() == [0, 1, 1]
 
 
 def mixed(ranks):
@@ -247,13 +248,9 @@ def mixed(ranks):
     with pytest.raises(LpmError) as caught, Sharded(ranks):
         lpm.run(model, days=2, sources={"borough": "borough"})
     sources = str(caught.value)
-    for given, within, more in (
-        (people, False, {}),
-        (lpm.nyc.population(1000), True, {}),
-        (people, True, {"checkpoint": "c"}),
-    ):
+    for given, within in ((people, False), (lpm.nyc.population(1000), True)):
         with pytest.raises(InputError) as caught, Sharded(ranks) if within else nullcontext():
-            lpm.run(lpm.nyc.sir(given), days=2, **more)
+            lpm.run(lpm.nyc.sir(given), days=2)
         said.append(str(caught.value))
     with Sharded(ranks):
         assert lpm.run(model, days=2).attrs["agents"] == 1000
@@ -261,9 +258,42 @@ def mixed(ranks):
 
 
 def test_nothing_is_shared_in_secret_or_read_one_by_one_on_ranks(tmp_path):
-    for one, other, alone, everybody, kept, sources, rank in on_ranks(tmp_path, 2, mixed):
+    for one, other, alone, everybody, sources, rank in on_ranks(tmp_path, 2, mixed):
         assert alone == f"the model's people are those of rank {rank} of 2: run it within `with Sharded(ranks):`"
         assert "every rank has all of the people" in everybody
-        assert kept == "a run on ranks keeps no checkpoint: leave c out"
         assert one == other == "ranks add up in the clear: share in secret on one rank, or among lpmppl.parties"
         assert sources == "Sources reads agents one by one, and has only some of them on a rank: run it on one rank"
+
+
+def opened(ranks, path):
+    shard, own = Population.open(path).shard(ranks), Population.open(path, ranks=ranks)
+    same = [own.dataset.identical(shard.dataset), own.checksum == shard.checksum, own.everybody == 3000]
+    same += [torch.equal(a, b) for a, b in zip(own.part[1:3], shard.part[1:3], strict=True)]
+    return [*same, own.part[3:] == shard.part[3:], own.size < 1700]
+
+
+def test_a_part_that_is_read_by_itself_is_that_of_the_whole(tmp_path):
+    path = tmp_path / "people.zarr"
+    # In pieces of a few hundred agents, so that a part is gathered from many.
+    with patch.object(store, "_CHUNK", 700):
+        lpm.nyc.population(3000).save(path)
+    (tmp_path / "ranks").mkdir()
+    assert all(all(same) for same in on_ranks(tmp_path / "ranks", 2, opened, path))
+
+
+@pytest.mark.parametrize("chunk", [1 << 22, 37])
+def test_what_is_read_in_part_is_checked_whole(tmp_path, chunk):
+    path = tmp_path / "people.zarr"
+    people = lpm.nyc.population(1000)
+    people.save(path)
+    with patch.object(store, "_CHUNK", chunk):
+        found, homes, whole = store.part(path, lambda column: np.flatnonzero(column("borough") == 2), "household")
+    assert found["agent"].to_numpy().tolist() == np.flatnonzero(people["borough"].numpy() == 2).tolist()
+    assert found["age"].to_numpy().tolist() == people["age"].numpy()[found["agent"]].tolist()
+    assert homes.tolist() == sorted(set(people["household"].numpy()[found["agent"]].tolist()))
+    assert np.array_equal(found["income"], people["income"].numpy()[homes], equal_nan=True)
+    assert whole == (people.checksum, people.network("household").count)
+    victim = next(f for f in sorted((path / "age").rglob("*")) if f.is_file() and f.name != "zarr.json")
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(InputError, match=r"damaged|does not match"):
+        store.part(path, lambda column: np.arange(3), "household")
