@@ -90,6 +90,7 @@ def session(
     --simulations 512 --days 40[/]  institutions that read their series for a server
     """
     from lpmppl.cli.split import agreement, two
+    from lpmppl.effects.opening import Noised
     from lpmppl.models.population import Population
     from lpmppl.parties import institution
     from lpmppl.parties.session import Session
@@ -121,6 +122,10 @@ def session(
     for one in seen:
         if one not in model.tallies:
             raise InputError(nearest("tally of SIR", one, model.tallies))
+    if noise is not None:
+        Noised(sigma=noise)
+        if threshold is not None:
+            raise InputError(f"--noise {noise:g}: with --threshold helpers add no noise; leave one of the two out")
     if seen and (proofs or noise is not None):
         raise InputError("--streams: what a network learns has no range to be proved or noised by; leave that out")
     if seen:

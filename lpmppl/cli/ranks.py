@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["joined", "launch", "speaks", "started"]
 
+_MOST_A_CORE = 8
+"""Ranks for each core of this machine, beyond which they only wait for each other."""
+
 _GRACE = 10.0
 """Seconds that the other ranks get to end by themselves after one has."""
 
@@ -57,15 +60,18 @@ def joined() -> Iterator[Ranks | None]:
 
 def speaks() -> bool:
     """Whether this process is the one that answers, and keeps what comes out."""
-    return os.environ.get("RANK", "0") == "0"
+    return started() == 1 or os.environ["RANK"] == "0"
 
 
 def launch(ranks: int, arguments: Sequence[str]) -> int:
     """Run a command line in so many processes on this machine, which share the population; the exit code.
 
     Raises:
+        InputError: for more ranks than this machine is good for.
         LpmError: by the rank that ended without saying why, once all others have ended.
     """
+    if ranks > (most := _MOST_A_CORE * (os.cpu_count() or 1)):
+        raise InputError(f"--ranks {ranks}: this machine has {os.cpu_count()} cores; give at most {most}")
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -52,7 +52,12 @@ def ring_sum(integers: Tensor | Sparse, network: Network | None, onto: Tensor | 
         most: the largest absolute message there can be.
     Returns:
         the totals, shape (…, G), with G = 1 for the whole population.
+    Raises:
+        LpmError: for groups with members on other ranks, where nobody adds up over ranks.
     """
+    if getattr(network, "shared", False):
+        assert network is not None
+        raise LpmError(f"'{network.name}' has members on other ranks: run it within `with Sharded(ranks):`")
     return summed(integers, network, onto)
 
 

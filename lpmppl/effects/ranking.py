@@ -59,21 +59,21 @@ def foremost_of_all(ranks: Ranks, cohort: Cohort, place: Tensor, number: Tensor,
     at = cohort.read(place).long()
     limit = number.expand(*lead, 1).reshape(rows).ceil().long().clamp(min=0)
 
+    span = places + 1
+    keys = (row * span + at).sort().values
+    starts = torch.arange(rows)[:, None] * span
+
     def upto(last: Tensor) -> Tensor:
-        """How many of each row there are on all ranks whose place isn't after its last."""
-        return ranks.sum(torch.bincount(row[at <= last[row]], minlength=rows))
+        """How many of each row there are here whose place isn't after each of its last ones."""
+        return torch.searchsorted(keys, starts + last, right=True) - torch.searchsorted(keys, starts)
 
     # The first place up to which there are more than there may be; all others' turn it is before it.
-    low, high = torch.zeros(rows, dtype=torch.int64), torch.full((rows,), places)
-    while bool((low < high).any()):
-        middle = (low + high).div(2, rounding_mode="floor")
-        enough = upto(middle) > limit
-        low, high = torch.where(enough, low, middle + 1), torch.where(enough, middle, high)
-    turn = at < low[row]
-    left = limit - upto(low - 1)
+    first = ranks.cut(upto, 0, places, limit)
+    turn = at < first[row]
+    left = limit - ranks.total("a queue", upto((first - 1)[:, None]))[:, 0]
     assert cohort.ids is not None
     ids = cohort.ids[cohort.agent].long()
-    tied = (at == low[row]).nonzero().squeeze(-1)
+    tied = (at == first[row]).nonzero().squeeze(-1)
     everyone = torch.cat(ranks.gathered(torch.stack((row[tied], ids[tied]), -1)))
     order = torch.argsort(everyone[:, 0] * 2**32 + everyone[:, 1])
     size = torch.bincount(everyone[:, 0], minlength=rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,12 @@ from torch import Tensor
 
 from lpmppl.errors import InputError, LpmError
 
-__all__ = ["Ranks"]
+__all__ = ["ROOM", "Ranks"]
+
+ROOM = 61
+"""Integers that go with a question: one message for all small sums, since each takes as long as one of 512 bytes."""
+
+_WAYS = 31
 
 _PATIENCE = 120.0
 
@@ -78,7 +83,46 @@ class Ranks:
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over ranks of integers of one shape."""
-        return self._reduced(x, dist.ReduceOp.SUM)
+        self._check(x)
+        out = x.clone(memory_format=torch.contiguous_format)
+        self._told(lambda: dist.all_reduce(out, group=self._group))
+        # A ring sends each number twice, in parts of which each rank keeps one.
+        self.sent += 2 * (self.count - 1) * x.numel() * x.element_size() // self.count
+        return out
+
+    def total(self, what: str, x: Tensor) -> Tensor:
+        """The sum over ranks of integers, once they agree on what it is; few of them go with the question."""
+        if x.numel() > ROOM:
+            self.agree(what, x.numel())
+            return self.sum(x)
+        self._check(x)
+        _, told = self.asked(what, x.numel(), more=x.reshape(-1))
+        return told[:, : x.numel()].sum(0).to(x.dtype).reshape(x.shape)
+
+    def cut(self, upto: Callable[[Tensor], Tensor], low: int, high: int, wanted: Tensor) -> Tensor:
+        """The least place of each row up to which there are more than are wanted, on all ranks together.
+
+        Args:
+            upto: given places, int64 of shape (R, K), says how many of each row there are here up to each of them.
+            low: the least place there can be.
+            high: the greatest; what a row has where there aren't more than are wanted.
+            wanted: int64 of shape (R,).
+        Returns:
+            int64 of shape (R,).
+        """
+        rows = len(wanted)
+        first, last = torch.full((rows,), low), torch.full((rows,), high)
+        ways = torch.arange(1, max(1, min(_WAYS, ROOM // max(1, rows))) + 1)
+        while bool((first < last).any()):
+            # So many places at a time as go in one message: what takes long is to answer, not to count.
+            places = first[:, None] + (last - first)[:, None] * ways // (len(ways) + 1)
+            enough = self.total("a queue", upto(places)) > wanted[:, None]
+            short = (~enough).sum(1)
+            at = short.clamp(max=len(ways) - 1)[:, None]
+            last = torch.where(short < len(ways), places.gather(1, at)[:, 0], last)
+            before = (short - 1).clamp(min=0)[:, None]
+            first = torch.where(short > 0, places.gather(1, before)[:, 0] + 1, first)
+        return first
 
     def ordered(self, values: Tensor, places: Sequence[int]) -> Tensor:
         """What stands at some places, from 0, of all ranks' values in increasing order.
@@ -92,20 +136,16 @@ class Ranks:
         bits = values.float().cpu().contiguous().view(torch.int32).long()
         # As integers that are ordered as the numbers are.
         keys = torch.where(bits >= 0, bits, -(2**31) - bits - 1).sort().values
-        low = torch.full((len(places),), -(2**31), dtype=torch.int64)
-        high, wanted = torch.full_like(low, 2**31 - 1), torch.tensor(list(places))
-        while bool((low < high).any()):
-            middle = (low + high).div(2, rounding_mode="floor")
-            enough = self.sum(torch.searchsorted(keys, middle, right=True)) > wanted
-            low, high = torch.where(enough, low, middle + 1), torch.where(enough, middle, high)
-        return torch.where(low >= 0, low, -(2**31) - low - 1).int().view(torch.float32)
+        wanted = torch.tensor(list(places), dtype=torch.int64)
+        found = self.cut(lambda at: torch.searchsorted(keys, at, right=True), -(2**31), 2**31 - 1, wanted)
+        return torch.where(found >= 0, found, -(2**31) - found - 1).int().view(torch.float32)
 
-    def gathered(self, x: Tensor) -> list[Tensor]:
-        """The integers of every rank, shape (n, …), of which each may have another number n.
+    def gathered(self, x: Tensor, counts: Sequence[int] | None = None) -> list[Tensor]:
+        """The integers of every rank, shape (n, …), of which each may have another number n; `counts`, where known.
 
-        They are taken in turn from rank 0 on, padded to the longest.
+        They are padded to the longest.
         """
-        counts = self.rows(torch.tensor([x.shape[0]]))[:, 0].tolist()
+        counts = self.agree("a list", each=len(x)) if counts is None else counts
         padded = x.new_zeros((max(counts), *x.shape[1:]))
         padded[: x.shape[0]] = x
         return [row[:n] for row, n in zip(self.rows(padded), counts, strict=True)]
@@ -132,8 +172,16 @@ class Ranks:
         Raises:
             LpmError: on all ranks.
         """
-        told = self.rows(torch.tensor([each, zlib.crc32(what.encode()), size], dtype=torch.int64))
-        other = (told[:, 1:] != told[0, 1:]).any(-1).nonzero()
+        return self.asked(what, size, each)[0]
+
+    def asked(self, what: str, size: int = 0, each: int = 0, more: Tensor | None = None) -> tuple[list[int], Tensor]:
+        """Do as `agree`, and send up to 61 integers with it: also what every rank has sent, int64 of shape (R, 61)."""
+        frame = torch.zeros(3 + ROOM, dtype=torch.int64)
+        frame[:3] = torch.tensor([each, zlib.crc32(what.encode()), size])
+        if more is not None:
+            frame[3 : 3 + more.numel()] = more
+        told = self.rows(frame)
+        other = (told[:, 1:3] != told[0, 1:3]).any(-1).nonzero()
         if len(other):
             rank = int(other[0])
             how = f"{told[rank, 2]} of it, and rank 0 {told[0, 2]}" if told[rank, 1] == told[0, 1] else "something else"
@@ -142,15 +190,7 @@ class Ranks:
                 "ranks"
             )
         found: list[int] = told[:, 0].tolist()
-        return found
-
-    def _reduced(self, x: Tensor, how: Any) -> Tensor:
-        self._check(x)
-        out = x.clone(memory_format=torch.contiguous_format)
-        self._told(lambda: dist.all_reduce(out, how, group=self._group))
-        # A ring sends each number twice, in parts of which each rank keeps one.
-        self.sent += 2 * (self.count - 1) * x.numel() * x.element_size() // self.count
-        return out
+        return found, told[:, 3:]
 
     def _check(self, x: Tensor) -> None:
         if x.is_floating_point():

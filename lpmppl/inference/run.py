@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -136,6 +137,8 @@ def simulated(
     tag = json.dumps(
         [installed("lpmppl"), model.name, model.variant, people, seed, days, thetas[0], acts], sort_keys=True
     )
+    if (ranks := model.population.ranks) is not None:
+        ranks.agree("the run's days and parameters", _code(days, [sorted(theta.items()) for theta in thetas]))
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))
@@ -189,6 +192,8 @@ def playing(
         noise: the agents' noise, by default that of the seed and draw.
     """
     _check_shared(model)
+    if (ranks := model.population.ranks) is not None:
+        ranks.agree("the run's model, chance and interventions", _code(model.name, model.variant, seed, chance, acts))
     with ONE_AT_A_TIME, ExitStack() as stack:
         record = stack.enter_context(Record())
         for handler in outside:
@@ -202,6 +207,11 @@ def playing(
         for name, value, day in acts:
             stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
         yield record
+
+
+def _code(*terms: object) -> int:
+    """A number by which ranks see whether they were asked the same."""
+    return zlib.crc32(repr([x.tolist() if isinstance(x, Tensor) else x for x in terms]).encode())
 
 
 def _check_shared(model: Model) -> None:

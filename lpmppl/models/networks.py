@@ -68,6 +68,9 @@ class Groups:
         members: how many members each group has, shape (G,), where some of them are elsewhere; counted by default.
         public: whether what is summed is known to all, such as counts of strata, rather than agents' own.
         here: whether no other rank has groups of it, where ranks share the population: each has its own households.
+        shared: whether groups have members on other ranks, so that their sums have to be added up by `Sharded`.
+        together: whether sums of all groups are read together, instead of each by its own members: then every rank is
+            told all of them.
     Raises:
         InputError: where the membership isn't integers in 0 … G − 1, or `members` isn't G whole numbers.
     """
@@ -82,6 +85,8 @@ class Groups:
     members: Tensor | None = None
     public: bool = False
     here: bool = False
+    shared: bool = False
+    together: bool = False
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)

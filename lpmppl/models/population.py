@@ -119,8 +119,11 @@ class Population:
         """The part of the people that is this rank's: whole households, and neighbouring areas together.
 
         Raises:
-            InputError: for fewer households than ranks.
+            InputError: for fewer households than ranks, or people who were parted before.
+        LpmError: where ranks have different people.
         """
+        if self.ranks is not None:
+            raise InputError(f"these are the people of rank {self.ranks.rank} already: part the whole once")
         mine = np.flatnonzero(parted(self._column, ranks.count) == ranks.rank)
         own = self.dataset.isel(agent=mine).assign_coords(agent=("agent", self.ids.cpu().numpy()[mine]))
         homes = np.unique(own[HOME].to_numpy()).astype(np.int64)
@@ -141,6 +144,7 @@ class Population:
         device: str | torch.device,
     ) -> Population:
         """The people of a rank, whose households still have their numbers among all."""
+        ranks.agree("the people", checksum)
         place = np.searchsorted(homes, own[HOME].to_numpy()).astype(np.int32)
         own[HOME] = ("agent", place, own[HOME].attrs)
         own[f"{HOME}_ids"] = (HOME if HOME in own.sizes else f"{HOME}_group", homes)
@@ -196,11 +200,16 @@ class Population:
 
     def labels(self, name: str) -> list[str]:
         """The labels of a coded variable; its distinct codes where it has none."""
-        codes = self[name]
+        codes = self._codes(name)
         labels = self.dataset[name].attrs.get("labels")
         if labels is None:
             return [str(c) for c in range(self._most(codes) + 1)]
         return [str(label) for label in labels]
+
+    def _codes(self, name: str) -> Tensor:
+        """A variable, whose groups have the numbers that they have among everybody's."""
+        codes = self[name]
+        return self[f"{name}_ids"][codes.long()] if f"{name}_ids" in self.dataset else codes
 
     def plate(self, *, episode: Tensor | int | None = None) -> AgentPlate:
         """The agents' plate: sample sites in it have shape (…, N).
@@ -240,7 +249,8 @@ class Population:
             many = (int(index.max()) if here else self._most(index)) + 1 if members is None else members.shape[0]
             count = int(self.dataset.sizes.get(name, many))
             members = self._everywhere(index, count) if members is None and not here else members
-            self._groups[key] = Groups(name, index, count, nowhere, members=members, here=here)
+            shared = self.ranks is not None and not here
+            self._groups[key] = Groups(name, index, count, nowhere, members=members, here=here, shared=shared)
         return self._groups[key]
 
     def ids_of(self, name: str) -> Tensor:
@@ -253,13 +263,17 @@ class Population:
         """Integers added up over all ranks that share the population; themselves where there is one."""
         if self.ranks is None:
             return integers
-        self.ranks.agree("counting the people", integers.numel())
-        return self.ranks.sum(integers)
+        return self.ranks.total("counting the people", integers)
 
     def _most(self, codes: Tensor) -> int:
         """The largest code of anybody."""
         most = int(codes.max())
         return most if self.ranks is None else max(self.ranks.agree("the largest code", each=most))
+
+    def _least(self, codes: Tensor) -> int:
+        """The smallest code of anybody."""
+        least = int(codes.min())
+        return least if self.ranks is None else min(self.ranks.agree("the smallest code", each=least))
 
     def _everywhere(self, index: Tensor, count: int) -> Tensor | None:
         """How many members each group has on all ranks; None where there is one."""
@@ -269,7 +283,8 @@ class Population:
         """The network in which every agent reaches every agent: one group, well mixed."""
         if ("everyone",) not in self._groups:
             everyone = torch.zeros(self.size, dtype=torch.int32, device=self.device)
-            self._groups["everyone",] = Groups("everyone", everyone, 1, members=self._everywhere(everyone, 1))
+            members, shared = self._everywhere(everyone, 1), self.ranks is not None
+            self._groups["everyone",] = Groups("everyone", everyone, 1, members=members, shared=shared)
         return self._groups["everyone",]
 
     def strata(self, **dims: str) -> Groups:
@@ -298,7 +313,8 @@ class Population:
             count = int(np.prod([len(v) for v in labels.values()]))
             members = self._members(next(iter(dims.values()))) if len(dims) == 1 else None
             members = members if members is not None and len(members) == count else self._everywhere(code, count)
-            self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels, members=members)
+            shared = self.ranks is not None
+            self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels, members=members, shared=shared)
         return self._groups[key]
 
     def _members(self, name: str) -> Tensor | None:
@@ -326,13 +342,13 @@ class Population:
         >>> labels, codes.tolist()
         (['unknown', '0', '1'], [1, 0, 2])
         """
-        codes, of = self[str(variable)], self.dataset[variable].dims
+        codes, of = self._codes(str(variable)), self.dataset[variable].dims
         if codes.is_floating_point() or len(of) != 1:
             raise InputError(f"variable '{variable}' holds {codes.dtype} over {of}; give one of coded groups")
         if codes.dtype not in (torch.uint8, torch.bool):
             codes = codes.clamp(min=-1)
         most = self._most(codes)
-        if "labels" not in self.dataset[variable].attrs and most >= max(1000, 2 * self.size):
+        if "labels" not in self.dataset[variable].attrs and most >= max(1000, 2 * self.everybody):
             found = codes.unique()
             if self.ranks is not None:
                 found = torch.cat(self.ranks.gathered(found)).unique()
@@ -340,4 +356,4 @@ class Population:
         labels = self.labels(variable)
         if most >= len(labels):
             raise InputError(f"variable '{variable}' has the code {most}, but {len(labels)} labels")
-        return (["unknown", *labels], codes + 1) if int(codes.min()) < 0 else (labels, codes)
+        return (["unknown", *labels], codes + 1) if self._least(codes) < 0 else (labels, codes)

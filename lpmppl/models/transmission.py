@@ -66,7 +66,7 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, o
     bands = people.labels("age_band")
     areas = people.strata(area="puma", age="age_band")
     bound = _LOAD_BOUND / _LEAST_ABOUT if outings else _LOAD_BOUND
-    community = replace(areas, name="community", bound=bound, dims={})
+    community = replace(areas, name="community", bound=bound, dims={}, together=True)
     residents = areas.size.reshape(-1, len(bands)).float()
     school = torch.tensor([kind == "school" for kind in people.labels("workplace_kind")], device=device)
     is_school = school[people["workplace_kind"].long()]

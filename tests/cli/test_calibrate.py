@@ -113,6 +113,7 @@ def versions(tmp_path: Path) -> Path:
     return tmp_path / "versions.csv"
 
 
+@pytest.mark.slow
 def test_what_was_known_on_a_day_is_fitted_and_scored_by_what_came(here: Run, tmp_path: Path, versions: Path) -> None:
     small = ("calibrate", "nyc", "--agents", "1000", "--coarse", "0", "--rounds", "1", "--simulations", "2", "--data",
              versions.name, "--set", "initial_infected=0.1", "--fit", "beta", "--ahead", "7")  # fmt: skip

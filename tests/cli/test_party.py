@@ -64,6 +64,8 @@ def test_what_would_tell_of_few_is_refused(here: Run) -> None:
         (("session", "--out", "s.json", "--client", "a=50", "--set", "betta=1"), "did you mean 'beta'"),
         (("session", "--out", "s.json", "--client", "a=50", "--streams", "infection"), "did you mean 'infections'"),
         (("session", "--out", "s.json", "--client", "a=50", "--threshold", "9"), "threshold=9"),
+        (("session", "--out", "s.json", "--client", "a=50", "--threshold", "2", "--noise", "5"), "add no noise"),
+        (("session", "--out", "s.json", "--client", "a=50", "--noise", "nan"), "sigma=nan"),
         (("session", "--out", "s.json", "--client", "a=50", "--threshold", "2", "--proofs"), "proofs need all helpers"),
         (("session", "--out", "s.json", "--client", "a=1", "--streams", "infections", "--proofs"), "no range to be"),
         (("session", "--out", "s.json", "--client", "a=1", "--streams", "infections", "--noise", "2"), "no range to"),
@@ -108,6 +110,7 @@ def test_each_borough_is_an_institutions(here: Run, tmp_path: Path, monkeypatch)
     assert all((tmp_path / path).is_dir() for path in sizes)
 
 
+@pytest.mark.slow
 def test_told_to_end_a_trial_ends_its_parties(start: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "parties"
     process = start("party", "demo", "--agents", "1000", "--days", "300", "--folder", str(folder))

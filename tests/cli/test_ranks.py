@@ -45,6 +45,7 @@ def test_any_number_of_ranks_gives_the_same_answer(lpm: Run, tmp_path: Path, env
     ("more", "words"),
     [
         (("--ranks", "0"), "0"),
+        (("--ranks", "5000"), "cores; give at most"),
         (("--ranks", "2", "--model", "pandemic", "--behaviour", "llm"), "a language model is told of everybody"),
         (("--ranks", "2", "--device", "cuda"), "ranks compute on the CPU"),
     ],
@@ -57,6 +58,9 @@ def test_another_number_than_torchrun_has_started_is_refused(here: Run, monkeypa
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
     assert "--ranks 2: torchrun has started 3" in here(*CITY, "--ranks", "2").refused()
+    monkeypatch.delenv("WORLD_SIZE")
+    assert here(*CITY[:4], "--days", "1", "--out", "alone", "--json").json["ranks"] == 1
+    assert Path("alone/results.nc").exists()
     monkeypatch.setenv("WORLD_SIZE", "many")
     assert "WORLD_SIZE='many' is no number of ranks" in here(*CITY, "--ranks", "2").refused()
 
@@ -66,8 +70,8 @@ def test_bad_input_is_refused_in_one_line_on_ranks_too(lpm: Run) -> None:
 
 
 def test_a_killed_run_goes_on_with_another_number_of_ranks(lpm: Run, start: Run, tmp_path: Path) -> None:
-    asked = ("simulate", "nyc", "--agents", "2000", "--days", "400", "--set", "initial_infected=0.05")
-    process = start(*asked, "--ranks", "2", "--out", "out", "--checkpoint-every", "5")
+    asked = ("simulate", "nyc", "--agents", "2000", "--days", "150", "--set", "initial_infected=0.05")
+    process = start(*asked, "--ranks", "2", "--out", "out", "--checkpoint-every", "3")
     eventually(lambda: len(list(tmp_path.glob("out/checkpoint.npz.*-of-2"))) == 2 and process.poll() is None)
     os.kill(children(process.pid)["1"], signal.SIGKILL)
     process.communicate(timeout=60)

@@ -109,6 +109,7 @@ def test_a_share_that_is_a_parameter_has_its_posterior():
     assert list(fit["observed_data"]["leaving"].values) == [seen]
 
 
+@pytest.mark.slow
 def test_an_epidemic_is_calibrated_by_delayed_reports_of_some():
     people = Population.of({"household": np.arange(402) // 3})
     model = SIR(people, [people.network("household"), people.everyone()])

@@ -12,8 +12,8 @@ import torch
 import lpmppl as lpm
 from lpmppl.data import store
 from lpmppl.effects.cohorts import Cohort
-from lpmppl.effects.handlers import SecretShared, Sharded, sharded
-from lpmppl.effects.ops import aggregate, ring_sum, tally
+from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, SecretShared, Sharded, sharded
+from lpmppl.effects.ops import aggregate, ring_sum, simulate, tally
 from lpmppl.effects.ranking import foremost
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, LpmError
@@ -75,7 +75,8 @@ def volume(ranks):
     of = torch.arange(6000) % 3000
     network, told = Groups("town", of, 3000), []
     with patch.object(sharded, "_FEW", 0), Sharded(ranks):
-        for who in (torch.arange(6000) < 0, torch.arange(6000) < 3, torch.arange(6000) < 5000):
+        for some in (0, 3, 100, 5000):
+            who = torch.arange(6000) < some
             cohort = Cohort.of(who, None).carrying(torch.ones(int(who.sum()), dtype=torch.int32))
             ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32))
             before = ranks.sent
@@ -89,10 +90,10 @@ def volume(ranks):
 
 
 def test_only_what_changed_is_told_or_all_whichever_is_less(tmp_path):
-    for nothing, few, many, at_home in on_ranks(tmp_path, 2, volume):
-        assert 0 < nothing < 60
-        assert nothing < few < 150
-        assert few < many < nothing + 4 * 3000 + 100
+    for nothing, few, some, many, at_home in on_ranks(tmp_path, 2, volume):
+        assert nothing == few == 512
+        assert some == 512 + 8 * 100
+        assert many == 512 + 4 * 3000
         assert at_home == 0
 
 
@@ -248,6 +249,13 @@ def mixed(ranks):
     with pytest.raises(LpmError) as caught, Sharded(ranks):
         lpm.run(model, days=2, sources={"borough": "borough"})
     sources = str(caught.value)
+    with pytest.raises(InputError, match="already: part the whole once"):
+        people.shard(ranks)
+    theta, span = model.defaults(), (torch.tensor(0.0), torch.tensor(2.0))
+    with pytest.raises(LpmError, match="has members on other ranks: run it"), DiscreteTime(), ExogenousNoise(0):
+        simulate(model.day(theta), model.initial(theta), *span)
+    with pytest.raises(LpmError, match="each rank would draw chance of its own"), Sharded(ranks), DiscreteTime():
+        simulate(model.day(theta), model.initial(theta), *span)
     for given, within in ((people, False), (lpm.nyc.population(1000), True)):
         with pytest.raises(InputError) as caught, Sharded(ranks) if within else nullcontext():
             lpm.run(lpm.nyc.sir(given), days=2)
@@ -255,6 +263,63 @@ def mixed(ranks):
     with Sharded(ranks):
         assert lpm.run(model, days=2).attrs["agents"] == 1000
     return [*said, sources, ranks.rank]
+
+
+def apart(ranks, how):
+    other = ranks.rank == 1
+    people = lpm.nyc.population(1000, seed=int(other and how == "people")).shard(ranks)
+    act = [("transmission", 0.5, 1)] if other and how == "acts" else []
+    with Sharded(ranks):
+        lpm.run(
+            lpm.nyc.sir(people),
+            days=2 + (other and how == "days"),
+            seed=int(other and how == "seed"),
+            set={"beta": 0.5} if other and how == "set" else {},
+            interventions=act,
+        )
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("seed", "the run's model, chance and interventions: rank 1 does"),
+        ("acts", "the run's model, chance and interventions: rank 1 does"),
+        ("set", "the run's days and parameters: rank 1 does"),
+        ("days", "the run's days and parameters: rank 1 does"),
+        ("people", "the people: rank 1 does"),
+    ],
+)
+def test_ranks_that_were_asked_different_things_end_by_name(tmp_path, how, says):
+    for well, said in attempted(tmp_path, 2, apart, how):
+        assert not well
+        assert says in said
+
+
+def strata(ranks):
+    """Strata of odd variables, by everybody and by parts."""
+    random = np.random.default_rng(0)
+    home = np.sort(random.integers(0, 500, 1500))
+    people = Population.of(
+        {
+            "household": home,
+            "far": random.integers(0, 9, 1500) * 250,
+            "some": np.where(home < 20, -1, home % 4),
+            "edge": np.where(home == 3, 1500, 0),
+        }
+    )
+    found = []
+    for name in ("far", "some", "edge", "household"):
+        whole, own = people.strata(x=name), people.shard(ranks).strata(x=name)
+        with Sharded(ranks):
+            counts = ring_sum(torch.ones(own.agents, dtype=torch.int64), own)
+        found.append(dict(own.dims) == dict(whole.dims) and torch.equal(counts, whole.size))
+        found.append(torch.equal(own.size, whole.size))
+    return found
+
+
+def test_strata_are_those_of_everybody(tmp_path):
+    """Also where codes are of households, lie far apart, or are below 0 or largest on one rank alone."""
+    assert all(all(found) for found in on_ranks(tmp_path, 2, strata))
 
 
 def test_nothing_is_shared_in_secret_or_read_one_by_one_on_ranks(tmp_path):

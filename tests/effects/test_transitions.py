@@ -81,6 +81,7 @@ def test_its_derivative_is_that_of_the_formula(model, path) -> None:
         assert float(slope) == pytest.approx((up - down) / 2e-3, rel=0.02, abs=0.2)
 
 
+@pytest.mark.slow
 def test_pyros_svi_finds_the_posterior_of_what_happened(model, path) -> None:
     """Who begins has nothing to do with the rest, so that the posterior of how many is known on a grid."""
 

@@ -93,6 +93,7 @@ def test_federated_steps_are_the_pooled_ones() -> None:
     assert float((size > 1e-6).double().mean()) > 0.5
 
 
+@pytest.mark.slow
 def test_local_steps_learn_as_well_with_less_sent() -> None:
     societies = {"few": society(200), "some": society(300), "many": society(500)}
     losses, sent = [], []

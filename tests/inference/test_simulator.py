@@ -69,6 +69,7 @@ def test_reverse_through_a_guide_and_forward_through_the_society_is_all_in_rever
     assert float(grads[0].abs().min()) > 0
 
 
+@pytest.mark.slow
 def test_a_pyro_guide_is_fitted_through_it():
     """SVI with the transmission rate free brings it to where the counts come from."""
     model = sir_in_households()

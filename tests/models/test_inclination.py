@@ -131,11 +131,17 @@ def test_the_share_is_a_parameter_of_the_run():
     assert not np.array_equal(tallies[0], tallies[2])
 
 
-def test_a_share_of_none_is_left_out_of_all_parameters():
+@pytest.mark.slow
+def test_a_share_of_none_is_left_out_of_a_sensitivity():
     city = lpm.nyc.pandemic(lpm.nyc.population(1_000))
     found = lpm.sensitivity(city, "infections", days=3, draws=2, set={"initial_infected": 0.1}, audit=False)
     assert "households_as_one" not in found["parameter"].values
     assert "isolation_days" in found["parameter"].values
+
+
+def test_a_share_of_none_is_left_out_of_all_parameters():
+    city = lpm.nyc.pandemic(lpm.nyc.population(1_000))
+    assert "isolation_days" in fitted_names(city, "all", {})
     assert "households_as_one" not in fitted_names(city, "all", {})
     with pytest.raises(InputError, match="households_as_one=0 lies at the edge of its prior"):
         Scale(city, ["households_as_one"])

@@ -74,6 +74,7 @@ def test_the_fixed_step_is_short_enough(treatment):
     assert (found - exact).abs()[exact > 0].max() < 0.01
 
 
+@pytest.mark.slow
 def test_every_draw_of_the_prior_has_a_course_near_that_of_an_adaptive_solver():
     """Of 60 draws, three in a hundred of which would be unstable at the usual step; the finest steps are compared."""
     with torch.random.fork_rng():

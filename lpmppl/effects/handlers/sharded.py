@@ -10,16 +10,17 @@ from torch import Tensor
 from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Network, summed
+from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.readers import reader
 from lpmppl.effects.handlers.sharing import FixedPoint
 from lpmppl.effects.ranking import foremost_of_all
-from lpmppl.effects.ranks import Ranks
+from lpmppl.effects.ranks import ROOM, Ranks
 from lpmppl.errors import LpmError
 
 __all__ = ["Sharded"]
 
 _FEW = 4096
-"""Groups that every rank has the totals of, wherever their members are."""
+"""So many groups all ranks have the totals of, wherever their members are: telling all is as cheap."""
 
 
 class _Crossing(NamedTuple):
@@ -67,6 +68,10 @@ class Sharded(Messenger):
     def _check(self) -> None:
         if name := reader():
             raise LpmError(f"{name} reads agents one by one, and has only some of them on a rank: run it on one rank")
+        if not any(isinstance(handler, ExogenousNoise) for handler in handler_stack()):
+            raise LpmError(
+                "each rank would draw chance of its own: put ExogenousNoise(seed) around the run, or lpm.run"
+            )
         if any(isinstance(handler, FixedPoint) for handler in handler_stack()):
             raise LpmError("ranks add up in the clear: share in secret on one rank, or among lpmppl.parties")
 
@@ -82,11 +87,10 @@ class Sharded(Messenger):
         if crossing is not None and isinstance(integers, Sparse):
             return self._few(name, integers, crossing, onto)
         total = summed(integers, network)
-        self._agree(name, total.shape[:-1].numel())
         if crossing is None:
-            total = self.ranks.sum(total)
+            total = self.ranks.total(self._next(name), total)
         elif len(crossing.groups):
-            total[..., crossing.groups] = self.ranks.sum(total[..., crossing.groups])
+            total[..., crossing.groups] = self.ranks.total(self._next(name), total[..., crossing.groups])
         return total if onto is None else onto + total
 
     def _few(self, name: str, integers: Sparse, crossing: _Crossing, onto: Tensor | None) -> Tensor:
@@ -98,13 +102,18 @@ class Sharded(Messenger):
         value = integers.value if cohort is integers.cohort else cohort.read(integers)
         slot = crossing.slot[cohort.group(network.index).long()].long()  # type: ignore[attr-defined]
         mine = (slot >= 0).nonzero().squeeze(-1)
-        place, value = (cohort.row * many + slot)[mine], value[mine].to(total.dtype)
-        counts = self._agree(name, rows, each=len(mine))
+        pairs = torch.stack(((cohort.row * many + slot)[mine], value[mine].long()), -1)
+        short = pairs.reshape(-1) if pairs.numel() <= ROOM else None
+        counts, told = self.ranks.asked(self._next(name), rows, len(mine), short)
         if not any(counts):
             return total
+        place, value = pairs[:, 0], pairs[:, 1].to(total.dtype)
         if max(counts) * self.ranks.count < rows * many:
-            told = self.ranks.gathered(torch.stack((place, value), -1).to(_wide(rows * many, total.dtype)))
-            others = torch.cat([part for k, part in enumerate(told) if k != self.ranks.rank])
+            if 2 * max(counts) <= ROOM:
+                parts = [row[: 2 * n].reshape(n, 2) for row, n in zip(told, counts, strict=True)]
+            else:
+                parts = self.ranks.gathered(pairs.to(_wide(rows * many, total.dtype)), counts)
+            others = torch.cat([part for k, part in enumerate(parts) if k != self.ranks.rank])
             where, value = others[:, 0].long(), others[:, 1].to(total.dtype)
             row = where.div(many, rounding_mode="floor")
             total.view(-1).index_add_(0, row * groups + crossing.groups[where - row * many], value)
@@ -141,16 +150,17 @@ class Sharded(Messenger):
     def _pyro_foremost(self, msg: Message) -> None:
         if not msg["done"]:
             cohort, place, number, places = msg["args"]
-            self._agree("whose turn it is", number.numel())
+            self.ranks.agree(self._next("whose turn it is"), number.numel())
             msg["value"], msg["done"] = foremost_of_all(self.ranks, cohort, place, number, places), True
 
     def _pyro_in_clear(self, msg: Message) -> None:
         what, _ = msg["args"]
         raise LpmError(f"{what} is asked of agents on many ranks one by one: leave it out, or run on one rank")
 
-    def _agree(self, name: str, rows: int, each: int = 0) -> list[int]:
+    def _next(self, name: str) -> str:
+        """The next sum, in words."""
         self.sums += 1
-        return self.ranks.agree(f"sum {self.sums}, over '{name}'", rows, each)
+        return f"sum {self.sums}, over '{name}'"
 
     def _crossing(self, network: Network) -> _Crossing:
         if id(network) not in self._known:
@@ -178,8 +188,9 @@ def _is_here(network: Network | None) -> bool:
 
 
 def _is_whole(network: Network) -> bool:
-    """Whether all ranks are to have all totals: strata that are shown, and few groups, which models read together."""
-    return bool(getattr(network, "dims", None)) or network.share("sum").shape[-1] <= _FEW
+    """Whether all ranks are to have all totals: strata that are shown, what is read together, and few groups."""
+    read = getattr(network, "dims", None) or getattr(network, "together", False)
+    return bool(read) or network.share("sum").shape[-1] <= _FEW
 
 
 def _wide(places: int, dtype: torch.dtype) -> torch.dtype:
