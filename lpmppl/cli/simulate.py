@@ -290,6 +290,7 @@ def compute(
         "set": dict(asked.set),
         "interventions": [list(act) for act in asked.intervene],
         "ranks": 1 if ranks is None else ranks.count,
+        **({} if ranks is None else {"bytes_sent": ranks.sent}),
         **said,
     }
     if folder and speaks():
