@@ -6,8 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from lpmppl.errors import InputError, LpmError
 from lpmppl.parties.arithmetic import check_size
 from lpmppl.parties.certificates import Credentials
+from lpmppl.parties.connection import Connection
 from lpmppl.parties.coordinator import ASK
 from lpmppl.parties.logs import Log
 from lpmppl.parties.peers import Peer, checked_address
@@ -51,7 +51,7 @@ class Opened:
     bytes_sent: int
 
 
-class Rounds:
+class Rounds(Connection):
     """A client's rounds, one after the other, as a context manager.
 
     Args:
@@ -89,27 +89,6 @@ class Rounds:
         self._patience = 20 * session.deadline if patience is None else patience
         self._log = None if log is None else Log(name, session, log)
         self.round, self._one = 0, threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._failed: Exception | None = None
-
-    def __enter__(self) -> Self:
-        started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live(started)), name=f"rounds of {self.name}")
-        self._thread.daemon = True
-        self._thread.start()
-        started.wait()
-        if self._failed is not None:
-            self._thread.join()
-            raise self._failed
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._end.set)
-            self._loop = None
-        self._thread.join()
 
     def sum(self, values: Tensor, lost: Tensor | None = None, terms: Terms = PLAIN) -> Opened:
         """The sum of everyone's numbers in the next round, once it is opened.
@@ -166,32 +145,19 @@ class Rounds:
             circuit.check(torch.from_numpy(x))
         return x, lost.cpu().numpy()
 
-    async def _live(self, started: threading.Event) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+    def _peers_made(self) -> list[Peer]:
         names = [*(helper_name(k) for k in range(self.session.helpers)), COORDINATOR]
-        try:
-            peers = [
-                Peer(self.session, self._credentials, name, address)
-                for name, address in zip(names, self._addresses, strict=True)
-            ]
-        except Exception as e:  # noqa: BLE001  raised again on the caller's thread
-            self._failed = e
-            return
-        finally:
-            started.set()
+        peers = [
+            Peer(self.session, self._credentials, name, address)
+            for name, address in zip(names, self._addresses, strict=True)
+        ]
         *helpers, self._coordinator = peers
         self._upload = Upload(self.session, self.name, helpers, self._seed)
-        try:
-            await self._end.wait()
-        finally:
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            await asyncio.gather(*(peer.close() for peer in peers))
-            # The last of gRPC's objects takes its polling thread with it.
-            del helpers, peers, self._coordinator
-            self._upload.helpers.clear()
+        return peers
+
+    def _peers_gone(self) -> None:
+        del self._coordinator
+        self._upload.helpers.clear()
 
     async def _sum(self, values: NDArray[np.int64], lost: NDArray[np.bool_], terms: Terms) -> Opened:
         round, self._upload.sent, self._why = self.round, 0, ""

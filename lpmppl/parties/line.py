@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -12,6 +11,7 @@ from typing import Self, TextIO, TypeVar
 
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.parties.certificates import Credentials
+from lpmppl.parties.connection import Connection
 from lpmppl.parties.logs import Log
 from lpmppl.parties.peers import Away, Peer, checked_address
 from lpmppl.parties.session import COORDINATOR, Session
@@ -24,7 +24,7 @@ _A_TIME, _SHORT = 60.0, 0.05
 """Seconds that a question may take, and between one try to end others and the next."""
 
 
-class Line:
+class Line(Connection):
     """A server's line to the institutions of a session, as a context manager.
 
     Args:
@@ -60,29 +60,17 @@ class Line:
         self._credentials = credentials
         self._patience = 20 * session.deadline if patience is None else patience
         self._log = None if log is None else Log(COORDINATOR, session, log)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._failed: Exception | None = None
         self._running: set[Future[bytes]] = set()
 
     def __enter__(self) -> Self:
+        super().__enter__()
         self._pool = ThreadPoolExecutor(len(self._addresses))
-        started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live(started)), name="line", daemon=True)
-        self._thread.start()
-        started.wait()
-        if self._failed is not None:
-            self._thread.join()
-            self._pool.shutdown()
-            raise self._failed
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._end.set)
-            self._loop = None
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         self._pool.shutdown()
 
     def ask(self, name: str, kind: Kind, answer: Kind, step: int, body: bytes = b"", d: int = 0) -> bytes:
@@ -146,28 +134,15 @@ class Line:
         self.traffic[answer.name] += HEADER.size + len(body)
         return bytes(body)
 
-    async def _live(self, started: threading.Event) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            self._peers = {
-                name: Peer(self.session, self._credentials, name, address, self._away)
-                for name, address in self._addresses.items()
-            }
-        except Exception as e:  # noqa: BLE001  raised again on the caller's thread
-            self._failed = e
-            return
-        finally:
-            started.set()
-        try:
-            await self._end.wait()
-        finally:
-            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            await asyncio.gather(*(peer.close() for peer in self._peers.values()))
-            # The last of gRPC's objects takes its polling thread with it.
-            self._peers.clear()
+    def _peers_made(self) -> list[Peer]:
+        self._peers = {
+            name: Peer(self.session, self._credentials, name, address, self._away)
+            for name, address in self._addresses.items()
+        }
+        return [*self._peers.values()]
+
+    def _peers_gone(self) -> None:
+        self._peers.clear()
 
     def _away(self, name: str) -> None:
         if self._log is not None:
