@@ -83,17 +83,8 @@ class RunFolder:
 
         Raises InputError where there is no such run, it is done, or another process is at it.
         """
-        folder = cls(path)
-        source = path / "run.json"
-        if not source.is_file():
-            raise InputError(f"--resume {path}: there is no run to go on with (no run.json there)")
-        try:
-            folder.record = json.loads(source.read_text(encoding="utf-8"))
-            status = folder.record["status"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(
-                f"--resume {path}: run.json there is damaged or not of lpmppl: start anew with --out"
-            ) from None
+        folder = cls.seen(path)
+        status = folder.record["status"]
         for key in _ONCE.keys() & folder.record.keys():
             raise InputError(f"--resume {path}: {_ONCE[key]} can't be taken up again: start it anew with --out")
         made = next((k for k in _AGAIN if k in folder.record), "")
@@ -108,12 +99,21 @@ class RunFolder:
 
     @classmethod
     def seen(cls, path: Path) -> RunFolder:
-        """The folder as another rank of the same run takes it up: what the first one writes there is only read."""
+        """The folder of a run that is only read, as by ranks other than the first, which takes it up.
+
+        Raises InputError where there is no run.
+        """
         folder = cls(path)
+        source = path / "run.json"
+        if not source.is_file():
+            raise InputError(f"--resume {path}: there is no run to go on with (no run.json there)")
         try:
-            folder.record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"--resume {path}: there is no run to go on with (no run.json there)") from None
+            folder.record = json.loads(source.read_text(encoding="utf-8"))
+            folder.record["status"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"--resume {path}: run.json there is damaged or not of lpmppl: start anew with --out"
+            ) from None
         return folder
 
     def drop_checkpoint(self) -> None:

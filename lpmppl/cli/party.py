@@ -16,10 +16,13 @@ from lpmppl.cli.spelling import settings
 from lpmppl.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from lpmppl.models.model import Model
     from lpmppl.parties.certificates import Credentials
     from lpmppl.parties.session import Session
 
-__all__ = ["party"]
+__all__ = ["kept", "papers", "party", "serve", "two"]
 
 party = typer.Typer(
     no_args_is_help=True,
@@ -89,12 +92,11 @@ def session(
     [cyan]lpmppl party session --out s.json --institution hospitals=infections --institution registry=recoveries \
     --simulations 512 --days 40[/]  institutions that read their series for a server
     """
-    from lpmppl.cli.split import agreement, two
+    from lpmppl.cli.split import agreement
     from lpmppl.effects.opening import Noised
-    from lpmppl.models.population import Population
     from lpmppl.parties import institution
     from lpmppl.parties.session import Session
-    from lpmppl.parties.society import fingerprint, society
+    from lpmppl.parties.society import fingerprint
 
     if out.exists():
         raise InputError(f"--out {out} exists: choose a new path")
@@ -114,7 +116,7 @@ def session(
         if not many.isdecimal():
             raise InputError(f"--client {one}: write NAME=AGENTS, such as bronx=1200")
         members[name] = int(many)
-    parameters, model = settings(given or []), society(Population.of({"household": [0, 0], "borough": [0, 0]}))
+    parameters, model = settings(given or []), two()
     for one in parameters:
         if one not in model.parameters:
             raise InputError(nearest("parameter of SIR", one, model.parameters))
@@ -215,8 +217,8 @@ def aggregator(
     from lpmppl.parties import aggregator as helper
     from lpmppl.parties.session import helper_name
 
-    agreed, own = _known(session, certificates, helper_name(index))
-    _serve(lambda: helper.serve(agreed, index, port, own, state, metrics, host=host))
+    agreed, own = papers(session, certificates, helper_name(index))
+    serve(lambda: helper.serve(agreed, index, port, own, state, metrics, host=host))
 
 
 @party.command("coordinator")
@@ -239,8 +241,8 @@ def coordinator(
     from lpmppl.parties import coordinator as middle
     from lpmppl.parties.session import COORDINATOR
 
-    agreed, own = _known(session, certificates, COORDINATOR)
-    _serve(lambda: middle.serve(agreed, port, own, helpers.split(","), state, metrics, host=host))
+    agreed, own = papers(session, certificates, COORDINATOR)
+    serve(lambda: middle.serve(agreed, port, own, helpers.split(","), state, metrics, host=host))
 
 
 @party.command("client")
@@ -277,7 +279,7 @@ def client(
     from lpmppl.parties.society import Dropouts, Known, fingerprint, lived
 
     parameters = settings(given or [])
-    agreed, own = _known(session, certificates, name)
+    agreed, own = papers(session, certificates, name)
     if agreed.model != (mine := fingerprint(days, seed, parameters, noise)):
         raise InputError(
             f"the session is for model {agreed.model}, and these --days, --seed, --set and --noise make {mine}; give "
@@ -339,10 +341,9 @@ def calibrate(
     from lpmppl.models.population import Population
     from lpmppl.parties.client import Rounds
     from lpmppl.parties.institution import Institution, fingerprint, seen
-    from lpmppl.report import datatree
 
     began, wanted = time.perf_counter(), streams.split(",")
-    agreed, own = _known(session, certificates, name)
+    agreed, own = papers(session, certificates, name)
     if agreed.model != fingerprint(wanted, days, simulations, seed, local):
         raise InputError(
             f"the session is for model {agreed.model}, not for these --streams, --days, --simulations, --seed and "
@@ -354,8 +355,7 @@ def calibrate(
         learner = Institution(name, model, wanted, days, rounds, local=local, seed=seed)
         losses = learner.learn(simulations)
     tree = learner.posterior(counts, name, draws=draws)
-    datatree.save(tree, out)
-    means = {str(k): float(x.mean()) for k, x in tree["posterior"].data_vars.items()}
+    means = kept(tree, out)
     outcome = {
         "agents": model.population.size,
         "days": days,
@@ -370,14 +370,32 @@ def calibrate(
     print(json.dumps(outcome) if as_json else f"{out}: loss {losses[name]:.3f}, {means}")
 
 
-def _known(session: Path, certificates: Path, name: str) -> tuple[Session, Credentials]:
+def two() -> Model:
+    """A society of two people, which has the form of data of all those that are calibrated."""
+    from lpmppl.models.population import Population
+    from lpmppl.parties.society import society
+
+    return society(Population.of({"household": [0, 0], "borough": [0, 0]}))
+
+
+def kept(tree: DataTree, out: Path) -> dict[str, float]:
+    """Keep a posterior, and give the mean of each parameter."""
+    from lpmppl.report import datatree
+
+    datatree.save(tree, out)
+    return {str(k): float(x.mean()) for k, x in tree["posterior"].data_vars.items()}
+
+
+def papers(session: Path, certificates: Path, name: str) -> tuple[Session, Credentials]:
+    """A party's session and its own credentials."""
     from lpmppl.parties.certificates import Credentials
     from lpmppl.parties.session import Session
 
     return Session.open(session), Credentials(certificates, name)
 
 
-def _serve(party: Callable[[], Any]) -> None:
+def serve(party: Callable[[], Any]) -> None:
+    """Be a party that answers, until it is told to end."""
     import asyncio
 
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

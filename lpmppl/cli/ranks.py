@@ -41,18 +41,16 @@ def started() -> int:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks | None]:
-    """The ranks that this process is one of, None where it is alone; all but the first say nothing on stdout."""
+    """The ranks that this process is one of, which add up together within; None where it is alone."""
     if started() == 1:
         yield None
         return
+    from lpmppl.effects.handlers.sharded import Sharded
     from lpmppl.effects.ranks import Ranks
 
     ranks = Ranks.begin()
     try:
-        if ranks.rank:
-            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
-                yield ranks
-        else:
+        with Sharded(ranks):
             yield ranks
     finally:
         ranks.end()

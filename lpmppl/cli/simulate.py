@@ -9,7 +9,6 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -275,8 +274,7 @@ def compute(
     from lpmppl.report.tables import of_people, tallies, totals
 
     population, prepared = people_of(asked, folder, ranks)
-    with sharded(ranks):
-        tree, said = simulated(asked, population, folder, every, asking)
+    tree, said = simulated(asked, population, folder, every, asking)
     outcome = {
         "population": asked.name,
         "model": asked.model,
@@ -296,15 +294,6 @@ def compute(
     if folder and speaks():
         keep(tree, folder, outcome)
     return {**outcome, "peak_rss_mb": peak_rss_mb(), **({"out": str(folder.path)} if folder else {})}
-
-
-def sharded(ranks: Ranks | None) -> AbstractContextManager[object]:
-    """The handler of a run on ranks."""
-    if ranks is None:
-        return nullcontext()
-    from lpmppl.effects.handlers.sharded import Sharded
-
-    return Sharded(ranks)
 
 
 def begin(folder: RunFolder, asked: Settings, data: Mapping[str, Any]) -> None:

@@ -12,14 +12,13 @@ import typer
 
 from lpmppl.cli import options
 from lpmppl.cli.machine import peak_rss_mb
-from lpmppl.cli.party import Certificates, Host, MetricsPort, Port, SessionFile, State, _known, _serve
+from lpmppl.cli.party import Certificates, Host, MetricsPort, Port, SessionFile, State, kept, papers, serve, two
 from lpmppl.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from lpmppl.models.model import Model
     from lpmppl.parties.agreement import SplitAgreement
 
-__all__ = ["Institutions", "agreement", "institution", "server", "two"]
+__all__ = ["Institutions", "agreement", "institution", "server"]
 
 Institutions = Annotated[
     list[str] | None,
@@ -55,16 +54,16 @@ def institution(
     [cyan]lpmppl party institution --session s.json --certificates certificates --state hospitals --name hospitals \
     --data hospitals.csv --institution hospitals=infections --institution registry=recoveries --port 5001[/]
     """
+    from lpmppl.parties import reading
     from lpmppl.parties.encoding import Encoding
     from lpmppl.parties.institution import seen
-    from lpmppl.parties.reading import serve
 
     terms = agreement(institutions, days, simulations, seed)
-    who, own = _known(session, certificates, name)
+    who, own = papers(session, certificates, name)
     terms.check(who)
     counts = seen(data, list(terms.of(name)), days)
     mine = Encoding(who, terms, name, two(), counts, state, own_weights=own_weights)
-    _serve(lambda: serve(mine, port, own, metrics, host=host))
+    serve(lambda: reading.serve(mine, port, own, metrics, host=host))
 
 
 def server(
@@ -104,11 +103,10 @@ def server(
     from lpmppl.parties.line import Line
     from lpmppl.parties.session import COORDINATOR
     from lpmppl.parties.split import Server
-    from lpmppl.report import datatree
 
     began = time.perf_counter()
     terms = agreement(institutions, days, simulations, seed)
-    who, own = _known(session, certificates, COORDINATOR)
+    who, own = papers(session, certificates, COORDINATOR)
     terms.check(who)
     where = _named(addresses.split(","), "--institutions", "NAME=HOST:PORT,…")
     model = nyc.sir(Population.open(people), by={"borough": "borough"})
@@ -116,8 +114,7 @@ def server(
         learner = Server(model, terms, line, state)
         ((_, loss),) = learner.learn().items()
         tree = learner.posterior(learner.institutions, draws=draws)
-    datatree.save(tree, out)
-    means = {str(k): float(x.mean()) for k, x in tree["posterior"].data_vars.items()}
+    means = kept(tree, out)
     outcome = {
         "agents": model.population.size,
         "days": days,
@@ -139,22 +136,14 @@ def agreement(institutions: Sequence[str] | None, days: int, simulations: int, s
     if not institutions:
         raise InputError("--institution NAME=STREAM,…: say whose streams are whose, once for each institution")
     streams = {name: given.split(",") for name, given in _named(institutions, "--institution", "NAME=STREAM,…").items()}
-    known = two().tallies
+    tallies = two().tallies
     flat = [stream for mine in streams.values() for stream in mine]
     for stream in flat:
-        if stream not in known:
-            raise InputError(nearest("tally of SIR", stream, known))
+        if stream not in tallies:
+            raise InputError(nearest("tally of SIR", stream, tallies))
         if flat.count(stream) > 1:
             raise InputError(f"--institution: '{stream}' was given twice: give it to one institution")
     return SplitAgreement(streams, days, simulations, seed)
-
-
-def two() -> Model:
-    """A society of two people, which has the form of data of all those that are calibrated."""
-    from lpmppl.models.population import Population
-    from lpmppl.parties.society import society
-
-    return society(Population.of({"household": [0, 0], "borough": [0, 0]}))
 
 
 def _named(given: Sequence[str], option: str, form: str) -> dict[str, str]:

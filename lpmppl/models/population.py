@@ -40,6 +40,9 @@ def named(by: object, default: Mapping[str, str]) -> Mapping[str, str]:
 HOME = "household"
 """What is never parted."""
 
+_WHOLE = "whole"
+"""The attribute of a part with the checksum of the whole and its number of households."""
+
 _TAKEN = {
     *("chain", "draw", "policy", "day", "layer", "was", "would", "estimate", "outcome", "people", "weight"),
     *("parameters", "trigger"),
@@ -75,8 +78,6 @@ class Population:
             self.device = torch.device(device)
         except RuntimeError as e:
             raise InputError(f"device '{device}' is none that torch knows; say cpu or cuda") from e
-        self.part: Part | None = None
-        """What of the people is this rank's, where it was parted."""
         self._tensors: dict[str, Tensor] = {}
         self._groups: dict[tuple[object, ...], Groups] = {}
         self._derived: dict[str, object] = {}
@@ -120,7 +121,7 @@ class Population:
 
         Raises:
             InputError: for fewer households than ranks, or people who were parted before.
-        LpmError: where ranks have different people.
+            LpmError: where ranks have different people.
         """
         if self.ranks is not None:
             raise InputError(f"these are the people of rank {self.ranks.rank} already: part the whole once")
@@ -148,14 +149,20 @@ class Population:
         place = np.searchsorted(homes, own[HOME].to_numpy()).astype(np.int32)
         own[HOME] = ("agent", place, own[HOME].attrs)
         own[f"{HOME}_ids"] = (HOME if HOME in own.sizes else f"{HOME}_group", homes)
-        found = cls(own, device, ranks)
-        found.checksum = checksum
-        found.part = Part(ranks, found.ids.long(), found.ids_of(HOME), found.everybody, households)
-        return found
+        return cls(own.assign_attrs({_WHOLE: [checksum, households]}), device, ranks)
+
+    @property
+    def part(self) -> Part | None:
+        """What of the people is this rank's, where they were parted."""
+        if self.ranks is None:
+            return None
+        return Part(self.ranks, self.ids.long(), self.ids_of(HOME), self.everybody, self.dataset.attrs[_WHOLE][1])
 
     @cached_property
     def checksum(self) -> int:
         """Of everybody, so that a checkpoint is resumed among the same people; a part has that of the whole."""
+        if self.ranks is not None:
+            return int(self.dataset.attrs[_WHOLE][0])
         value = 0
         for name in sorted(str(v) for v in self.dataset.variables):
             value = zlib.crc32(np.ascontiguousarray(self.dataset[name].to_numpy()).data, value)

@@ -36,12 +36,9 @@ class Part(NamedTuple):
     everybody: int
     households: int
 
-    def kind(self, x: Tensor) -> str:
-        """Whether something of the state is its agents', its households', or of all ranks."""
-        return _kind(x, len(self.ids), len(self.homes))
-
 
 def _kind(x: Tensor, agents: int, homes: int) -> str:
+    """Whether something of the state is agents', households', or of all ranks."""
     last = x.shape[-1] if x.dim() else 0
     return "agent" if last == agents else "home" if last == homes else "all"
 
@@ -52,7 +49,8 @@ def save(path: Path, part: Part, arrays: Mapping[str, Tensor], meta: Mapping[str
     A run that is killed at any moment leaves the files of its last step or of the one before, all of them.
     """
     ranks, step = part.ranks, int(meta["step"])
-    kinds = {name: part.kind(x) for name, x in arrays.items() if name.startswith(_STATE)}
+    here = len(part.ids), len(part.homes)
+    kinds = {name: _kind(x, *here) for name, x in arrays.items() if name.startswith(_STATE)}
     own, well = path.with_name(_name(path, step, ranks.rank, ranks.count)), 1
     try:
         checkpoints.save(own, {**arrays, "ids": part.ids, "homes": part.homes}, {**meta, "kinds": kinds})
