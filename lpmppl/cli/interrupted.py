@@ -21,6 +21,9 @@ _PATIENCE = 0.05
 _DELICATE = ("/numba/", "/llvmlite/")
 """Where an exception out of nowhere leaves a compiler's locks and memory as they may not be, or is lost."""
 
+_UNFINISHED = ("new_event_loop",)
+"""What is half made where an exception comes in between, and complains when it is taken down."""
+
 
 class Interrupted(Exception):  # noqa: N818  it is no error
     """The user pressed Ctrl-C; the message says what is kept and how to go on."""
@@ -54,7 +57,8 @@ def wait_for_imports() -> None:
 def _interrupt_when_safe(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         file = frame.f_code.co_filename.replace(os.sep, "/")
-        if file == "<frozen importlib._bootstrap>" or any(part in file for part in _DELICATE):
+        delicate = any(part in file for part in _DELICATE) or frame.f_code.co_name in _UNFINISHED
+        if file == "<frozen importlib._bootstrap>" or delicate:
             again = threading.Timer(_PATIENCE, _thread.interrupt_main, (number,))
             again.daemon = True
             again.start()

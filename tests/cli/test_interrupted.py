@@ -91,3 +91,22 @@ except KeyboardInterrupt:
 """
     )
     assert (ended.returncode, ended.stdout.split(), ended.stderr) == (130, ["compiled", "interrupted"], "")
+
+
+def test_an_event_loop_is_whole_before_ctrl_c_takes_effect(python: Python) -> None:
+    """Half of one complains, in lines of its own, when it is taken down."""
+    ended = python(
+        f"""
+import time
+def new_event_loop():
+    {SLOW.replace("imported", "made")}
+wait_for_imports()
+try:
+    new_event_loop()
+    time.sleep(1)
+except KeyboardInterrupt:
+    print('interrupted')
+    leave(CTRL_C)
+"""
+    )
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (130, ["made", "interrupted"], "")
