@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError
@@ -42,21 +44,26 @@ def population(agents: int = 8_400_000, seed: int = 0, device: str = "cpu", rank
         agents: how many; fewer than the city has are a proportional sample of whole households.
         seed: the seed of the synthesis.
         device: where its tensors live.
-        ranks: those that share it, where each is to have its part, as `Population.shard` gives it; the first builds it.
+        ranks: those that share it, where each is to have its part, as `Population.shard` gives it; together they build
+            it, each some areas, where they share the cache.
     Raises:
         InputError: for a number of agents below 1,000 or beyond 100 million.
     """
-    from lpmppl.data import cache
+    from lpmppl.data import cache, together
 
     if ranks is None:
         return Population(cache.population(agents, seed), device)
-    built, path = None, cache.path_of(agents, seed)
-    if ranks.rank == 0 and not path.exists():
-        built = cache.population(agents, seed)
-    # Where the cache can't be written, everybody builds it.
-    if all(ranks.agree("the population", agents, path.exists())):
+    path = cache.path_of(agents, seed)
+
+    def total(x: NDArray[np.int64]) -> NDArray[np.int64]:
+        return ranks.total("building the population", torch.from_numpy(x)).numpy()
+
+    if all(ranks.agree("the population", agents, path.exists())) or together.build(
+        agents, seed, path, ranks.rank, ranks.count, total
+    ):
         return Population.open(path, device, ranks)
-    return Population(cache.population(agents, seed) if built is None else built, device).shard(ranks)
+    # Where the cache can't be written, everybody builds it.
+    return Population(cache.population(agents, seed), device).shard(ranks)
 
 
 def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:
