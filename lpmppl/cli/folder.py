@@ -78,6 +78,22 @@ class RunFolder:
         return folder
 
     @classmethod
+    def again(cls, path: Path, record: Mapping[str, Any]) -> RunFolder:
+        """Take up the folder of a run whose processes have all been started again, or make it if nothing was kept.
+
+        Raises InputError where `claim` or `reopen` would.
+        """
+        folder = cls(path)
+        if (path / "run.json").is_file():
+            return cls.reopen(path)
+        if path.is_dir():
+            folder.sweep()
+            if not folder.checkpoint.exists():
+                # Ranks ended while they wrote the first.
+                folder.drop_checkpoint()
+        return cls.claim(path, record)
+
+    @classmethod
     def reopen(cls, path: Path, kind: str = "") -> RunFolder:
         """Take up the folder of a run that was interrupted, of a simulation or of another kind.
 

@@ -20,7 +20,7 @@ from lpmppl.errors import InputError, LpmError
 if TYPE_CHECKING:
     from lpmppl.effects.ranks import Ranks
 
-__all__ = ["joined", "launch", "speaks", "started"]
+__all__ = ["joined", "launch", "restarts", "speaks", "started"]
 
 _MOST_A_CORE = 8
 """Ranks for each core of this machine, beyond which they only wait for each other."""
@@ -37,6 +37,14 @@ def started() -> int:
         raise InputError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']!r} is no number of ranks; start with torchrun"
         ) from None
+
+
+def restarts() -> int:
+    """How often torchrun has started these ranks again, since one of them ended badly."""
+    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if "RANK" in os.environ else "0"
+    if not count.isdecimal():
+        raise InputError(f"TORCHELASTIC_RESTART_COUNT={count!r} is no number of restarts; start with torchrun")
+    return int(count)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from lpmppl.cli import language, options
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
-from lpmppl.cli.ranks import joined, launch, speaks, started
+from lpmppl.cli.ranks import joined, launch, restarts, speaks, started
 from lpmppl.cli.settings import Settings
 from lpmppl.cli.spelling import interventions, settings
 from lpmppl.cli.summary import show
@@ -127,6 +127,10 @@ def simulate(
     Go on after Ctrl-C, a crash or a power cut:
 
     [cyan]lpmppl simulate --resume runs/nyc[/]
+
+    With --max-restarts torchrun does that by itself:
+
+    [cyan]torchrun --nproc-per-node 2 --max-restarts 3 -m lpmppl simulate nyc --out runs/nyc[/]
     """
     explicit = explicitly_given(context)
     asked = asked_of(context)
@@ -143,6 +147,9 @@ def simulate(
             kept = Settings.read(folder.record.get("settings", {}), f"--resume {resume}")
             kept.agree(asked, explicit)
             asked = kept
+        elif out and restarts():
+            if (folder := again(out, asked)) is None:
+                return
         elif out:
             folder = RunFolder.claim(out, opening(asked)) if speaks() else RunFolder(out)
         asking = language.Asking(offline, llm_limit, llm_price, llm_budget)
@@ -208,6 +215,26 @@ def opening(asked: Settings) -> dict[str, Any]:
         "settings": asked.record(),
         "versions": installed(),
     }
+
+
+def again(out: Path, asked: Settings) -> RunFolder | None:
+    """The folder of a run that torchrun has started again, with a word of where it goes on; None where it was done.
+
+    Raises InputError where the folder is of another run.
+    """
+    done = False
+    if (out / "run.json").is_file():
+        seen = RunFolder.seen(out)
+        kept = Settings.read(seen.record.get("settings", {}), f"--out {out}")
+        if kept != replace(asked, agents=kept.agents if asked.agents is None else asked.agents):
+            raise InputError(f"--out {out} is of another run than torchrun has started again: choose a new folder")
+        done = seen.record["status"] == "done"
+    folder = None if done else RunFolder.again(out, opening(asked)) if speaks() else RunFolder(out)
+    if speaks():
+        on = f"going on from the checkpoint in {out}" if folder and folder.checkpoint.exists() else "from day 0"
+        how = f"the run in {out} is done" if done else on
+        print(f"lpmppl: torchrun's restart {restarts()}: {how}", file=sys.stderr)
+    return folder
 
 
 def farewell(folder: RunFolder | None) -> str:

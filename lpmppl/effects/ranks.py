@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["ROOM", "Ranks"]
 
 ROOM = 61
-"""Integers that go with a question: one message for all small sums, since each takes as long as one of 512 bytes."""
+"""Integers that go with any question: a message takes as long whether it has 8 bytes or 512."""
+
+_HEAD, _FRAME, _MOST = 24, 512, 1 << 20
+"""Bytes of a question, and those that a message with one has at least and at most."""
+
+_BEFORE = 4
+"""Messages by which it is foreseen how large the next one is; sums over the same strata often follow each other."""
+
+_SHORT = 1 << 17
+"""Bytes of all ranks' messages up to which telling all takes less time than a sum, which is told in two rounds."""
 
 _WAYS = 31
 
@@ -32,9 +46,11 @@ class Ranks:
 
     Args:
         group: the process group; the whole world by default, which must have been begun.
+        draws: on a mesh, the process group of those who have the same people as this one, and other draws.
     Attributes:
         rank: which one this is, from 0.
         count: how many there are.
+        draws: on a mesh, those who have the same people and other draws; else None.
         sent: bytes that this rank has sent so far.
     Raises:
         LpmError: where there is no process group.
@@ -46,7 +62,7 @@ class Ranks:
     >>> dist.destroy_process_group()
     """
 
-    def __init__(self, group: Any = None) -> None:
+    def __init__(self, group: Any = None, draws: Any = None) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise LpmError(
                 "there is no process group of torch.distributed: start with torchrun, or Ranks.begin() in each process"
@@ -54,16 +70,21 @@ class Ranks:
         self._group = group
         self.rank: int = dist.get_rank(group)
         self.count: int = dist.get_world_size(group)
+        self.draws = None if draws is None else Ranks(draws)
         self.sent = 0
+        self._last: tuple[int, ...] = (0,) * _BEFORE
+        self._rooms: dict[tuple[int, ...], int] = {}
 
     @classmethod
-    def begin(cls, patience: float = _PATIENCE) -> Ranks:
+    def begin(cls, patience: float = _PATIENCE, draws: int = 1) -> Ranks:
         """Join the ranks that torchrun has started.
 
         Args:
             patience: seconds after which a rank that doesn't answer is taken for dead, and all others end.
+            draws: in how many rows of a mesh: the ranks of one row share the people, and rows share the draws.
         Raises:
             LpmError: in a process that torchrun hasn't started, or where others can't be reached.
+            InputError: for ranks that can't be in so many rows.
         """
         if missing := [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
             raise LpmError(
@@ -71,10 +92,29 @@ class Ranks:
             )
         if not dist.is_initialized():
             try:
-                dist.init_process_group("gloo", timeout=timedelta(seconds=patience))
+                _meet(timedelta(seconds=patience))
             except (RuntimeError, ValueError) as e:
                 raise LpmError(f"rank {os.environ['RANK']} can't reach the others: {_first_line(e)}") from e
-        return cls()
+        if draws == 1:
+            return cls()
+        count = dist.get_world_size()
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1 or count % draws:
+            raise InputError(f"draws={draws!r}: {count} ranks can't be in so many rows of as many each")
+        return cls.of(init_device_mesh("cpu", (draws, count // draws), mesh_dim_names=("draws", "agents")))
+
+    @classmethod
+    def of(cls, mesh: DeviceMesh) -> Ranks:
+        """The ranks that share this one's people on a mesh: its dimension "agents", after "draws" where it has that.
+
+        Raises:
+            InputError: for a mesh of other dimensions.
+        """
+        if mesh.mesh_dim_names not in (("agents",), ("draws", "agents")):
+            raise InputError(
+                f"a mesh with dimensions {mesh.mesh_dim_names}: make it with mesh_dim_names=('agents',) or "
+                "('draws', 'agents')"
+            )
+        return cls(mesh.get_group("agents"), mesh.get_group("draws") if mesh.ndim == 2 else None)
 
     def end(self) -> None:
         """Leave the group."""
@@ -92,12 +132,35 @@ class Ranks:
 
     def total(self, what: str, x: Tensor) -> Tensor:
         """The sum over ranks of integers, once they agree on what it is; few of them go with the question."""
-        if x.numel() > ROOM:
+        if self.count * x.nbytes > _SHORT:
             self.agree(what, x.numel())
             return self.sum(x)
         self._check(x)
-        _, told = self.asked(what, x.numel(), more=x.reshape(-1))
-        return told[:, : x.numel()].sum(0).to(x.dtype).reshape(x.shape)
+        load = x.detach().contiguous().numpy()
+        _, told = self._message(what, load.size, load.size, load, load.itemsize)
+        if told is None:
+            return self.sum(x)
+        return torch.from_numpy(sum(told[1:], told[0]).reshape(load.shape))
+
+    def added(self, what: str, x: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+        """The sum over ranks of numbers, once they agree on what it is, in the order of ranks: all have the same bits.
+
+        Args:
+            what: what it is, in words that are the same on all ranks.
+            x: this rank's, float64; None where it has none.
+            shape: their shape, the same on all ranks.
+        Returns:
+            float64 of that shape, None where no rank has any.
+        """
+        bits = torch.empty(0, dtype=torch.int64) if x is None else x.contiguous().view(torch.int64).reshape(-1)
+        total = torch.zeros(math.prod(shape), dtype=torch.float64)
+        counts, told = self.said(what, bits, total.numel())
+        if not any(counts):
+            return None
+        for part in self.gathered(bits, counts) if told is None else told:
+            if len(part):
+                total += part.view(torch.float64)
+        return total.reshape(tuple(shape))
 
     def cut(self, upto: Callable[[Tensor], Tensor], low: int, high: int, wanted: Tensor) -> Tensor:
         """The least place of each row up to which there are more than are wanted, on all ranks together.
@@ -141,11 +204,11 @@ class Ranks:
         return torch.where(found >= 0, found, -(2**31) - found - 1).int().view(torch.float32)
 
     def gathered(self, x: Tensor, counts: Sequence[int] | None = None) -> list[Tensor]:
-        """The integers of every rank, shape (n, …), of which each may have another number n; `counts`, where known.
-
-        They are padded to the longest.
-        """
-        counts = self.agree("a list", each=len(x)) if counts is None else counts
+        """The integers of every rank, shape (n, …), of which each may have another number n; `counts`, where known."""
+        if counts is None:
+            counts, told = self.said("a list", x)
+            if told is not None:
+                return told
         padded = x.new_zeros((max(counts), *x.shape[1:]))
         padded[: x.shape[0]] = x
         return [row[:n] for row, n in zip(self.rows(padded), counts, strict=True)]
@@ -153,10 +216,19 @@ class Ranks:
     def rows(self, x: Tensor) -> Tensor:
         """The integers of every rank, of one shape, stacked by rank."""
         self._check(x)
-        found = [torch.empty_like(x) for _ in range(self.count)]
-        self._told(lambda: dist.all_gather(found, x.contiguous(), group=self._group))
+        found, x = x.new_empty((self.count, *x.shape)), x.contiguous()
+        # What torch.distributed does around it takes longer than a short message.
+        group: Any = dist.group.WORLD if self._group is None else self._group
+        self._told(lambda: group.allgather([list(found)], [x]).wait())
         self.sent += (self.count - 1) * x.numel() * x.element_size()
-        return torch.stack(found)
+        return found
+
+    def objects(self, what: str, x: Any) -> list[Any]:
+        """What every rank has, anything that can be pickled, once they agree on what it is."""
+        self.agree(what)
+        found: list[Any] = [None] * self.count
+        self._told(lambda: dist.all_gather_object(found, x, group=self._group))
+        return found
 
     def agree(self, what: str, size: int = 0, each: int = 0) -> list[int]:
         """Refuse to go on where ranks differ in what they are about to do: the first that differs is named.
@@ -172,25 +244,62 @@ class Ranks:
         Raises:
             LpmError: on all ranks.
         """
-        return self.asked(what, size, each)[0]
+        return self._message(what, size, each)[0]
 
-    def asked(self, what: str, size: int = 0, each: int = 0, more: Tensor | None = None) -> tuple[list[int], Tensor]:
-        """Do as `agree`, and send up to 61 integers with it: also what every rank has sent, int64 of shape (R, 61)."""
-        frame = torch.zeros(3 + ROOM, dtype=torch.int64)
-        frame[:3] = torch.tensor([each, zlib.crc32(what.encode()), size])
-        if more is not None:
-            frame[3 : 3 + more.numel()] = more
-        told = self.rows(frame)
-        other = (told[:, 1:3] != told[0, 1:3]).any(-1).nonzero()
-        if len(other):
-            rank = int(other[0])
-            how = f"{told[rank, 2]} of it, and rank 0 {told[0, 2]}" if told[rank, 1] == told[0, 1] else "something else"
+    def said(
+        self, what: str, x: Tensor, size: int = 0, most: int | None = None
+    ) -> tuple[list[int], list[Tensor] | None]:
+        """Do as `agree`, and hear what every rank says where there is room for it in the same message.
+
+        There is room for 488 bytes, or for what was said when the same four messages had come before, and half as much
+        again where ranks differed in it: all ranks know how much that was, whatever they are about to do, so that all
+        of them send as much.
+
+        Args:
+            what: what it is, in words that are the same on all ranks but for numbers.
+            x: this rank's integers, shape (n, …), of which each may have another number n.
+            size: how much of it, the same on all ranks.
+            most: from how many, on any rank, they are told in another way.
+        Returns:
+            the number n of every rank, and the integers of every rank, None where there was no room for them.
+        """
+        self._check(x)
+        load = x.detach().contiguous().numpy()
+        row = load.itemsize * math.prod(load.shape[1:])
+        counts, told = self._message(what, size, len(load), load, row, most)
+        if told is None:
+            return counts, None
+        shapes = [(n, *load.shape[1:]) for n in counts]
+        return counts, [torch.from_numpy(part.reshape(shape)) for part, shape in zip(told, shapes, strict=True)]
+
+    def _message(
+        self, what: str, size: int, each: int, load: np.ndarray | None = None, row: int = 0, most: int | None = None
+    ) -> tuple[list[int], list[np.ndarray] | None]:
+        """Do as `said`, of rows of so many bytes, and give them flat."""
+        before = self._last
+        frame = np.zeros(self._rooms.get(before, _FRAME), np.uint8)
+        frame[:_HEAD].view(np.int64)[:] = each, crc32(what.encode()), size
+        if load is not None and _HEAD + load.nbytes <= len(frame):
+            frame[_HEAD : _HEAD + load.nbytes] = load.reshape(-1).view(np.uint8)
+        told = self.rows(torch.from_numpy(frame)).numpy()
+        heads = told[:, :_HEAD].view(np.int64).tolist()
+        counts: list[int] = [head[0] for head in heads]
+        (_, first, much), *_ = heads
+        for rank, (_, one, of_it) in enumerate(heads):
+            if (one, of_it) == (first, much):
+                continue
+            how = f"{of_it} of it, and rank 0 {much}" if one == first else "something else"
             raise LpmError(
                 f"{what}: rank {rank} does {how}; run the same program with the same people, model and release on all "
                 "ranks"
             )
-        found: list[int] = told[:, 0].tolist()
-        return found, told[:, 3:]
+        self._last = *before[1:], crc32(what.translate(_NO_NUMBERS).encode())
+        needed = 0 if load is None else row * max(counts)
+        more = 0 if min(counts) == max(counts) else needed // 2
+        self._rooms[before] = _room(0 if most is not None and max(counts) >= most else needed + more)
+        if load is None or _HEAD + needed > len(frame):
+            return counts, None
+        return counts, [told[k, _HEAD : _HEAD + n * row].view(load.dtype) for k, n in enumerate(counts)]
 
     def _check(self, x: Tensor) -> None:
         if x.is_floating_point():
@@ -206,6 +315,29 @@ class Ranks:
 
     def __str__(self) -> str:
         return f"{self.count} ranks"
+
+
+_NO_NUMBERS = str.maketrans("", "", "0123456789")
+"""What is left of the words for a sum is the same whenever it comes round."""
+
+
+def _room(needed: int) -> int:
+    """The bytes of a message with room for so many besides the question."""
+    room = -(-(_HEAD + needed) // 64) * 64
+    return max(_FRAME, room) if room <= _MOST else _FRAME
+
+
+def _meet(patience: timedelta) -> None:
+    """Begin the process group of the ranks that torchrun has started.
+
+    They tell each other where they are in a store that outlives a restart, after which they must do so under other
+    names: under the usual ones others would be found where they were before.
+    """
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, count = next(rendezvous("env://", timeout=patience))
+    if restart != "0":
+        store = PrefixStore(f"restart {restart}", store)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=patience)
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -163,7 +163,7 @@ class Version:
         self._whole: InPass[list[Tensor]] = InPass(list)
 
     @classmethod
-    def after(cls, before: Version | None, like: Tensor) -> Version:
+    def after(cls, before: Version | None, like: Tensor) -> Self:
         """The version that a change makes of another, or of a tensor without a derivative.
 
         Where another change has been made of the same version already, each has an adjoint of its own.
@@ -182,6 +182,10 @@ class Version:
         """Leave an adjoint of the whole tensor, which is nobody else's."""
         self._whole.value.append(adjoint)
 
+    def take_over(self, flat: Tensor) -> None:
+        """Take what a version that went on from this one has left, which is nobody else's."""
+        self.leave_all(flat)
+
     def settle(self) -> Tensor:
         """The whole adjoint of this version, flat, once all who read it or went on from it have been here."""
         flat = self.adjoint.flat(self._whole.taken())
@@ -194,7 +198,7 @@ class Version:
         if self.before is None:
             self.adjoint.drop()
         elif self.before.adjoint is not self.adjoint:
-            self.before.leave_all(flat)
+            self.before.take_over(flat)
             self.adjoint.drop()
 
 
@@ -237,7 +241,9 @@ class Taped(torch.Tensor):
 
     def at(self, where: Tensor, values: Tensor) -> Tensor:
         """Values that were read at flat positions of shape (k,), with their derivative."""
-        return _Read.apply(self.token, self.version, where, values)
+        # As integers become when they are multiplied by shares.
+        numbers = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+        return _Read.apply(self.token, self.version, where, numbers)
 
     @classmethod
     def __torch_function__(

@@ -26,6 +26,7 @@ from lpmppl.inference.memory import check_worlds
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
 from lpmppl.inference.run import drawn, simulated
 from lpmppl.inference.sources import Who
+from lpmppl.inference.spread import Spread
 from lpmppl.inference.strata import strata
 from lpmppl.inference.triggers import InForce
 from lpmppl.inference.weights import weighted
@@ -185,6 +186,8 @@ def worlds_of(
         results=_KEPT * days * cells * len(model.tallies) * len(thetas),
         sources=who is not None,
     )
+    plan = [str(policy) for policy in chosen], [str(act) for act in always]
+    spread = Spread(model.population, len(thetas), model.name, model.variant, days, seed, thetas, *plan)
     worlds = [FACTUAL, *(policy.name for policy in chosen)]
     counted = Flows(model.outcomes, kinds, WORLD, worlds)
     turned = InForce(under.triggers)
@@ -192,9 +195,10 @@ def worlds_of(
         stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
         stack.enter_context(counted)
         stack.enter_context(turned)
-        noises = abduction.noises if abduction else ()
-        tree = simulated(under, thetas, chances, days, seed, (), attrs, progress, who=who, noises=noises)
-    parameters = ("draw", list(whose))
+        noises = spread.of(abduction.noises) if abduction else ()
+        own = spread.of(thetas), spread.of(chances)
+        tree = simulated(under, *own, days, seed, (), attrs, progress, who=who, noises=noises)
+    parameters = ("draw", spread.of(whose))
     for group in ("prior", "prior_predictive", *(["sources"] if who else [])):
         found = tree[group].to_dataset().assign_coords(parameters=parameters)
         if group != "prior":
@@ -206,6 +210,7 @@ def worlds_of(
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
     if turned.draws:
         tree["triggers"] = xr.DataTree(turned.dataset(days).assign_coords(parameters=parameters))
+    tree = spread.whole(tree)
     if abduction is not None and len({*abduction.weights.tolist()}) > 1:
         tree = weighted(tree, abduction.weights)
     return with_effects(tree)

@@ -62,7 +62,7 @@ def on_each_side(asked: Sequence[Question], chance: int, sides: Sequence[Mapping
         for each question, shape (sides, M).
     """
     question = asked[0]
-    rows = max(2, ROWS // question.model.population.size)
+    rows = max(2, ROWS // question.model.population.everybody)
     batches = [sides[k : k + rows] for k in range(0, len(sides), rows)]
     if len(sides) > 1 and not _takes_rows(question, batches):
         batches = [[side] for side in sides]

@@ -67,11 +67,11 @@ class Estimation:
         self._answers: list[Answer] = []
         self.each = np.zeros((0, 0, 0))
         self.typical = np.zeros((0, 0))
-        many = len(names) > max(_FEW, model.population.size / _PER_AGENT)
+        many = len(names) > max(_FEW, model.population.everybody / _PER_AGENT)
         self.by_chance = {"auto": "flips" if many else "", "differences": ""}.get(estimator, estimator)
         if estimator == "pathwise":
             check_timed(model, "ask for 'auto' or 'differences'")
-        large = model.timed and len(names) * model.population.size >= _WORK
+        large = model.timed and len(names) * model.population.everybody >= _WORK
         if estimator == "pathwise" or (estimator == "auto" and large):
             self._look_along(insist=estimator == "pathwise")
         inside = relaxation(self.by_chance, tau=tau) if self.by_chance in RELAXATIONS else Held()

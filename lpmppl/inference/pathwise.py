@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.autograd import forward_ad
 
+from lpmppl._compat import handler_stack
 from lpmppl.effects.handlers.pathwise import Pathwise
+from lpmppl.effects.handlers.sharded import Sharded
 from lpmppl.effects.internals.segments import at_work, differentiated
 from lpmppl.errors import LpmError
 from lpmppl.inference.flipping import Question
@@ -40,6 +45,7 @@ def along_paths(question: Question, chance: int, look: bool = True) -> Along:
     """Take derivatives by one run with its tape, and a pass backwards for each of the M things asked for.
 
     Where these are many times the parameters, a run in forward mode for each parameter takes the place of the passes.
+    Where ranks share the people, all of them have the whole derivative.
 
     Args:
         question: what is asked.
@@ -55,20 +61,41 @@ def along_paths(question: Question, chance: int, look: bool = True) -> Along:
 def _along_paths(question: Question, chance: int, look: bool) -> Along:
     theta = question.values(differentiated=True)
     wrt = [theta[name] for name in question.names]
-    paths = Pathwise({name: theta[name] for name in question.names if look}, [question.of])
+    sharded = next((h for h in handler_stack() if isinstance(h, Sharded)), None)
+    # On ranks sums hang on each other, so that what depends on what is seen in a run of its own.
+    apart = look and sharded is not None
+    looked = Pathwise({name: theta[name] for name in question.names}, []) if apart else None
+    paths = Pathwise({name: theta[name] for name in question.names if look and not apart}, [question.of])
     with at_work():
-        base = question.series(question.run(theta, chance, paths))
-        asked = carried(question, paths, base)
-        value = np.zeros((len(asked), len(wrt)))
-        some = [m for m, one in enumerate(asked) if one.requires_grad]
+        if looked is not None and sharded is not None:
+            with sharded.looking():
+                question.run(theta, chance, looked)
+        with nullcontext(theta) if sharded is None else sharded.backwards(theta) as given:
+            base = question.series(question.run(given, chance, paths))
+            asked = carried(question, paths, base)
+            value = np.zeros((len(asked), len(wrt)))
+            some = [m for m, one in enumerate(asked) if one.requires_grad]
+            if len(some) <= _PASSES * len(wrt):
+                for m in some:
+                    found = torch.autograd.grad(asked[m], wrt, retain_graph=m != some[-1], allow_unused=True)
+                    value[m] = [0.0 if x is None else float(x) for x in found]
         if len(some) > _PASSES * len(wrt):
             paths.crossing, paths.direct, asked = {}, {}, torch.empty(0)  # and with them the tape
             value = np.stack([_forward(question, chance, name) for name in question.names], -1)
-            some = []
-        for m in some:
-            found = torch.autograd.grad(asked[m], wrt, retain_graph=m != some[-1], allow_unused=True)
-            value[m] = [0.0 if x is None else float(x) for x in found]
-    return Along(value, question.read(base), paths.unseen, paths.plateau)
+    unseen, plateau = (looked or paths).unseen, paths.plateau
+    if sharded is not None:
+        unseen, plateau = _of_all(sharded, unseen, paths)
+    return Along(value, question.read(base), unseen, plateau)
+
+
+def _of_all(sharded: Sharded, unseen: Mapping[str, str], paths: Pathwise) -> tuple[dict[str, str], dict[str, float]]:
+    """What derivatives don't see on any rank, and the share of everybody's time at risk without hazard."""
+    said = torch.tensor(list(json.dumps(unseen).encode()), dtype=torch.int64)
+    told = [json.loads(bytes(words.tolist())) for words in sharded.ranks.gathered(said)]
+    counts = torch.tensor([list(counts) for counts in paths._risk.values()], dtype=torch.int64).reshape(-1, 2)
+    everybody = sharded.ranks.total("the time at risk without hazard", counts).tolist()
+    plateau = {s: none / total if total else 0.0 for s, (none, total) in zip(paths._risk, everybody, strict=True)}
+    return {name: where for of_rank in reversed(told) for name, where in of_rank.items()}, plateau
 
 
 def _forward(question: Question, chance: int, name: str) -> np.ndarray:

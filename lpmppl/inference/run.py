@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -33,6 +32,7 @@ from lpmppl.errors import InputError
 from lpmppl.inference.checks import ONE_AT_A_TIME, Act, checked, whole
 from lpmppl.inference.results import tree_of
 from lpmppl.inference.sources import Who
+from lpmppl.inference.spread import Spread, code
 from lpmppl.models.model import Model
 
 __all__ = ["Simulation", "create", "drawn", "installed", "playing", "run", "simulated"]
@@ -101,7 +101,10 @@ def run(
     solver = {"checkpoint": path, "every": checkpoint_every, "resume": resume is not None}
     attrs = {"start": start, "parameters": json.dumps(thetas[0] if draws is None else fixed)}
     who = None if sources is None else Who(model, sources)
-    return simulated(model, thetas, range(len(thetas)), days, seed, acts, attrs, progress, solver, who)
+    spread = Spread(model.population, len(thetas), model.name, model.variant, days, seed, thetas, acts)
+    return spread.whole(
+        simulated(model, spread.of(thetas), spread.mine, days, seed, acts, attrs, progress, solver, who)
+    )
 
 
 def simulated(
@@ -138,7 +141,7 @@ def simulated(
         [installed("lpmppl"), model.name, model.variant, people, seed, days, thetas[0], acts], sort_keys=True
     )
     if (ranks := model.population.ranks) is not None:
-        ranks.agree("the run's days and parameters", _code(days, [sorted(theta.items()) for theta in thetas]))
+        ranks.agree("the run's days and parameters", code(days, [sorted(theta.items()) for theta in thetas]))
     records: list[Record] = []
     began = time.perf_counter()
     bar = _bar(progress, days * len(thetas))
@@ -193,7 +196,7 @@ def playing(
     """
     _check_shared(model)
     if (ranks := model.population.ranks) is not None:
-        ranks.agree("the run's model, chance and interventions", _code(model.name, model.variant, seed, chance, acts))
+        ranks.agree("the run's model, chance and interventions", code(model.name, model.variant, seed, chance, acts))
     with ONE_AT_A_TIME, ExitStack() as stack:
         record = stack.enter_context(Record())
         for handler in outside:
@@ -205,13 +208,9 @@ def playing(
         for handler in inside:
             stack.enter_context(handler)
         for name, value, day in acts:
-            stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: torch.tensor([value])}))
+            given = torch.tensor([value], device=model.population.device)
+            stack.enter_context(StaticIntervention(torch.tensor(float(day)), {name: given}))
         yield record
-
-
-def _code(*terms: object) -> int:
-    """A number by which ranks see whether they were asked the same."""
-    return zlib.crc32(repr([x.tolist() if isinstance(x, Tensor) else x for x in terms]).encode())
 
 
 def _check_shared(model: Model) -> None:

@@ -128,13 +128,17 @@ def sensitivity(
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
     reading = reading_of(model, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
+    if within is not None and model.population.ranks is not None:
+        raise InputError("within= was given, but ranks share the people: take it on one rank, or leave within= out")
     if within is not None and isinstance(audit, Model):
         raise InputError(
             "within= and audit= were both given a society; leave audit= out: the audit is within the first"
         )
-    if within is not None and (not isinstance(within, Model) or within.population.size >= model.population.size):
-        shown = f"{within.population.size:,} agents" if isinstance(within, Model) else repr(within)
-        raise InputError(f"within={shown} was given; give a society of fewer than {model.population.size:,}")
+    if within is not None and (
+        not isinstance(within, Model) or within.population.everybody >= model.population.everybody
+    ):
+        shown = f"{within.population.everybody:,} agents" if isinstance(within, Model) else repr(within)
+        raise InputError(f"within={shown} was given; give a society of fewer than {model.population.everybody:,}")
     for given, what in ((within, "within"), (audit, "audit")):
         if isinstance(given, Model):
             _check_smaller(given, what, model, reading)
@@ -149,10 +153,10 @@ def sensitivity(
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
     attrs: dict[str, object] = {}
     if within is not None:
-        whole_society = against_whole(replace(question, model=model), each, typical, within.population.size, step)
+        whole_society = against_whole(replace(question, model=model), each, typical, within.population.everybody, step)
         scale, gap, typical = whole_society.factor, whole_society.gap, whole_society.base[None]
         attrs = {
-            "within_agents": within.population.size,
+            "within_agents": within.population.everybody,
             "ratio_to_whole": whole_society.ratio,
             "ratio_to_whole_se": whole_society.ratio_se,
         }
@@ -173,25 +177,26 @@ def sensitivity(
     }
     if not isinstance(audit, Model):
         checks = Audit(question, each, step / 2, draws, reading.shape, scale)
-        return checks.of(result, bool(audit) and question.model.population.size <= AUDITED)
+        return checks.of(result, bool(audit) and question.model.population.everybody <= AUDITED)
     began = time.perf_counter()
-    smaller, size = estimation.elsewhere(audit, draws), model.population.size / audit.population.size
+    smaller, size = estimation.elsewhere(audit, draws), model.population.everybody / audit.population.everybody
     there = _dataset(reading, names, size * smaller.each, smaller.typical, centre, level)
     there = Audit(smaller.question, smaller.each, step / 2, draws, reading.shape, size).of(there, True)
     kept = {n: there[n] for n in there if "difference" in str(n) or "along" in str(n)}
     here = {"audited_value": there["value"], "audited_se": there["se"]}
     return result.assign(kept | here).assign_attrs(
         audited=there.attrs["audited"],
-        audited_agents=audit.population.size,
+        audited_agents=audit.population.everybody,
         audit_seconds=time.perf_counter() - began,
     )
 
 
 def _check_smaller(smaller: Model, given_as: str, model: Model, reading: Reading) -> None:
     """Refuse a smaller society that is too large, or hasn't the parameters and tallies of the model."""
-    if smaller.population.size > AUDITED:
+    if smaller.population.everybody > AUDITED:
         raise InputError(
-            f"{given_as}= was given a society of {smaller.population.size:,} agents; give one of {AUDITED:,} or fewer"
+            f"{given_as}= was given a society of {smaller.population.everybody:,} agents; give one of {AUDITED:,} or "
+            "fewer"
         )
     strata = {n: list(labels) for n, labels in smaller.by.dims.items()} if smaller.by is not None else {}
     mine = {n: [str(x) for x in reading.tally[n].values] for n in reading.strata}

@@ -61,7 +61,7 @@ def against_whole(large: Question, each: np.ndarray, typical: np.ndarray, agents
     free = each.sum(1) * np.array([slope(model, large.theta, n) for n in names])
     steepest = free.mean(0)
     length = float(np.linalg.norm(steepest))
-    size = model.population.size / agents
+    size = model.population.everybody / agents
     if not length:
         base = large.read(large.series(large.run(large.values(), 0)))
         if base.any() and not typical.any():

@@ -61,7 +61,7 @@ class Groups:
         name: the network's name, for errors and results.
         index: the group of each agent, integers of shape (N,); kept as int16 where the groups are few.
         count: the number G of groups.
-        nowhere: a group whose members meet nobody (agents without a workplace), or None.
+        nowhere: a group whose members meet nobody (agents without a workplace), or None; many ranks keep no sum of it.
         quantum: the fixed-point unit of a message.
         bound: the largest absolute message.
         dims: where the groups are strata of a tally, the labels of each dimension (their product is G).
@@ -71,6 +71,9 @@ class Groups:
         shared: whether groups have members on other ranks, so that their sums have to be added up by `Sharded`.
         together: whether sums of all groups are read together, instead of each by its own members: then every rank is
             told all of them.
+        ids: the numbers that its groups have among everybody's, increasing, shape (G,), where a rank has but some:
+            those of its own members, and those with members on several other ranks.
+        most: how many members the largest group of all has, where that may be on another rank.
     Raises:
         InputError: where the membership isn't integers in 0 … G − 1, or `members` isn't G whole numbers.
     """
@@ -87,6 +90,8 @@ class Groups:
     here: bool = False
     shared: bool = False
     together: bool = False
+    ids: Tensor | None = None
+    most: int | None = None
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)
@@ -123,6 +128,8 @@ class Groups:
 
     @cached_property
     def reach(self) -> int:
+        if self.most is not None:
+            return self.most
         return int(self.size.max()) if self.count else 0
 
     def total(self, integers: Tensor | Sparse, onto: Tensor | None = None) -> Tensor:

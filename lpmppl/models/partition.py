@@ -1,4 +1,4 @@
-"""Which rank each agent belongs to: whole households, as many people each, neighbouring areas together."""
+"""What is which rank's: whole households, as many people each, neighbouring areas together, and groups with members."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+import xarray as xr
 from numpy.typing import NDArray
 
+from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError
 
-__all__ = ["parted"]
+__all__ = ["parted", "with_own_groups"]
+
+_FEW = 4096
+"""So many groups each rank has all of, wherever their members are."""
 
 _AREA, _PLACE = "puma", "workplace"
 
@@ -78,3 +84,34 @@ def _row(area: NDArray[np.int64], place: NDArray[Any] | None) -> NDArray[np.int6
     # An eigenvector is one up to its sign, which isn't to depend on the machine.
     vector *= np.sign(vector[np.abs(vector).argmax()])
     return np.argsort(np.argsort(vector, kind="stable"), kind="stable")
+
+
+def with_own_groups(people: xr.Dataset, ranks: Ranks) -> xr.Dataset:
+    """The people of a rank with those groups alone, of the many of a network, that matter to it.
+
+    These are the groups of its own people, and those with members on several other ranks, whose sums all ranks keep.
+    `NAME_ids` has the numbers that they have among all, and `NAME_members` how many members they have on all ranks.
+
+    Args:
+        people: the people of this rank, with all groups.
+        ranks: those that share the population.
+    """
+    for name in sorted(str(dim) for dim in people.sizes if dim != "agent"):
+        count = people.sizes[name]
+        if count <= _FEW or name not in people or people[name].dims != ("agent",) or f"{name}_ids" in people:
+            continue
+        index = people[name].to_numpy()
+        if index.dtype.kind not in "iu" or any(ranks.agree(f"groups of '{name}'", count, _outside(index, count))):
+            continue
+        here = torch.from_numpy(np.bincount(index, minlength=count))
+        members, on = ranks.total(f"members of '{name}'", torch.stack((here, (here > 0).long()))).numpy()
+        kept = np.flatnonzero((here.numpy() > 0) | (on > 1))
+        people = people.isel({name: kept})
+        people[name] = ("agent", np.searchsorted(kept, index).astype(np.int32), people[name].attrs)
+        people[f"{name}_ids"] = (name, kept, {"groups": count})
+        people[f"{name}_members"] = (name, members[kept])
+    return people
+
+
+def _outside(index: NDArray[Any], count: int) -> int:
+    return int(index.min() < 0 or index.max() >= count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
@@ -19,7 +20,7 @@ from lpmppl.effects.plates import AgentPlate
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.networks import Groups
-from lpmppl.models.partition import parted
+from lpmppl.models.partition import parted, with_own_groups
 
 __all__ = ["Population", "named"]
 
@@ -149,6 +150,7 @@ class Population:
         place = np.searchsorted(homes, own[HOME].to_numpy()).astype(np.int32)
         own[HOME] = ("agent", place, own[HOME].attrs)
         own[f"{HOME}_ids"] = (HOME if HOME in own.sizes else f"{HOME}_group", homes)
+        own = with_own_groups(own, ranks)
         return cls(own.assign_attrs({_WHOLE: [checksum, households]}), device, ranks)
 
     @property
@@ -156,7 +158,19 @@ class Population:
         """What of the people is this rank's, where they were parted."""
         if self.ranks is None:
             return None
-        return Part(self.ranks, self.ids.long(), self.ids_of(HOME), self.everybody, self.dataset.attrs[_WHOLE][1])
+        groups = {name: (self.ids_of(name), self._groups_of_all(name)) for name in self._with_own_groups}
+        households = self.dataset.attrs[_WHOLE][1]
+        return Part(self.ranks, self.ids.long(), self.ids_of(HOME), self.everybody, households, groups)
+
+    @cached_property
+    def _with_own_groups(self) -> list[str]:
+        """The variables of which a rank has only the groups that matter to it."""
+        names = [str(dim) for dim in self.dataset.sizes]
+        both = [n for n in names if f"{n}_ids" in self.dataset and f"{n}_members" in self.dataset]
+        return [] if self.ranks is None else both
+
+    def _groups_of_all(self, name: str) -> int:
+        return int(self.dataset[f"{name}_ids"].attrs["groups"])
 
     @cached_property
     def checksum(self) -> int:
@@ -243,22 +257,50 @@ class Population:
         """
         return Cohort.due(clock, t, dt, self.ids)
 
-    def network(self, name: str, nowhere: int | None = None) -> Groups:
+    def network(self, name: str, nowhere: int | None = None, together: bool = False) -> Groups:
         """The membership network of a variable such as "household"; members of the group `nowhere` meet nobody.
 
         Where only some of the members are in this population, `NAME_members` over its groups says how many there are.
+
+        Args:
+            name: the variable.
+            nowhere: the number of the group whose members meet nobody.
+            together: whether sums of all groups are read together, on every rank, instead of each by its own members.
         """
-        key = (name, nowhere)
+        key = (name, nowhere, together)
+        if key not in self._groups and name in self._with_own_groups:
+            self._groups[key] = self._own_network(name, nowhere, together)
         if key not in self._groups:
             index = self[name]
             members = self._members(name)
             here = f"{name}_ids" in self.dataset
+            if here and together and self.ranks is not None:
+                raise InputError(
+                    f"network '{name}': each rank has groups of its own, whose sums can't be read together"
+                )
             many = (int(index.max()) if here else self._most(index)) + 1 if members is None else members.shape[0]
             count = int(self.dataset.sizes.get(name, many))
             members = self._everywhere(index, count) if members is None and not here else members
             shared = self.ranks is not None and not here
-            self._groups[key] = Groups(name, index, count, nowhere, members=members, here=here, shared=shared)
+            self._groups[key] = Groups(
+                name, index, count, nowhere, members=members, here=here, shared=shared, together=together
+            )
         return self._groups[key]
+
+    def _own_network(self, name: str, nowhere: int | None, together: bool) -> Groups:
+        """A network of which this rank has only the groups that matter to it, or all where they are read together."""
+        index, ids, count = self[name], self.ids_of(name), self._groups_of_all(name)
+        if together:
+            whole = ids[index.long()]
+            members = self._everywhere(whole, count)
+            return Groups(name, whole, count, nowhere, members=members, shared=True, together=True)
+        if nowhere is not None and not 0 <= nowhere < count:
+            raise InputError(f"network '{name}': nowhere={nowhere} is no group of 0 … {count - 1}")
+        found = [] if nowhere is None else (ids == nowhere).nonzero()[:, 0].tolist()
+        place = found[0] if found else None
+        own = Groups(name, index, len(ids), place, members=self._members(name), shared=True, ids=ids)
+        assert self.ranks is not None
+        return replace(own, most=max(self.ranks.agree(f"the largest group of '{name}'", each=own.reach)))
 
     def ids_of(self, name: str) -> Tensor:
         """Global ids of the groups of a variable, such as "household": noise of groups is keyed by them."""
@@ -318,7 +360,8 @@ class Population:
                 labels[dim], values = self._of_agents(variable)
                 code.mul_(len(labels[dim])).add_(values)
             count = int(np.prod([len(v) for v in labels.values()]))
-            members = self._members(next(iter(dims.values()))) if len(dims) == 1 else None
+            single = next(iter(dims.values())) if len(dims) == 1 else None
+            members = None if single is None or single in self._with_own_groups else self._members(single)
             members = members if members is not None and len(members) == count else self._everywhere(code, count)
             shared = self.ranks is not None
             self._groups[key] = Groups(" × ".join(dims), code, count, dims=labels, members=members, shared=shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -81,6 +82,64 @@ def test_a_killed_run_goes_on_with_another_number_of_ranks(lpm: Run, start: Run,
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"results.nc", "report.html", "run.json"}
     assert "this run is done" in lpm("simulate", "--resume", "out", "--ranks", "2").refused()
+
+
+def test_a_run_that_torchrun_starts_again_has_a_folder_of_the_same_run(
+    here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, city = ("--days", "2", "--out", "out"), CITY[:4]
+    Path("out").mkdir()
+    Path("out/checkpoint.npz.5.0-of-2").touch()
+    assert "isn't empty" in here(*city, *asked).refused()
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("TORCHELASTIC_RESTART_COUNT", "1")):
+        monkeypatch.setenv(name, value)
+    first = here(*city, *asked, "--json")
+    assert first.err == "lpmppl: torchrun's restart 1: from day 0\n"
+    assert {path.name for path in Path("out").iterdir()} == {"results.nc", "report.html", "run.json"}
+    for more in (("--seed", "1"), ("--model", "sir")):
+        assert "is of another run than torchrun has started again" in here(*city, *asked, *more).refused()
+    again = here(*city, *asked, "--json")
+    assert (again.code, again.out) == (0, "")
+    assert again.err == "lpmppl: torchrun's restart 1: the run in out is done\n"
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "once")
+    assert "TORCHELASTIC_RESTART_COUNT='once' is no number" in here(*city, *asked).refused()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="processes are read in /proc")
+def test_torchrun_goes_on_where_a_killed_worker_left(lpm: Run, tmp_path: Path, environment: dict[str, str]) -> None:
+    asked = (
+        "simulate",
+        "nyc",
+        "--model",
+        "seirm",
+        "--agents",
+        "2000",
+        "--days",
+        "150",
+        "--set",
+        "initial_infected=0.05",
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.Popen(
+        [*torchrun, "--max-restarts", "1", "-m", "lpmppl", *asked, "--out", "out", "--checkpoint-every", "3", "--json"],
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        eventually(lambda: (tmp_path / "out/checkpoint.npz").exists() and process.poll() is None)
+        os.kill(children(process.pid)["1"], signal.SIGKILL)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "lpmppl: torchrun's restart 1: going on from the checkpoint in out" in err
+    (line,) = [line for line in out.splitlines() if line.startswith("{")]
+    assert json.loads(line)["totals"] == lpm(*asked, "--json").json["totals"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.nc", "report.html", "run.json"}
 
 
 def children(pid: int) -> dict[str, int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,7 +61,7 @@ def test_all_of_it_comes_back_to_one_process_and_to_any_part(tmp_path):
     assert whole["state/home"].tolist() == [0, 10, 20]
     assert whole["state/town"].tolist() == [9, 7, 4, 4, 1, 1]
     assert whole["record/ill"].tolist() == [0, 1, 2, 3]
-    assert {"ids", "homes"}.isdisjoint(whole)
+    assert not [name for name in whole if name.startswith("ids/")]
     mine, _ = load(path, Part(One(0), torch.tensor([6, 1]), torch.tensor([1]), 7, 3))  # type: ignore[arg-type]
     assert mine["state/mine"].tolist() == [24, 4]
     assert mine["state/worlds"].tolist() == [[[6, 1]], [[-6, -1]]]
@@ -68,6 +70,40 @@ def test_all_of_it_comes_back_to_one_process_and_to_any_part(tmp_path):
     checkpoints.save(path, whole, {**META, "step": 4})
     again, _ = load(path, part(1))
     assert again["state/mine"].tolist() == [4, 12, 16, 24]
+
+
+PLACES = [torch.tensor([0, 2, 3, 7]), torch.tensor([2, 3, 5])]
+
+
+def with_places(rank, places=PLACES, count=9):
+    return part(rank)._replace(groups={"workplace": (places[rank], count)})
+
+
+def keep_places(path, sums):
+    for rank in (1, 0):
+        arrays = {"state/work": torch.tensor(sums[rank]), "state/mine": IDS[rank].double()}
+        save(path, with_places(rank), arrays, {**META, "step": 4})
+
+
+def test_groups_that_a_rank_has_some_of_are_put_together(tmp_path):
+    """Also where one rank has, by chance, as many of them as agents or households; what none has is 0."""
+    path = tmp_path / "c.npz"
+    keep_places(path, [[[1.0, math.nan, 3, 4]], [[math.nan, 3, 6]]])
+    whole, _ = load(path, None)
+    np.testing.assert_array_equal(whole["state/work"], [[1, 0, math.nan, 3, 0, 6, 0, 4, 0]])
+    other = with_places(1, [torch.tensor([1]), torch.tensor([3, 7])])
+    mine, _ = load(path, other)
+    assert mine["state/work"].tolist() == [[3, 4]]
+    assert mine["state/mine"].tolist() == [1, 3, 4, 6]
+    checkpoints.save(path, whole, {**META, "step": 4})
+    assert load(path, other)[0]["state/work"].tolist() == [[3, 4]]
+
+
+def test_groups_of_which_ranks_have_different_sums_are_refused_by_name(tmp_path):
+    path = tmp_path / "c.npz"
+    keep_places(path, [[1, 2, 3, 4], [2, 9, 6]])
+    with pytest.raises(LpmError, match="'state/work' differs between ranks"):
+        load(path, None)
 
 
 def test_only_the_last_steps_files_stay(tmp_path):

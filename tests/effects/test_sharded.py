@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -13,10 +14,12 @@ import lpmppl as lpm
 from lpmppl.data import store
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, SecretShared, Sharded, sharded
+from lpmppl.effects.handlers.time import _own_sums
 from lpmppl.effects.ops import aggregate, ring_sum, simulate, tally
 from lpmppl.effects.ranking import foremost
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, LpmError
+from lpmppl.models import partition
 from lpmppl.models.archetypes import counts
 from lpmppl.models.networks import Edges, Groups
 from lpmppl.models.partition import parted
@@ -75,10 +78,9 @@ def volume(ranks):
     of = torch.arange(6000) % 3000
     network, told = Groups("town", of, 3000), []
     with patch.object(sharded, "_FEW", 0), Sharded(ranks):
-        for some in (0, 3, 100, 5000):
-            who = torch.arange(6000) < some
+        for some in (0, 0, 0, 0, 0, 0, 3, 100, 100, 90, 0, 5000, 5000):
+            who = torch.arange(6000) < some - ranks.rank
             cohort = Cohort.of(who, None).carrying(torch.ones(int(who.sum()), dtype=torch.int32))
-            ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32))
             before = ranks.sent
             ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32))
             told.append(ranks.sent - before)
@@ -86,14 +88,16 @@ def volume(ranks):
         before = ranks.sent
         ring_sum(torch.ones(6000, dtype=torch.int64), home)
         told.append(ranks.sent - before)
-    return told
+    return told[5:]
 
 
 def test_only_what_changed_is_told_or_all_whichever_is_less(tmp_path):
-    for nothing, few, some, many, at_home in on_ranks(tmp_path, 2, volume):
+    """Also where more was told than there was room for; from then on there is, until less is told."""
+    for nothing, few, *some, none, too_many, many, at_home in on_ranks(tmp_path, 2, volume):
         assert nothing == few == 512
-        assert some == 512 + 8 * 100
-        assert many == 512 + 4 * 3000
+        assert some == [512 + 8 * 100, 1280, 1280]  # half as many again, in steps of 64 bytes
+        assert none == 1152
+        assert too_many == many == 512 + 4 * 3000
         assert at_home == 0
 
 
@@ -144,7 +148,11 @@ def test_order_statistics_are_those_of_all_values(tmp_path):
 def out_of_step(ranks, how):
     with Sharded(ranks):
         tally("ill", torch.ones(5, dtype=torch.bool))
-        if how == "name":
+        if how == "room":
+            # There is room for many, whoever comes next.
+            for _ in range(6):
+                ring_sum(torch.ones(500, dtype=torch.int64), Groups("c", torch.arange(500), 500))
+        if how in ("name", "room"):
             ring_sum(torch.ones(5, dtype=torch.int64), Groups("a" if ranks.rank else "b", torch.arange(5) % 2, 2))
         elif how == "worlds":
             ring_sum(torch.ones(1 + ranks.rank, 5, dtype=torch.int64), None)
@@ -157,6 +165,7 @@ def out_of_step(ranks, how):
     ("how", "says"),
     [
         ("name", "sum 2, over 'b': rank 1 does something else"),
+        ("room", "sum 8, over 'b': rank 1 does something else"),
         ("worlds", "sum 2, over 'everybody': rank 1 does 2 of it, and rank 0 1"),
         ("died", "rank 0 of 2 lost another"),
     ],
@@ -330,11 +339,70 @@ def test_nothing_is_shared_in_secret_or_read_one_by_one_on_ranks(tmp_path):
         assert sources == "Sources reads agents one by one, and has only some of them on a rank: run it on one rank"
 
 
+def own_groups(ranks):
+    """What a rank has of a network of which it has some groups alone, beside that of everybody."""
+    whole, checks = lpm.nyc.population(3000), {}
+    with patch.object(partition, "_FEW", 100):
+        own = whole.shard(ranks)
+    of, mine, all_of = own["workplace"].long(), own.ids.long(), whole.network("workplace", nowhere=0)
+    ids, one = own.ids_of("workplace"), own.network("workplace", nowhere=0)
+    checks["numbers"] = torch.equal(ids[of], whole["workplace"][mine].long())
+    checks["fewer"] = len(ids) == one.count < all_of.count
+    checks["sizes"] = torch.equal(one.size, all_of.size[ids]) and one.reach == all_of.reach
+    checks["kinds"] = torch.equal(own["workplace_kind"], whole["workplace_kind"][ids])
+    checks["nowhere"] = ids[one.nowhere] == 0 and own.network("workplace", nowhere=int(ids[-1])).nowhere == len(ids) - 1
+    elsewhere = min({*range(all_of.count)} - {*ids.tolist()})
+    checks["elsewhere"] = own.network("workplace", nowhere=elsewhere).nowhere is None
+    strata, everybodys = own.strata(place="workplace"), whole.strata(place="workplace")
+    checks["strata"] = torch.equal(strata.index, everybodys.index[mine]) and torch.equal(strata.size, everybodys.size)
+    x = torch.arange(3000) % 7
+    sums = all_of.total(x)
+    with Sharded(ranks) as handler:
+        few = Cohort.of(x[mine] == 3, own.ids).carrying(3)
+        checks["few"] = torch.equal(
+            ring_sum(few, own.network("workplace")), whole.network("workplace").total(3 * (x == 3).long())[ids]
+        )
+        dense = ring_sum(x[mine], one)
+        there = torch.arange(one.count) != one.nowhere
+        checks["dense"] = torch.equal(dense[there], sums[ids][there])
+        checks["kept"] = (
+            torch.equal(_own_sums({"workplace/x": dense})["workplace/x"], dense) and dense[one.nowhere] == 0
+        )
+        together = own.network("workplace", together=True)
+        checks["together"] = torch.equal(ring_sum(x[mine], together), sums) and torch.equal(
+            together.size, whole.network("workplace").size
+        )
+        told = len(handler._known[id(one)].groups)
+    checks["crossing"] = 0 < told < len(ids) - 1
+    checks["home"] = _said(lambda: own.network("household", together=True)) == (
+        "network 'household': each rank has groups of its own, whose sums can't be read together"
+    )
+    checks["outside"] = "nowhere=99999 is no group of 0" in _said(lambda: own.network("workplace", nowhere=99999))
+    with Sharded(ranks):
+        words = _said(lambda: ring_sum(x[mine], replace(one, together=True)))
+    checks["refused"] = "ask for it as people.network('workplace', together=True)" in words
+    return [name for name, well in checks.items() if not well]
+
+
+def _said(call):
+    with pytest.raises(LpmError) as caught:
+        call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_rank_has_the_groups_of_its_people_and_sums_are_those_of_everybody(tmp_path, count):
+    for wrong in on_ranks(tmp_path, count, own_groups):
+        assert not wrong
+
+
 def opened(ranks, path):
-    shard, own = Population.open(path).shard(ranks), Population.open(path, ranks=ranks)
+    with patch.object(partition, "_FEW", 100):
+        shard, own = Population.open(path).shard(ranks), Population.open(path, ranks=ranks)
     same = [own.dataset.identical(shard.dataset), own.checksum == shard.checksum, own.everybody == 3000]
     same += [torch.equal(a, b) for a, b in zip(own.part[1:3], shard.part[1:3], strict=True)]
-    return [*same, own.part[3:] == shard.part[3:], own.size < 1700]
+    same += [list(own.part.groups) == list(shard.part.groups) == ["workplace"]]
+    return [*same, own.part[3:5] == shard.part[3:5], own.size < 1700]
 
 
 def test_a_part_that_is_read_by_itself_is_that_of_the_whole(tmp_path):

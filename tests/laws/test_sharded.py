@@ -14,6 +14,7 @@ import lpmppl as lpm
 from lpmppl.effects.handlers import DiscreteTime, Sharded, sharded
 from lpmppl.effects.ops import simulate
 from lpmppl.inference.run import drawn, playing
+from lpmppl.models import partition
 from tests.ranks import on_ranks
 
 AGENTS, DAYS = 3000, 25
@@ -35,19 +36,21 @@ ACTS = {
 
 def last(model, days, acts, handlers=()):
     """The last state and the tallies of a run."""
-    theta = {name: torch.tensor(x) for name, x in drawn(model, ILL, None, 0)[0].items()}
+    where = model.population.device
+    theta = {name: torch.tensor(x, device=where) for name, x in drawn(model, ILL, None, 0)[0].items()}
     with torch.no_grad(), ExitStack() as stack:
         for handler in handlers:
             stack.enter_context(handler)
         record = stack.enter_context(playing(model, 0, 0, acts, DiscreteTime()))
         state = simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
     tallies = {name: series.values for name, series in record.series.items()}
-    return {name: torch.as_tensor(x).numpy() for name, x in state.items()}, tallies
+    return {name: torch.as_tensor(x).cpu().numpy() for name, x in state.items()}, tallies
 
 
 def lived(ranks, name, crossing):
     """One rank's people: their ids, their last state and the tallies; with all networks whole, or only small ones."""
-    with patch.object(sharded, "_FEW", 120 if crossing else 10**9):
+    few = 120 if crossing else 10**9
+    with patch.object(sharded, "_FEW", few), patch.object(partition, "_FEW", few):
         people = lpm.nyc.population(AGENTS).shard(ranks)
         handler = Sharded(ranks)
         state, tallies = last(getattr(lpm.nyc, name)(people), DAYS, ACTS[name], [handler])
@@ -111,8 +114,10 @@ def kept(ranks, name, path, days, resume, first=None):
     people = lpm.nyc.population(AGENTS)
     with ExitStack() as stack:
         if ranks is not None:
-            people = people.shard(ranks)
             stack.enter_context(patch.object(sharded, "_FEW", 120))
+            stack.enter_context(patch.object(partition, "_FEW", 120))
+            people = people.shard(ranks)
+            assert people["workplace_ids"].shape[0] < people.dataset["workplace_ids"].attrs["groups"]
             stack.enter_context(Sharded(ranks))
         where = {"resume": path} if resume else {"checkpoint": path}
         values = ILL if name == "pandemic" else {"initial_infected": 0.03}

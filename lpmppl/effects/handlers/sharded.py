@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Network, summed
 from lpmppl.effects.handlers.noise import ExogenousNoise
+from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.readers import reader
 from lpmppl.effects.handlers.sharing import FixedPoint
+from lpmppl.effects.internals.segments import differentiated, take
+from lpmppl.effects.ops import running
 from lpmppl.effects.ranking import foremost_of_all
-from lpmppl.effects.ranks import ROOM, Ranks
+from lpmppl.effects.ranks import Ranks
+from lpmppl.effects.tangents import Everywhere, WayBack, forward
+from lpmppl.effects.tape import on_tape, timing
 from lpmppl.errors import LpmError
 
 __all__ = ["Sharded"]
@@ -33,6 +42,8 @@ class _Crossing(NamedTuple):
     """The place of every group among them, −1 for others, shape (G,)."""
     elsewhere: Tensor
     """Whether all of a group's members are on another rank, Boolean of shape (G,)."""
+    nowhere: int | None
+    """The group whose members meet nobody: what they send is of no use, and isn't told."""
 
 
 class Sharded(Messenger):
@@ -43,18 +54,19 @@ class Sharded(Messenger):
     that every agent fares as in one process, on any number of ranks.
 
     Args:
-        ranks: those that share the population, as `Population.shard` has parted it; by default all that torchrun
-            started.
+        ranks: those that share the population, as `Population.shard` has parted it, or the mesh that they are in (see
+            `Ranks.of`); by default all that torchrun started.
     Attributes:
         sums: how many sums were asked for so far.
     Raises:
-        LpmError: in a run, where ranks don't do the same, for derivatives and maxima over groups that cross ranks, for
-            edge lists, and for what reads many agents one by one.
+        LpmError: in a run, where ranks don't do the same, for derivatives backwards outside of `backwards`, for maxima
+            over groups that cross ranks, for edge lists, and for what reads many agents one by one.
     """
 
-    def __init__(self, ranks: Ranks | None = None) -> None:
+    def __init__(self, ranks: Ranks | DeviceMesh | None = None) -> None:
         super().__init__()
-        self.ranks = Ranks.begin() if ranks is None else ranks
+        ranks = Ranks.begin() if ranks is None else ranks
+        self.ranks = ranks if isinstance(ranks, Ranks) else Ranks.of(ranks)
         self.sums = 0
         self._known: dict[int, _Crossing] = {}
 
@@ -89,7 +101,9 @@ class Sharded(Messenger):
         total = summed(integers, network)
         if crossing is None:
             total = self.ranks.total(self._next(name), total)
-        elif len(crossing.groups):
+            return total if onto is None else onto + total
+        _clear(total, crossing)
+        if len(crossing.groups):
             total[..., crossing.groups] = self.ranks.total(self._next(name), total[..., crossing.groups])
         return total if onto is None else onto + total
 
@@ -97,26 +111,28 @@ class Sharded(Messenger):
         """The totals of messages of few agents, of which others are told what concerns them."""
         network, many = crossing.network, len(crossing.groups)
         total = network.total(integers, onto)
+        _clear(total, crossing)
         rows, groups = total.shape[:-1].numel(), total.shape[-1]
         cohort = integers.cohort.expand(total.shape[:-1])
         value = integers.value if cohort is integers.cohort else cohort.read(integers)
-        slot = crossing.slot[cohort.group(network.index).long()].long()  # type: ignore[attr-defined]
+        slot = take(crossing.slot, cohort.group(network.index))  # type: ignore[attr-defined]
         mine = (slot >= 0).nonzero().squeeze(-1)
-        pairs = torch.stack(((cohort.row * many + slot)[mine], value[mine].long()), -1)
-        short = pairs.reshape(-1) if pairs.numel() <= ROOM else None
-        counts, told = self.ranks.asked(self._next(name), rows, len(mine), short)
+        place, value = slot[mine], value[mine].to(total.dtype)
+        if rows > 1:
+            place = cohort.row[mine] * many + place
+        wide = _wide(rows * many, total.dtype)
+        pairs = torch.stack((place.to(wide), value.to(wide)), -1)
+        # From so many on telling all totals is less.
+        most = -(-rows * many // self.ranks.count)
+        counts, parts = self.ranks.said(self._next(name), pairs, rows, most)
         if not any(counts):
             return total
-        place, value = pairs[:, 0], pairs[:, 1].to(total.dtype)
-        if max(counts) * self.ranks.count < rows * many:
-            if 2 * max(counts) <= ROOM:
-                parts = [row[: 2 * n].reshape(n, 2) for row, n in zip(told, counts, strict=True)]
-            else:
-                parts = self.ranks.gathered(pairs.to(_wide(rows * many, total.dtype)), counts)
-            others = torch.cat([part for k, part in enumerate(parts) if k != self.ranks.rank])
-            where, value = others[:, 0].long(), others[:, 1].to(total.dtype)
-            row = where.div(many, rounding_mode="floor")
-            total.view(-1).index_add_(0, row * groups + crossing.groups[where - row * many], value)
+        if max(counts) < most:
+            parts = self.ranks.gathered(pairs, counts) if parts is None else parts
+            others = [part for k, part in enumerate(parts) if k != self.ranks.rank]
+            where, value = (others[0] if len(others) == 1 else torch.cat(others)).unbind(-1)
+            row = where.div(many, rounding_mode="floor") if rows > 1 else 0
+            total.view(-1).index_add_(0, row * groups + crossing.groups[where - row * many], value.to(total.dtype))
         else:
             own = torch.zeros(rows * many, dtype=total.dtype, device=total.device).index_add_(0, place, value)
             total.view(rows, groups)[:, crossing.groups] += (self.ranks.sum(own) - own).view(rows, many)
@@ -139,8 +155,129 @@ class Sharded(Messenger):
                 found[name] = torch.where(masks[0], torch.zeros((), dtype=x.dtype), x)
         msg["value"], msg["done"] = found, True
 
+    _back: WayBack | None = None
+    _looking = False
+    _asked = False
+
+    @contextmanager
+    def backwards(self, theta: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Take derivatives backwards in a run within, of numbers that all ranks compute alike from its tallies.
+
+        Each rank calls `backward()` of the same number, as often as the others, and has its whole derivative, the same
+        on all ranks. `Pathwise` is given no parameters to look for here.
+
+        Args:
+            theta: the parameters; derivatives are of those with `requires_grad`.
+        Returns:
+            the parameters to run with, whose derivatives are those of the ones given.
+        Raises:
+            InputError: where none has `requires_grad`.
+            LpmError: in a run, where something else has.
+        """
+        self._back = WayBack(self.ranks, theta)
+        try:
+            yield self._back.theta
+        finally:
+            self._back = None
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Tell others of no derivatives in a run within, which is made for what `Pathwise` finds to be unseen."""
+        self._looking = True
+        try:
+            yield
+        finally:
+            self._looking = False
+
     def _pyro_ghost_sum(self, msg: Message) -> None:
-        raise LpmError(f"'{_name(msg['args'][1])}': derivatives aren't added up over ranks; ask for them on one rank")
+        ghost, network = msg["args"]
+        if not msg["done"] and self._derives(network):
+            self._asked = timing()
+            found = self._derivative(ghost, network, ghost.shape[:-1])
+            msg["value"], msg["done"] = summed(ghost, network) if found is None else found, True
+
+    def _derives(self, network: Network | None) -> bool:
+        """Whether ranks tell each other of derivatives of sums over a network."""
+        if self._looking or _is_here(network):
+            return False
+        return network is None or _is_whole(network) or len(self._crossing(network).groups) > 0
+
+    def _pyro_tally(self, msg: Message) -> None:
+        """Have all ranks take part in a derivative: on one, nothing may have happened yet that carries any."""
+        _, integers, by, _, quantum, _ = msg["args"]
+        if not timing() or not self._derives(by):
+            return
+        asked, self._asked = self._asked, False
+        lead, kwargs = integers.shape[:-1], dict(msg["kwargs"])
+        if not asked and (more := self._derivative(None, by, lead)) is not None:
+            more = more / quantum
+            kwargs["ghost"] = more if kwargs.get("ghost") is None else kwargs["ghost"] + more
+        own = kwargs.get("crossing")
+        if any(self.ranks.agree(f"{self._next(_name(by))}: times of events", each=int(own is not None))):
+            kwargs["crossing"] = partial(self._crossed, own, by, lead, quantum)
+        msg["kwargs"] = kwargs
+
+    def _crossed(
+        self, own: Callable[[], Tensor] | None, by: Network | None, lead: Sequence[int], quantum: float
+    ) -> Tensor:
+        """How a count on all ranks moves with the times of its events."""
+        if own is not None:
+            moved, self._asked = own(), False
+            return moved
+        found = self._derivative(None, by, lead)
+        return torch.zeros(_shape(by, lead), dtype=torch.float64) if found is None else found / quantum
+
+    def _pyro_post_aggregate(self, msg: Message) -> None:
+        """Have all ranks take part in a derivative, as in that of a tally."""
+        message, network, onto, reduce = msg["args"]
+        asked, self._asked = self._asked, False
+        # What is sent as integers or Booleans, and maxima, carry none on any rank.
+        carries = message.dtype.is_floating_point and reduce in ("sum", "mean")
+        if asked or not timing() or not carries or not self._derives(network):
+            return
+        total = msg["value"].total
+        if on_tape() and isinstance(message, Sparse) and not (onto is not None and onto.is_floating_point()):
+            if self._has_any(differentiated(message.value), network):
+                assert self._back is not None
+                msg["value"] = running(self._back.tied(self._everywhere(network), total), network, reduce)
+        elif (more := self._derivative(None, network, message.shape[:-1])) is not None:
+            msg["value"] = running(total + more / network.quantum, network, reduce)
+
+    def _derivative(self, ghost: Tensor | Sparse | None, network: Network | None, lead: Sequence[int]) -> Tensor | None:
+        """What is zero in value and carries the derivative of a sum over all ranks, None where none of them has any."""
+        value = ghost.value if isinstance(ghost, Sparse) else ghost
+        has = value is not None and differentiated(value)
+        local = summed(ghost, network) if ghost is not None and has else None
+        if on_tape() or (value is not None and value.requires_grad):
+            if not self._has_any(has, network):
+                return None
+            assert self._back is not None
+            return self._back.sum(self._everywhere(network), local, _shape(network, lead))
+        return forward(self._everywhere(network), local, _shape(network, lead))
+
+    def _has_any(self, has: bool, network: Network | None) -> bool:
+        """Whether any rank has a derivative of a sum, to be taken backwards."""
+        name = _name(network)
+        if not any(self.ranks.agree(f"{self._next(name)}: whether it has a derivative", each=int(has))):
+            return False
+        if self._back is None:
+            raise LpmError(
+                f"'{name}': derivatives backwards would be of a rank's own people alone; run and derive within `with "
+                "sharded.backwards(theta) as theta:` or in forward mode, or ask lpm.sensitivity for "
+                "estimator='pathwise' or 'differences'"
+            )
+        if any(isinstance(handler, Pathwise) and handler.parameters for handler in handler_stack()):
+            raise LpmError(
+                f"'{name}': within backwards(…) sums hang on all parameters, so that Pathwise would find each of them "
+                "wherever it looks; give it none here, and have it look in a run within `with sharded.looking():`"
+            )
+        return True
+
+    def _everywhere(self, network: Network | None) -> Everywhere:
+        """How derivatives of sums over a network are added up over ranks."""
+        what = f"{self._next(_name(network))}: its derivative"
+        whole = network is None or _is_whole(network)
+        return Everywhere(self.ranks, what, None if network is None or whole else self._crossing(network).groups)
 
     def _pyro_aggregate(self, msg: Message) -> None:
         _, network, _, reduce = msg["args"]
@@ -168,18 +305,34 @@ class Sharded(Messenger):
             if index is None:
                 raise LpmError(f"network '{network.name}': an edge list isn't parted among ranks; use groups")
             count = int(network.share("sum").shape[-1])
-            self.ranks.agree(f"who has groups of '{network.name}'", count)
-            here = torch.zeros(count, dtype=torch.int32, device=index.device)
-            here[index.long()] = 1
-            on = self.ranks.sum(here)
-            groups = (on > 1).nonzero().squeeze(-1)
+            crosses, elsewhere = self._apart(network, index, count)
+            if (nowhere := getattr(network, "nowhere", None)) is not None:
+                crosses[nowhere] = False
+            groups = crosses.nonzero().squeeze(-1)
             slot = torch.full((count,), -1, dtype=torch.int32, device=index.device)
             slot[groups] = torch.arange(len(groups), dtype=torch.int32, device=index.device)
-            self._known[id(network)] = _Crossing(network, groups, slot, (on == 1) & (here == 0))
+            self._known[id(network)] = _Crossing(network, groups, slot, elsewhere, nowhere)
         return self._known[id(network)]
+
+    def _apart(self, network: Network, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Which groups have members on several ranks, and which have all of them on another one."""
+        if getattr(network, "ids", None) is not None:
+            # Groups that are here have members here, or on several other ranks.
+            crosses = torch.bincount(index, minlength=count) != network.members  # type: ignore[attr-defined]
+            self.ranks.agree(f"who has groups of '{network.name}'", int(crosses.sum()))
+            return crosses, torch.zeros_like(crosses)
+        self.ranks.agree(f"who has groups of '{network.name}'", count)
+        here = torch.zeros(count, dtype=torch.int32, device=index.device)
+        here[index.long()] = 1
+        on = self.ranks.sum(here)
+        return on > 1, (on == 1) & (here == 0)
 
     def __str__(self) -> str:
         return f"sharded over {self.ranks}"
+
+
+def _shape(network: Network | None, lead: Sequence[int]) -> torch.Size:
+    return torch.Size((*lead, 1 if network is None else network.share("sum").shape[-1]))
 
 
 def _is_here(network: Network | None) -> bool:
@@ -190,7 +343,20 @@ def _is_here(network: Network | None) -> bool:
 def _is_whole(network: Network) -> bool:
     """Whether all ranks are to have all totals: strata that are shown, what is read together, and few groups."""
     read = getattr(network, "dims", None) or getattr(network, "together", False)
+    if getattr(network, "ids", None) is not None:
+        if read:
+            raise LpmError(
+                f"network '{network.name}' is read together, and has only some of its groups on a rank: ask for it as "
+                f"people.network('{network.name}', together=True)"
+            )
+        return False
     return bool(read) or network.share("sum").shape[-1] <= _FEW
+
+
+def _clear(total: Tensor, crossing: _Crossing) -> None:
+    """Leave nothing where nobody is reached, so that all ranks have the same there."""
+    if crossing.nowhere is not None:
+        total[..., crossing.nowhere] = 0
 
 
 def _wide(places: int, dtype: torch.dtype) -> torch.dtype:

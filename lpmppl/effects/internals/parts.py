@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Part", "load", "save"]
 
-_STATE = "state/"
+_STATE, _IDS = "state/", "ids/"
 
 
 class Part(NamedTuple):
@@ -28,6 +29,8 @@ class Part(NamedTuple):
         homes: its households' ids, int64 of shape (H,).
         everybody: how many agents there are in all.
         households: how many households there are in all.
+        groups: of networks of which it has some groups alone, by name: their numbers among all, int64 of shape (G,),
+            and how many there are in all.
     """
 
     ranks: Ranks
@@ -35,12 +38,27 @@ class Part(NamedTuple):
     homes: Tensor
     everybody: int
     households: int
+    groups: Mapping[str, tuple[Tensor, int]] = MappingProxyType({})
+
+    @property
+    def ids_of(self) -> dict[str, Tensor]:
+        """The numbers among all that its agents, households and groups have, by kind."""
+        return {
+            "agent": self.ids,
+            "home": self.homes,
+            **{f"group {name}": ids for name, (ids, _) in self.groups.items()},
+        }
+
+    @property
+    def many(self) -> dict[str, int]:
+        """How many there are in all, by kind."""
+        many = {f"group {name}": count for name, (_, count) in self.groups.items()}
+        return {"agent": self.everybody, "home": self.households, **many}
 
 
-def _kind(x: Tensor, agents: int, homes: int) -> str:
-    """Whether something of the state is agents', households', or of all ranks."""
-    last = x.shape[-1] if x.dim() else 0
-    return "agent" if last == agents else "home" if last == homes else "all"
+def _kinds(x: Tensor, many: Mapping[str, int]) -> list[str]:
+    """Whose something of the state may be, by how many of each kind there are; nobody's where it is of all ranks."""
+    return [kind for kind, count in many.items() if x.dim() and x.shape[-1] == count]
 
 
 def save(path: Path, part: Part, arrays: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -49,11 +67,13 @@ def save(path: Path, part: Part, arrays: Mapping[str, Tensor], meta: Mapping[str
     A run that is killed at any moment leaves the files of its last step or of the one before, all of them.
     """
     ranks, step = part.ranks, int(meta["step"])
-    here = len(part.ids), len(part.homes)
-    kinds = {name: _kind(x, *here) for name, x in arrays.items() if name.startswith(_STATE)}
+    ids = part.ids_of
+    here = {kind: len(x) for kind, x in ids.items()}
+    kinds = {name: _kinds(x, here) for name, x in arrays.items() if name.startswith(_STATE)}
     own, well = path.with_name(_name(path, step, ranks.rank, ranks.count)), 1
     try:
-        checkpoints.save(own, {**arrays, "ids": part.ids, "homes": part.homes}, {**meta, "kinds": kinds})
+        places = {f"{_IDS}{kind}": x for kind, x in ids.items()}
+        checkpoints.save(own, {**arrays, **places}, {**meta, "kinds": kinds, "many": part.many})
     except OSError as e:
         well, why = 0, e.strerror
     if not all(ranks.agree("a checkpoint", step, well)):
@@ -79,42 +99,53 @@ def load(path: Path, part: Part | None) -> tuple[dict[str, Tensor], dict[str, An
         LpmError: for what ranks can't have kept of one run.
     """
     arrays, meta = checkpoints.load(path)
+    known: dict[str, str] = {}
     if "parts" in meta:
-        arrays = _whole(path, int(meta["step"]), int(meta["parts"]))
+        arrays, known = _whole(path, int(meta["step"]), int(meta["parts"]))
     if part is None:
         return arrays, meta
+    ids, many = part.ids_of, part.many
     for name, x in arrays.items():
         if name.startswith(_STATE):
-            kind = _kind(x, part.everybody, part.households)
-            mine = {"agent": part.ids, "home": part.homes}.get(kind)
-            arrays[name] = x if mine is None else x.index_select(-1, mine.cpu().long())
+            kind = known.get(name) or next(iter(_kinds(x, many)), None)
+            arrays[name] = x if kind not in ids else x.index_select(-1, ids[kind].cpu().long())
     return arrays, meta
 
 
-def _whole(path: Path, step: int, count: int) -> dict[str, Tensor]:
-    """What one process would have kept."""
+def _whole(path: Path, step: int, count: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What one process would have kept, and what of it is whose."""
     files = [path.with_name(_name(path, step, rank, count)) for rank in range(count)]
     if missing := [file.name for file in files if not file.exists()]:
         raise InputError(f"{path} needs {', '.join(missing)} beside it, which isn't there; restore it or start anew")
     found = [checkpoints.load(file) for file in files]
     first, meta = found[0]
-    places = {
-        "agent": torch.cat([arrays["ids"] for arrays, _ in found]).long(),
-        "home": torch.cat([arrays["homes"] for arrays, _ in found]).long(),
-    }
     whole: dict[str, Tensor] = {}
-    for name, x in first.items():
-        each = [arrays[name] for arrays, _ in found]
-        kind = meta["kinds"].get(name, "all")
-        if name in ("ids", "homes"):
+    known: dict[str, str] = {}
+    for name in first:
+        if name.startswith(_IDS):
             continue
-        if kind == "all":
+        each = [arrays[name] for arrays, _ in found]
+        # By chance a rank has as many of two kinds; all ranks hardly do.
+        of = [kind for kind in meta["kinds"].get(name, ()) if all(kind in m["kinds"][name] for _, m in found)]
+        if not of:
             whole[name] = _alike(name, each)
             continue
-        at = places[kind]
-        out = x.new_zeros((*x.shape[:-1], int(at.max()) + 1))
-        out[..., at] = torch.cat(each, -1)
-        whole[name] = out
+        known[name] = of[0]
+        places = [arrays[f"{_IDS}{of[0]}"].long() for arrays, _ in found]
+        whole[name] = _together(name, each, places, meta["many"][of[0]])
+    return whole, known
+
+
+def _together(name: str, each: Sequence[Tensor], places: Sequence[Tensor], count: int) -> Tensor:
+    """What belongs to agents or groups, where ranks that have the same ones agree on them."""
+    whole, had = each[0].new_zeros((*each[0].shape[:-1], count)), torch.zeros(count, dtype=torch.bool)
+    for at, x in zip(places, each, strict=True):
+        again = had[at]
+        was, now = whole[..., at[again]], x[..., again]
+        if not bool(((was == now) | ((was != was) & (now != now))).all()):
+            raise LpmError(f"'{name}' differs between ranks, and can't be taken up again; start anew")
+        whole[..., at] = x
+        had[at] = True
     return whole
 
 

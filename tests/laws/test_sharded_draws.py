@@ -1,0 +1,86 @@
+"""On a mesh each row runs some of the draws, and every rank has the results of all, as of one process."""
+
+import os
+
+import pytest
+import torch.distributed as dist
+import xarray as xr
+from torch.distributed.device_mesh import init_device_mesh
+
+import lpmppl as lpm
+from lpmppl.effects.ranks import Ranks
+from tests.ranks import attempted, on_ranks
+
+AGENTS, DAYS, DRAWS = 1500, 12, 5
+ACTS = [("transmission", 0.5, 6)]
+
+
+def asked(people):
+    """A run and a counterfactual of several draws."""
+    model = lpm.nyc.seirm(people)
+    run = lpm.run(model, days=DAYS, seed=3, draws=DRAWS, interventions=ACTS)
+    do = {"closed": [("transmission", 0.2, 4)]}
+    worlds = lpm.counterfactual(model, do=do, days=DAYS, seed=3, draws=2, replicates=2)
+    return run, worlds
+
+
+def on_a_mesh(_, rows):
+    count = dist.get_world_size()
+    mesh = init_device_mesh("cpu", (rows, count // rows), mesh_dim_names=("draws", "agents"))
+    with lpm.Sharded(mesh) as sharded:
+        people = lpm.nyc.population(AGENTS, ranks=sharded.ranks)
+        found = asked(people)
+        once = lpm.run(lpm.nyc.seirm(people), days=2, draws=rows)
+    return sharded.ranks.rank, people.size, [tree.to_dict() for tree in found], once["prior_predictive"].sizes["draw"]
+
+
+def one_rank_a_row_with_all_the_people(_):
+    ranks = Ranks.of(init_device_mesh("cpu", (2, 1), mesh_dim_names=("draws", "agents")))
+    with lpm.Sharded(ranks):
+        lpm.run(lpm.nyc.seirm(lpm.nyc.population(AGENTS).shard(ranks)), days=2)
+
+
+def rows_that_differ(_):
+    ranks = Ranks.of(init_device_mesh("cpu", (2, 1), mesh_dim_names=("draws", "agents")))
+    with lpm.Sharded(ranks):
+        people = lpm.nyc.population(AGENTS).shard(ranks)
+        lpm.run(lpm.nyc.seirm(people), days=2, seed=ranks.draws.rank, draws=2)
+
+
+def of_other_dimensions(_):
+    Ranks.of(init_device_mesh("cpu", (2,), mesh_dim_names=("people",)))
+
+
+def in_three_rows(ranks):
+    os.environ |= {"RANK": str(ranks.rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    Ranks.begin(draws=3)
+
+
+@pytest.mark.parametrize(("rows", "count"), [(2, 2), (2, 4), (3, 3)])
+def test_all_ranks_have_the_results_of_all_draws(tmp_path, rows, count):
+    alone = asked(lpm.nyc.population(AGENTS))
+    found = on_ranks(tmp_path, count, on_a_mesh, rows)
+    assert {rank for rank, *_ in found} == set(range(count // rows))
+    assert sum(size for _, size, *_ in found) == rows * AGENTS
+    for _, _, trees, once in found:
+        assert once == rows
+        for tree, expected in zip(trees, alone, strict=True):
+            assert {*tree} == {node.path for node in expected.subtree}
+            for path, group in tree.items():
+                known = expected[path].to_dataset(inherit=False)
+                xr.testing.assert_identical(group.drop_attrs(deep=True), known.drop_attrs(deep=True))
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (one_rank_a_row_with_all_the_people, "1 draws on a mesh with 2 rows of draws: give draws=2"),
+        (rows_that_differ, "rank 1 does"),
+        (of_other_dimensions, "make it with mesh_dim_names=('agents',)"),
+        (in_three_rows, "draws=3: 2 ranks can't be in so many rows"),
+    ],
+)
+def test_what_does_not_fit_is_said_on_all_ranks(tmp_path, what, words):
+    for well, said in attempted(tmp_path, 2, what):
+        assert not well
+        assert words in said
