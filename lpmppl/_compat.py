@@ -66,6 +66,8 @@ def _batched_odeint(
     **odeint_kwargs: Any,
 ) -> Any:
     """Solve a batch of ODEs with time on the last dimension of the result."""
+    # ChiRho keeps times on the CPU, torchdiffeq wants them where the state is.
+    t = t.to(y0[0].device)
     derivative = func(t.unsqueeze(0) if t.ndim == 0 else t[..., 0], y0)
     batch = torch.broadcast_shapes(*(d.shape for d in derivative))
     start = tuple(y.expand(batch) for y in y0)

@@ -30,7 +30,7 @@ def at(x: Tensor, shape: torch.Size, where: Tensor) -> Tensor:
             return x.at(place, take(x.plain, place) if x.dim() == 1 else at(x.plain, shape, where))
         return at(x.whole(), shape, where)
     if x.numel() == 1:
-        return x.reshape(1).expand(where.shape[0])
+        return x.reshape(1).to(where.device).expand(where.shape[0])
     if x.shape == shape and x.is_contiguous():
         return take(x.view(-1), where)
     # What is the same in all worlds so far is read in one of them.

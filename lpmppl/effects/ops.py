@@ -403,6 +403,7 @@ def _evolve(
     interruptions: Sequence[Messenger],
 ) -> State:
     repair_chirho()
+    times = times.cpu()
     with solver_wall(), solver or TorchDiffEq(), inner_wall(), ExitStack() as inside:
         for handler in interruptions:
             inside.enter_context(handler)

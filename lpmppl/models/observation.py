@@ -39,7 +39,7 @@ def delays(mean: Tensor, spread: float = 0.6) -> Tensor:
     >>> round(float(d.sum()), 6), round(float((d * torch.arange(15)).sum()), 1)
     (1.0, 2.0)
     """
-    edges = torch.arange(_LONGEST, dtype=torch.float32) + 0.5
+    edges = torch.arange(_LONGEST, dtype=torch.float32, device=mean.device) + 0.5
     location = torch.log(mean) - spread**2 / 2
     below = torch.special.ndtr((torch.log(edges) - location) / spread)
     share = torch.diff(below, dim=-1, prepend=torch.zeros_like(below[..., :1]))
@@ -110,7 +110,8 @@ def claims(setting: Setting, theta: Theta) -> Substep:
 def _cells(setting: Setting) -> Groups:
     """The strata themselves as those whose reports are tallied."""
     count, dims = (setting.by.count, setting.by.dims) if setting.by else (1, {})
-    return Groups("reports", torch.arange(count), count, quantum=1.0, bound=2.0**40, dims=dims, public=True)
+    index = torch.arange(count, device=setting.people.device)
+    return Groups("reports", index, count, quantum=1.0, bound=2.0**40, dims=dims, public=True)
 
 
 def _report(stream: str, mean: Tensor, theta: Theta, cells: Groups) -> None:

@@ -126,7 +126,7 @@ def progression(setting: Setting, theta: Theta) -> Substep:
         new = people.cohort(s["infected"])
         dt = float(s["dt"])
         with new.plate(episode=new.read(s["episode"])):
-            quantile = pyro.sample("incubation", dist.Uniform(torch.zeros(()), 1.0))
+            quantile = pyro.sample("incubation", dist.Uniform(torch.zeros((), device=device), 1.0))
         log = torch.log(each(new, theta["incubation_median"])) + each(
             new, theta["incubation_spread"]
         ) * torch.special.ndtri(quantile)

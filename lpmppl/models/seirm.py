@@ -104,7 +104,7 @@ def progression(population: Population, layers: Sequence[Network], theta: Theta,
             fatal = pyro.sample("fatal", dist.Bernoulli(risk.clamp(max=1.0))).nonzero().squeeze(-1)
         dying = end.select(fatal)
         with dying.plate(episode=0):
-            delay = pyro.sample("death_delay", lognormal(*(torch.tensor(d) for d in DEATH_DELAY)))
+            delay = pyro.sample("death_delay", lognormal(*torch.tensor(DEATH_DELAY, device=fatality.device)))
 
         # Who isn't at the begin or end of being infectious was dying, and is dead.
         next_stage = torch.full_like(was, Stage.DEAD)

@@ -70,14 +70,16 @@ class SIR(Model):
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         with self.population.plate():
             infectious = pyro.sample("initial_infection", dist.Bernoulli(theta["initial_infected"])).bool()
-        hazard = torch.zeros(self.population.size, dtype=torch.float64, device=self.population.device)
+        device = self.population.device
+        hazard = torch.zeros(self.population.size, dtype=torch.float64, device=device)
+        one = torch.ones(1, device=device)
         return {
             "susceptible": ~infectious,
             "infectious": infectious,
-            "share": torch.ones(1),
+            "share": one,
             "exposure": hazard,
             "illness": hazard,
-            "transmission": torch.ones(1),
+            "transmission": one,
         }
 
     def day(self, theta: Theta) -> Dynamics:

@@ -198,10 +198,10 @@ def courses(
         "output": none + 1.0,
     }
     left = (1.0 - theta["antiviral"] * treatment).to(memory.dtype)
-    times = torch.arange(DAYS, dtype=memory.dtype, device=age.device) if times is None else times
+    times = torch.arange(DAYS, dtype=memory.dtype) if times is None else times.cpu()
 
     def antiviral(k: int) -> StaticIntervention:
-        onset = torch.tensor(ONSETS[k], dtype=times.dtype, device=times.device)
+        onset = torch.tensor(ONSETS[k], dtype=times.dtype)
         return StaticIntervention(onset, {"output": lambda before: torch.where(variation == k, left, before)})
 
     given = [antiviral(k) for k in range(VARIATIONS) if float(times[0]) < ONSETS[k] < float(times[-1])]

@@ -161,9 +161,9 @@ class Scores(Held):
         site, step = key
         fn, infer, points = base_of(msg["fn"]), msg["infer"], self.points[key]
         stakes = _stakes(fn, value.shape)
-        place = torch.searchsorted(stakes.cumsum(0), points).clamp(max=stakes.shape[0] - 1)
+        place = torch.searchsorted(stakes.cumsum(0), points.to(stakes.device)).clamp(max=stakes.shape[0] - 1)
         ids = infer.get("agents")
-        ids = torch.arange(value.shape[-1]) if ids is None else ids
+        ids = torch.arange(value.shape[-1], device=value.device) if ids is None else ids
         agent = ids[place]
         if isinstance(fn, Exposure):
             where = Cohort(place, value.shape)
@@ -208,7 +208,7 @@ class Scores(Held):
             other = (u.unsqueeze(-1) * total.unsqueeze(-1) >= rest.cumsum(-1)[..., :-1]).sum(-1)
             return other, torch.log(p.gather(-1, other.unsqueeze(-1)).squeeze(-1)), total
         with torch.no_grad():
-            middle = torch.full((value.numel(),), 0.5, dtype=torch.float64)
+            middle = torch.full((value.numel(),), 0.5, dtype=torch.float64, device=value.device)
             drawn = quantile(site, fn, middle.index_copy(0, place, u).reshape(value.shape))
             other = drawn.reshape(-1)[place]
         log = fn.log_prob(value.detach().reshape(-1).index_copy(0, place, other.to(value.dtype)).reshape(value.shape))
@@ -342,7 +342,7 @@ def _of_rows(value: Tensor, infer: Mapping[str, Any], rows: int) -> Tensor:
 def _one(x: Tensor | Sparse, place: int) -> Tensor:
     """A value at a flat place."""
     if isinstance(x, Sparse):
-        return x.read(Cohort(torch.tensor([place]), x.shape))
+        return x.read(Cohort(x.cohort.where.new_tensor([place]), x.shape))
     return x.reshape(-1)[place]
 
 

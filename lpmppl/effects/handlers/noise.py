@@ -122,7 +122,7 @@ class ExogenousNoise(Messenger):
                 )
             if "step" in infer and isinstance(fn, TorchDistributionMixin):
                 # Chance of the environment: as much a function of its key as the agents' is, but nobody's secret.
-                ids = torch.arange(fn.batch_shape[-1] if fn.batch_shape else 1)
+                ids = torch.arange(fn.batch_shape[-1] if fn.batch_shape else 1, device=_device(base_of(fn)))
                 u = self._uniform(f"{infer['site']}/environment", ids, infer)
                 msg["value"] = quantile(msg["name"], fn, u if fn.batch_shape else u.reshape(u.shape[:-1]))
                 msg["done"] = True
@@ -261,8 +261,17 @@ def quantile(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
     return value.to(torch.get_default_dtype() if not value.is_floating_point() else _dtype(fn, value))
 
 
+def _parameters(fn: dist.TorchDistribution) -> list[Tensor]:
+    found = [getattr(fn, name, None) for name in fn.arg_constraints]
+    return [p for p in found if isinstance(p, Tensor)]
+
+
+def _device(fn: dist.TorchDistribution) -> torch.device:
+    """Where the distribution itself would sample."""
+    return next((p.device for p in _parameters(fn)), torch.device("cpu"))
+
+
 def _dtype(fn: dist.TorchDistribution, value: Tensor) -> torch.dtype:
     """The dtype in which the distribution itself would sample: that of its parameters."""
-    parameters = [getattr(fn, name, None) for name in fn.arg_constraints]
-    kinds = {p.dtype for p in parameters if isinstance(p, Tensor) and p.is_floating_point()}
+    kinds = {p.dtype for p in _parameters(fn) if p.is_floating_point()}
     return kinds.pop() if len(kinds) == 1 else value.dtype

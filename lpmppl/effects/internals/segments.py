@@ -58,6 +58,9 @@ BLOCK = 1 << 17
 SCAN = 1 << 18
 """Agents per block of a search."""
 
+SPREAD = 1 << 14
+"""Places per block of a pass that reads or writes all over memory, each of which takes as long as tens in a row."""
+
 LARGE = 1 << 22
 """Bytes from which a tensor is worth a buffer that is used again."""
 
@@ -252,7 +255,7 @@ def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
 def pick(x: Tensor, index: Tensor) -> Tensor:
     """Read a tensor of shape (…, G) at places of its last dimension, integers of shape (n,): shape (…, n)."""
     if not bare(x, index) or differentiated(x):
-        return x.index_select(-1, index if index.dtype == torch.int64 else index.int())
+        return x.index_select(-1, _wide(index))
     if alike(x):
         return pick(x[0], index).expand(*x.shape[:-1], index.shape[0])
     lead, n = x.shape[:-1], index.shape[0]
@@ -262,16 +265,21 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     return out
 
 
+def _wide(index: Tensor) -> Tensor:
+    """An index in integers that torch takes for one."""
+    return index if index.dtype == torch.int64 else index.int()
+
+
 def take(x: Tensor, where: Tensor) -> Tensor:
     """Read a flat tensor at positions of shape (k,), on several threads where they are many."""
     if not bare(x, where) or differentiated(x) or not x.is_contiguous():
-        return x.index_select(0, where)
+        return x.index_select(0, _wide(where))
     out = empty(where.shape, x.dtype, x.device)
 
     def read(part: slice) -> None:
         gather(x, where[part], out[part])
 
-    blocked(where.shape[0], lambda: read)
+    blocked(where.shape[0], lambda: read, SPREAD)
     return out
 
 
@@ -286,7 +294,7 @@ def put(x: Tensor, where: Tensor, value: Tensor) -> None:
     def write(part: slice) -> None:
         kernels.scatter(target, places[part], source[part] if many else source)
 
-    blocked(where.shape[0], lambda: write)
+    blocked(where.shape[0], lambda: write, SPREAD)
     touched(x)
 
 
@@ -297,7 +305,7 @@ def carry_over(x: Tensor, where: Tensor, source: Tensor) -> None:
     def write(part: slice) -> None:
         kernels.carry_over(target, places[part], values)
 
-    blocked(where.shape[0], lambda: write)
+    blocked(where.shape[0], lambda: write, SPREAD)
     touched(x)
 
 
@@ -335,7 +343,8 @@ def choose(out: Tensor, mask: Tensor, yes: float, no: float) -> None:
 def gather(values: Tensor, index: Tensor, out: Tensor, add: bool = False) -> Tensor:
     """Read flat values at an index of shape (k,) into `out`, or add them to it."""
     if not bare(out, values, index):
-        return out.add_(values[index]) if add else out.copy_(values[index])
+        found = values.index_select(0, _wide(index))
+        return out.add_(found) if add else out.copy_(found)
     read = kernels.gather_add if add else kernels.gather
     read(out.numpy(), values.numpy(), _unsigned(index))
     return out
