@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, at, dense
-from lpmppl.effects.internals.segments import broadcast, choose, differentiated, gather, pick, scaled
+from lpmppl.effects.internals.segments import broadcast, choose, differentiated, pick, reader, scaled
 from lpmppl.errors import InputError
 
 __all__ = ["Choice", "Field", "Leaf", "Network", "Rooms", "Shape", "row_of", "shape_of", "summed"]
@@ -124,10 +125,15 @@ class Leaf:
         """The numbers that everything in it is multiplied by."""
         return [self.scale]
 
+    @cached_property
+    def _read(self) -> Callable[..., object]:
+        assert self.index is not None
+        return reader(self.base, self.index)
+
     def fill(self, agents: slice, out: Tensor, add: bool, _: Rooms) -> None:
         """Write the values of some agents into `out`, or add them to it, once they are worked out on the groups."""
         if self.index is not None:
-            gather(self.base, self.index[agents], out, add)
+            self._read(agents, out, add)
         elif add:
             out.add_(self.base[agents])
         else:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.fields import Field, Rooms, Shape, row_of, shape_of
-from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, empty, expose, find, known, meet
+from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, empty, expose, known, meeting
 
 __all__ = ["accumulate", "rows"]
 
@@ -80,15 +80,14 @@ def _meeting(
     first: int,
     found: dict[int, Tensor],
 ) -> Callable[[slice], None]:
-    rooms = _rooms(before)
+    rooms, meet = _rooms(before), meeting(risk, before, after, level, event)
     places = torch.empty(BLOCK, dtype=torch.int64) if before.device.type == "cpu" else None
 
     def do(block: slice) -> None:
         with rooms.room(block.stop - block.start) as step:
             hazard.fill(block, step, False, rooms)
-            meet(step, risk[block], before[block], after[block], level[block], event[block])
-        # Who it is is looked up while the block is in cache.
-        found[first + block.start] = find(event[block], first + block.start, places)
+            # Who it is is looked up while the block is in cache.
+            found[first + block.start] = meet(step, block, places) + (first + block.start)
 
     return do
 

@@ -91,6 +91,7 @@ def test_every_agent_fares_as_on_the_cpu(name, device):
                 interventions=[("stimulus", 1200.0, 2)],
             ),
             id="households decide",
+            marks=pytest.mark.slow,
         ),
         *(
             pytest.param(

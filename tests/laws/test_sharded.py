@@ -142,7 +142,7 @@ def stopping(day):
     return stop
 
 
-@pytest.mark.parametrize("name", ["seirm", "pandemic"])
+@pytest.mark.parametrize("name", ["seirm", pytest.param("pandemic", marks=pytest.mark.slow)])
 def test_a_run_goes_on_with_any_number_of_ranks(tmp_path, name):
     """From two to three, to one, to two, each a few days further, and the end is that of a run that never stopped."""
     path = tmp_path / "kept"

@@ -24,6 +24,12 @@ from tests.ranks import on_ranks
 AGENTS, DAYS = 1500, 14
 ILL = {"initial_infected": 0.015}
 WRT = {"sir": ("beta", "gamma"), "seirm": ("beta", "latent_mean", "infectious_mean")}
+CITIES = [
+    ("sir", 2),
+    ("seirm", 3),
+    *(pytest.param(*more, marks=pytest.mark.slow) for more in (("sir", 3), ("seirm", 2))),
+]
+"""Models and numbers of ranks."""
 DIRECTION = torch.tensor([1.0, -0.5], dtype=torch.float64)
 
 
@@ -71,7 +77,7 @@ def alone(name):
     return forwards(None, name)
 
 
-@pytest.mark.parametrize(("name", "count"), [("sir", 2), ("sir", 3), ("seirm", 2), ("seirm", 3)])
+@pytest.mark.parametrize(("name", "count"), CITIES)
 def test_tangents_are_those_of_one_process(tmp_path, name, count):
     tallies, tangents = alone(name)
     ranks = on_ranks(tmp_path, count, forwards, name)
@@ -116,7 +122,7 @@ def backwards(ranks, name):
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize(("name", "count"), [("sir", 2), ("sir", 3), ("seirm", 2), ("seirm", 3)])
+@pytest.mark.parametrize(("name", "count"), CITIES)
 def test_adjoints_are_those_of_one_process(tmp_path, name, count):
     """On ranks to which nothing has happened for days, too."""
     kept, one = backwards(None, name)
@@ -169,7 +175,7 @@ def program(ranks, cases, forward):
     return found
 
 
-@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize("forward", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_any_program_of_totals_has_the_derivative_of_one_process(tmp_path, forward):
     one = program(None, 10, forward)
     for found in on_ranks(tmp_path, 3, program, 10, forward):

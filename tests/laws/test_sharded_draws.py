@@ -56,7 +56,9 @@ def in_three_rows(ranks):
     Ranks.begin(draws=3)
 
 
-@pytest.mark.parametrize(("rows", "count"), [(2, 2), (2, 4), (3, 3)])
+@pytest.mark.parametrize(
+    ("rows", "count"), [(2, 2), pytest.param(2, 4, marks=pytest.mark.slow), pytest.param(3, 3, marks=pytest.mark.slow)]
+)
 def test_all_ranks_have_the_results_of_all_draws(tmp_path, rows, count):
     alone = asked(lpm.nyc.population(AGENTS))
     found = on_ranks(tmp_path, count, on_a_mesh, rows)

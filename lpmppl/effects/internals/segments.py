@@ -41,12 +41,12 @@ __all__ = [
     "empty",
     "expose",
     "find",
-    "gather",
     "known",
-    "meet",
+    "meeting",
     "pick",
     "positions",
     "put",
+    "reader",
     "scaled",
     "send_back",
     "take",
@@ -261,7 +261,7 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     lead, n = x.shape[:-1], index.shape[0]
     out = empty((*lead, n), x.dtype, x.device)
     for values, found in zip(x.reshape(-1, x.shape[-1]), out.view(-1, n), strict=True):
-        gather(values, index, found)
+        reader(values, index)(slice(None), found)
     return out
 
 
@@ -275,9 +275,10 @@ def take(x: Tensor, where: Tensor) -> Tensor:
     if not bare(x, where) or differentiated(x) or not x.is_contiguous():
         return x.index_select(0, _wide(where))
     out = empty(where.shape, x.dtype, x.device)
+    values, places, target = x.numpy(), _unsigned(where), out.numpy()
 
     def read(part: slice) -> None:
-        gather(x, where[part], out[part])
+        kernels.gather(target[part], values, places[part])
 
     blocked(where.shape[0], lambda: read, SPREAD)
     return out
@@ -322,14 +323,33 @@ def expose(step: Tensor, at_risk: Tensor, before: Tensor, after: Tensor) -> None
         torch.add(before, step * at_risk, out=after)
 
 
-def meet(step: Tensor, at_risk: Tensor, before: Tensor, after: Tensor, level: Tensor, event: Tensor) -> None:
-    """Do as `expose`, and write into a mask where one at risk has its level in (before, after]."""
-    if bare(step, at_risk, before, after, level):
-        blocks = (x.numpy() for x in (step, at_risk, before, after, level, event))
-        kernels.meet(*blocks)
-    else:
-        expose(step, at_risk, before, after)
-        torch.gt(after, level, out=event).logical_and_(before <= level).logical_and_(at_risk)
+def meeting(
+    at_risk: Tensor, before: Tensor, after: Tensor, level: Tensor, event: Tensor
+) -> Callable[[Tensor, slice, Tensor | None], Tensor]:
+    """What does as `expose` for a block, given the hazard of its step, and says where one at risk meets its level.
+
+    All are flat and of one length. The function writes into the mask `event` where the level lies in (before, after],
+    and gives these places, counted from the block's first; on the CPU it needs room for as many integers.
+    """
+    everything = at_risk, before, after, level, event
+    if not bare(*everything):
+
+        def by_torch(step: Tensor, block: slice, room: Tensor | None) -> Tensor:
+            risk, was, now, limit, here = (x[block] for x in everything)
+            expose(step, risk, was, now)
+            torch.gt(now, limit, out=here).logical_and_(was <= limit).logical_and_(risk)
+            return find(here, 0, room)
+
+        return by_torch
+    arrays = [x.numpy() for x in everything]
+
+    def compiled(step: Tensor, block: slice, room: Tensor | None) -> Tensor:
+        assert room is not None
+        here = [x[block] for x in arrays]
+        kernels.meet(step.numpy(), *here)
+        return room[: kernels.true(here[-1].view(np.uint8), 0, room.numpy())].clone()
+
+    return compiled
 
 
 def choose(out: Tensor, mask: Tensor, yes: float, no: float) -> None:
@@ -340,18 +360,25 @@ def choose(out: Tensor, mask: Tensor, yes: float, no: float) -> None:
         out.mul_(torch.where(mask, yes, no))
 
 
-def gather(values: Tensor, index: Tensor, out: Tensor, add: bool = False) -> Tensor:
-    """Read flat values at an index of shape (k,) into `out`, or add them to it."""
-    if not bare(out, values, index):
-        found = values.index_select(0, _wide(index))
-        return out.add_(found) if add else out.copy_(found)
-    read = kernels.gather_add if add else kernels.gather
-    read(out.numpy(), values.numpy(), _unsigned(index))
-    return out
+def reader(values: Tensor, index: Tensor) -> Callable[..., object]:
+    """What reads flat values at a block of an index of shape (n,) into a buffer of the block's length, or adds them."""
+    if not bare(values, index):
+
+        def by_torch(block: slice, out: Tensor, add: bool = False) -> object:
+            found = values.index_select(0, _wide(index[block]))
+            return out.add_(found) if add else out.copy_(found)
+
+        return by_torch
+    source, places = values.numpy(), _unsigned(index)
+
+    def compiled(block: slice, out: Tensor, add: bool = False) -> object:
+        return (kernels.gather_add if add else kernels.gather)(out.numpy(), source, places[block])
+
+    return compiled
 
 
 def send_back(out: Tensor, index: Tensor, values: Tensor) -> None:
-    """Add flat values, most of them zero, to `out`, float64, where `gather` has read them: at an index that repeats."""
+    """Add flat values, most of them zero, to `out`, float64, where `reader` has read them: at an index that repeats."""
     if bare(out, index, values):
         kernels.send_back(out.numpy(), _unsigned(index), values.numpy())
     else:
