@@ -49,14 +49,19 @@ def accumulate(
         else:
             levels = level[row_of(lead, level, row)]
             work = functools.partial(_meeting, here, was, risk, out[row], levels, crossed[row], k * n, found)
-        blocked(n, work, device=before.device)
+        blocked(n, work, _length(n), before.device)
     if crossed is not None and found:
         known(crossed, torch.cat([found[k] for k in sorted(found)]))
     return out
 
 
+def _length(n: int) -> int:
+    """Agents per block: of many, twice as many, since each block costs the interpreter as much as fifty thousand."""
+    return BLOCK if n < 16 * BLOCK else 2 * BLOCK
+
+
 def _rooms(like: Tensor) -> Rooms:
-    return Rooms(BLOCK if like.device.type == "cpu" else like.shape[-1], like.device)
+    return Rooms(_length(like.shape[-1]) if like.device.type == "cpu" else like.shape[-1], like.device)
 
 
 def _exposing(hazard: Field, before: Tensor, risk: Tensor, after: Tensor) -> Callable[[slice], None]:
@@ -81,7 +86,7 @@ def _meeting(
     found: dict[int, Tensor],
 ) -> Callable[[slice], None]:
     rooms, meet = _rooms(before), meeting(risk, before, after, level, event)
-    places = torch.empty(BLOCK, dtype=torch.int64) if before.device.type == "cpu" else None
+    places = torch.empty(_length(before.shape[-1]), dtype=torch.int64) if before.device.type == "cpu" else None
 
     def do(block: slice) -> None:
         with rooms.room(block.stop - block.start) as step:
