@@ -22,7 +22,7 @@ OUT ?= runs/nyc-$(shell date +%Y%m%d-%H%M%S)
 OUT := $(OUT)
 PYTEST_ARGS ?=
 
-.PHONY: help run test slow laws lint format docs bench bench-peers clean
+.PHONY: help run test slow laws lint format docs bench bench-all clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F"|" '{printf "  %-12s %s\n", $$1, $$2}'
@@ -69,12 +69,12 @@ docs: $(VENV)/.installed-docs ## the documentation site, in docs/_build/html; wa
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo "The documentation is $(CURDIR)/docs/_build/html/index.html"
 
-bench: $(VENV)/.installed ## time and memory of a step, of building and of loading
-	$(BIN)/python bench/step.py
-	$(BIN)/python bench/build.py
+# SIZES="10000 100000" puts other numbers of agents in place of the page's.
+bench: $(VENV)/.installed ## the quick benchmarks, a quarter of an hour; writes docs/benchmarks.md
+	$(BIN)/python bench/record.py quick $(if $(SIZES),--sizes $(SIZES))
 
-bench-peers: $(VENV)/.installed ## the same epidemic in Starsim and Covasim (makes their environments on first use)
-	$(BIN)/python bench/peers.py
+bench-all: $(VENV)/.installed ## all benchmarks, an hour and more, up to 100 million agents; writes docs/benchmarks.md
+	$(BIN)/python bench/record.py all $(if $(SIZES),--sizes $(SIZES))
 
 clean: ## remove the environment and everything built (runs are kept)
 	rm -rf $(VENV) docs/_build build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .cache

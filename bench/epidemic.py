@@ -6,15 +6,18 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from contacts import People
 
 LATENT = (4.5, 1.5)  # days from infection to infectiousness, log-normal: mean, standard deviation
 INFECTIOUS = (8.0, 2.0)  # days of infectiousness, log-normal: mean, standard deviation
-CONTACTS = 19.4  # contacts a day, weighted by layer, of Covasim's households, schools, workplaces and community
-BETA = 0.016  # transmissions per day and contact of weight 1: R0 = CONTACTS x BETA x INFECTIOUS[0], about 2.5
 DEATH = 0.006  # probability that an infection kills
 SEEDS = 0.001  # fraction of the population infected on the first day
+FEW = 2000  # people of the run that comes before
 
 Run = Callable[[], dict[str, float]]
+Build = Callable[[People, float, int, int], Run]
 
 
 def seeds(agents: int) -> int:
@@ -22,18 +25,21 @@ def seeds(agents: int) -> int:
     return max(1, round(SEEDS * agents))
 
 
-def measure(package: str, build: Callable[[int, int, int], Run]) -> None:
-    """Time `build(agents, days, seed)` and the run that it returns, and print one JSON line.
+def measure(package: str, build: Build) -> None:
+    """Time `build(people, beta, days, seed)` and the run that it returns, and print one JSON line.
 
     A small run beforehand keeps compilation out of the times.
     """
     parser = argparse.ArgumentParser()
-    for name in ("agents", "days", "seed"):
+    parser.add_argument("--people", type=Path, required=True, help="what contacts.py wrote")
+    parser.add_argument("--beta", type=float, required=True, help="transmissions per contact")
+    for name in ("days", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
     args = parser.parse_args()
-    build(2000, 10, 0)()
+    people = People.load(args.people)
+    build(people.first(FEW), args.beta, 10, 0)()
     start = time.perf_counter()
-    run = build(args.agents, args.days, args.seed)
+    run = build(people, args.beta, args.days, args.seed)
     built = time.perf_counter()
     outcome = run()
     ended = time.perf_counter()

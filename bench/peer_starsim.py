@@ -1,12 +1,22 @@
-"""The epidemic in Starsim, with Covasim's four layers of contacts."""
+"""The epidemic in Starsim, on the contacts given."""
 
 import starsim as ss
 
-from epidemic import BETA, DEATH, INFECTIOUS, LATENT, Run, measure, seeds
+from contacts import People
+from epidemic import DEATH, INFECTIOUS, LATENT, Run, measure, seeds
 
 
-def simulation(agents: int, days: int, seed: int, networks: list[ss.Network], beta: float) -> Run:
-    """Make a SEIR epidemic on the given networks; `beta` is per day and contact of weight 1."""
+class Static(ss.Network):
+    """A network of pairs that stay as they are."""
+
+    def step(self) -> None:
+        """Do nothing."""
+
+
+def build(people: People, beta: float, days: int, seed: int) -> Run:
+    """Make a SEIR epidemic on one network for each layer; `beta` is per contact, of which pairs have their weight."""
+    agents = len(people)
+    networks = [Static(name=name, p1=x.one, p2=x.other, beta=x.weight) for name, x in people.layers.items()]
     disease = ss.SEIR(
         beta=ss.perday(beta),
         init_prev=ss.choose_n(seeds(agents)),
@@ -25,19 +35,16 @@ def simulation(agents: int, days: int, seed: int, networks: list[ss.Network], be
         verbose=0,
     )
     sim.init()
+    sim.people.age[:] = people.age
+    sim.diseases.seir.rel_sus[:] = people.susceptibility
 
     def run() -> dict[str, float]:
         sim.run()
         infected = float(sum(sim.results["seir"]["new_infections"])) + seeds(agents)
-        edges = sum(len(network) for network in sim.networks())
-        return {"attack_rate": infected / agents, "steps": len(sim.results["timevec"]), "edges": edges / agents}
+        pairs = sum(len(network) for network in sim.networks())
+        return {"attack_rate": infected / agents, "steps": len(sim.results["timevec"]), "pairs": pairs / agents}
 
     return run
-
-
-def build(agents: int, days: int, seed: int) -> Run:
-    """Make the epidemic on households, schools, workplaces and community."""
-    return simulation(agents, days, seed, [ss.HybridNet()], BETA)
 
 
 if __name__ == "__main__":
