@@ -143,7 +143,7 @@ def calibrate(
         [model.name, small.population.size, acts, observed.days, np.nan_to_num(observed.counts, nan=-1.0).tolist()]
     )
     path = None if checkpoint is None else Path(checkpoint)
-    ensemble = Ensemble(small, observed, int(seed), acts)
+    ensemble = Ensemble(small, observed, int(seed), acts, people=model.population.size)
     looking = CalibrationRounds(
         ensemble,
         scale,

@@ -31,13 +31,22 @@ class Ensemble:
         seed: the seed of the agents' chance.
         acts: interventions: name, value and day.
         days: how many days, as many as were observed by default.
+        people: of how many people the observed counts are, where the model's are fewer and stand for them; reports are
+            of the residents in any case.
     """
 
     def __init__(
-        self, model: Model, observed: Observed, seed: int, acts: Sequence[Sequence[Any]] = (), days: int | None = None
+        self,
+        model: Model,
+        observed: Observed,
+        seed: int,
+        acts: Sequence[Sequence[Any]] = (),
+        days: int | None = None,
+        people: int | None = None,
     ) -> None:
         self.model, self.observed, self.seed, self.acts = model, observed, seed, acts
         self.days = observed.days if days is None else days
+        self.each = 1.0 if people is None else people / model.population.size
         self.runs = 0
 
     def __call__(
@@ -88,7 +97,7 @@ class Ensemble:
         """What a stream's counts are expected to be, and the dispersion of their sum over strata: (rows, T, K)."""
         if stream.site is None or stream.site not in expected.means:
             counts = by_row(day_by_day(record.series[stream.tally], self.days), rows).astype(float)
-            folded = stream.folded(counts)
+            folded = stream.folded(counts) * self.each
             return folded, np.full_like(folded, np.inf)
         shape = (self.days, rows, int(np.prod(stream.shape)) if stream.shape else 1)
         mean, variance = np.full(shape, np.nan), np.full(shape, np.nan)

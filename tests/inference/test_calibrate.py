@@ -126,9 +126,9 @@ def test_what_the_data_say_nothing_of_keeps_its_prior_and_the_whole_is_made_up_f
     later = np.log(found["posterior"]["transmission_40"].to_numpy())
     assert abs(later.std() - 0.3) < 0.1 and abs(later.mean()) < 0.15
     assert "gamma" not in found["posterior"] and json.loads(found.attrs["set"])["gamma"] == pytest.approx(0.11)
-    # A quarter of the people has a quarter of the infections: what the whole does otherwise is the factor four.
+    # A quarter of the people stands for all of them: that it has a quarter of the infections is no gap.
     gap = found["fit"]["gap_infections"].to_numpy()[:10]
-    assert found.attrs["coarse_agents"] == 1_000 and abs(gap.mean() - math.log(4)) < 0.5
+    assert found.attrs["coarse_agents"] == 1_000 and abs(gap.mean()) < 0.3
 
 
 @pytest.mark.parametrize(
