@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from zlib import crc32
 
@@ -83,7 +84,7 @@ class Ranks:
             patience: seconds after which a rank that doesn't answer is taken for dead, and all others end.
             draws: in how many rows of a mesh: the ranks of one row share the people, and rows share the draws.
         Raises:
-            LpmError: in a process that torchrun hasn't started, or where others can't be reached.
+            LpmError: in a process that torchrun hasn't started, where others can't be reached or have another release.
             InputError: for ranks that can't be in so many rows.
         """
         if missing := [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
@@ -95,9 +96,10 @@ class Ranks:
                 _meet(timedelta(seconds=patience))
             except (RuntimeError, ValueError) as e:
                 raise LpmError(f"rank {os.environ['RANK']} can't reach the others: {_first_line(e)}") from e
+        everybody, count = cls(), dist.get_world_size()
+        everybody.agree(f"lpmppl {_release()} on torch {torch.__version__}")
         if draws == 1:
-            return cls()
-        count = dist.get_world_size()
+            return everybody
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1 or count % draws:
             raise InputError(f"draws={draws!r}: {count} ranks can't be in so many rows of as many each")
         return cls.of(init_device_mesh("cpu", (draws, count // draws), mesh_dim_names=("draws", "agents")))
@@ -119,7 +121,7 @@ class Ranks:
     def end(self) -> None:
         """Leave the group."""
         if dist.is_initialized():
-            dist.destroy_process_group(self._group)
+            dist.destroy_process_group(None if self.draws is not None else self._group)
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over ranks of integers of one shape."""
@@ -338,6 +340,13 @@ def _meet(patience: timedelta) -> None:
     if restart != "0":
         store = PrefixStore(f"restart {restart}", store)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=patience)
+
+
+def _release() -> str:
+    try:
+        return version("lpmppl")
+    except PackageNotFoundError:
+        return "unreleased"
 
 
 def _first_line(error: Exception) -> str:

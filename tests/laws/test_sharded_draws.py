@@ -48,12 +48,31 @@ def rows_that_differ(_):
 
 
 def of_other_dimensions(_):
-    Ranks.of(init_device_mesh("cpu", (2,), mesh_dim_names=("people",)))
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("people",))
+    dist.barrier()  # whoever ends sooner would be missed by one who still connects
+    Ranks.of(mesh)
+
+
+def begun(ranks, **options):
+    """Do as processes that torchrun has started."""
+    os.environ |= {"RANK": str(ranks.rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    return Ranks.begin(**options)
 
 
 def in_three_rows(ranks):
-    os.environ |= {"RANK": str(ranks.rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    Ranks.begin(draws=3)
+    dist.barrier()
+    begun(ranks, draws=3)
+
+
+def of_other_releases(ranks):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lpmppl.effects.ranks.version", lambda _: f"0.{ranks.rank}.0")
+        begun(ranks)
+
+
+def in_two_rows(ranks):
+    found = begun(ranks, draws=2)
+    return found.count, found.draws.count
 
 
 @pytest.mark.parametrize(
@@ -80,9 +99,14 @@ def test_all_ranks_have_the_results_of_all_draws(tmp_path, rows, count):
         (rows_that_differ, "rank 1 does"),
         (of_other_dimensions, "make it with mesh_dim_names=('agents',)"),
         (in_three_rows, "draws=3: 2 ranks can't be in so many rows"),
+        (of_other_releases, ".0 on torch"),
     ],
 )
 def test_what_does_not_fit_is_said_on_all_ranks(tmp_path, what, words):
     for well, said in attempted(tmp_path, 2, what):
         assert not well
         assert words in said
+
+
+def test_ranks_that_torchrun_started_make_a_mesh(tmp_path):
+    assert on_ranks(tmp_path, 2, in_two_rows) == [(1, 2), (1, 2)]
