@@ -92,7 +92,7 @@ def _meeting(
         with rooms.room(block.stop - block.start) as step:
             hazard.fill(block, step, False, rooms)
             # Who it is is looked up while the block is in cache.
-            found[first + block.start] = meet(step, block, places) + (first + block.start)
+            found[first + block.start] = meet(step, block, first + block.start, places)
 
     return do
 

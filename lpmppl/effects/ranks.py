@@ -20,13 +20,16 @@ from torch.distributed.rendezvous import rendezvous
 
 from lpmppl.errors import InputError, LpmError
 
-__all__ = ["ROOM", "Ranks"]
+__all__ = ["FEW", "ROOM", "Ranks"]
 
-ROOM = 61
-"""Integers that go with any question: a message takes as long whether it has 8 bytes or 512."""
+FEW = 4096
+"""So many groups all ranks have the totals of, wherever their members are: telling all is as cheap."""
 
 _HEAD, _FRAME, _MOST = 24, 512, 1 << 20
 """Bytes of a question, and those that a message with one has at least and at most."""
+
+ROOM = (_FRAME - _HEAD) // 8
+"""Integers that go with any question: a message takes as long whether it has 8 bytes or 512."""
 
 _BEFORE = 4
 """Messages by which it is foreseen how large the next one is; sums over the same strata often follow each other."""

@@ -92,10 +92,10 @@ def _of_all(sharded: Sharded, unseen: Mapping[str, str], paths: Pathwise) -> tup
     """What derivatives don't see on any rank, and the share of everybody's time at risk without hazard."""
     said = torch.tensor(list(json.dumps(unseen).encode()), dtype=torch.int64)
     told = [json.loads(bytes(words.tolist())) for words in sharded.ranks.gathered(said)]
-    counts = torch.tensor([list(counts) for counts in paths._risk.values()], dtype=torch.int64).reshape(-1, 2)
+    counts = torch.tensor([list(counts) for counts in paths.risk.values()], dtype=torch.int64).reshape(-1, 2)
     everybody = sharded.ranks.total("the time at risk without hazard", counts).tolist()
-    plateau = {s: none / total if total else 0.0 for s, (none, total) in zip(paths._risk, everybody, strict=True)}
-    return {name: where for of_rank in reversed(told) for name, where in of_rank.items()}, plateau
+    paths.risk = dict(zip(paths.risk, everybody, strict=True))
+    return {name: where for of_rank in reversed(told) for name, where in of_rank.items()}, paths.plateau
 
 
 def _forward(question: Question, chance: int, name: str) -> np.ndarray:

@@ -10,13 +10,11 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from lpmppl.effects.ranks import FEW as _FEW
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError
 
 __all__ = ["parted", "with_own_groups"]
-
-_FEW = 4096
-"""So many groups each rank has all of, wherever their members are."""
 
 _AREA, _PLACE = "puma", "workplace"
 

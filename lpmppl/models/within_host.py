@@ -198,7 +198,7 @@ def courses(
         "output": none + 1.0,
     }
     left = (1.0 - theta["antiviral"] * treatment).to(memory.dtype)
-    times = torch.arange(DAYS, dtype=memory.dtype) if times is None else times.cpu()
+    times = torch.arange(DAYS, dtype=memory.dtype) if times is None else times
 
     def antiviral(k: int) -> StaticIntervention:
         onset = torch.tensor(ONSETS[k], dtype=times.dtype)

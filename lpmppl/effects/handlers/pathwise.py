@@ -53,6 +53,8 @@ class Pathwise(Messenger):
             over the day.
         direct: by tally and day, the tally with the derivative of the values that were counted.
         stock: by tally, whether it counts who is in a state.
+        risk: by hazard site, the agents' steps at risk since they first met any hazard, those at which they met none
+            and all.
         unseen: parameters that its derivative isn't, or not wholly, right for, with where they enter.
     """
 
@@ -73,7 +75,7 @@ class Pathwise(Messenger):
         self.stock: dict[str, bool] = {}
         self._unseen: dict[str, str] = {}
         self._looks: Counter[str] = Counter()
-        self._risk: dict[str, list[float]] = {}
+        self.risk: dict[str, list[float]] = {}
         self._cuts = Cuts(self.parameters)
 
     def __enter__(self) -> Pathwise:
@@ -94,7 +96,7 @@ class Pathwise(Messenger):
     @property
     def plateau(self) -> dict[str, float]:
         """By hazard site, the share of the time at risk, since agents first met any hazard, at which they met none."""
-        return {site: none / at_risk if at_risk else 0.0 for site, (none, at_risk) in self._risk.items()}
+        return {site: none / at_risk if at_risk else 0.0 for site, (none, at_risk) in self.risk.items()}
 
     def _pyro_post_sample(self, msg: Message) -> None:
         fn, infer = msg["fn"], msg["infer"] or {}
@@ -114,16 +116,16 @@ class Pathwise(Messenger):
                             self._unseen.setdefault(parameter, f"site '{site}'")
 
     def _count(self, site: str, exposure: Exposure) -> None:
-        none, total = self._risk.setdefault(site, [0.0, 0.0])
+        none, total = self.risk.setdefault(site, [0.0, 0.0])
         hazard = exposure.hazard.detach() if isinstance(exposure.hazard, Tensor | Field) else exposure.hazard
         if _somewhere(hazard):
-            self._risk[site][1] += count(exposure.at_risk)
+            self.risk[site][1] += count(exposure.at_risk)
             return
         with torch.no_grad():
             before = exposure.before.detach()
             since = exposure.at_risk & (before > 0)
             at_rest = since & (exposure.after.detach() == before)
-            self._risk[site] = [none + count(at_rest), total + count(since)]
+            self.risk[site] = [none + count(at_rest), total + count(since)]
 
     def _pyro_post_tally(self, msg: Message) -> None:
         time, _, name = msg["args"][0].partition("/")

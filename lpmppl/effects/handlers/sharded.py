@@ -21,15 +21,13 @@ from lpmppl.effects.handlers.sharing import FixedPoint
 from lpmppl.effects.internals.segments import differentiated, take
 from lpmppl.effects.ops import running
 from lpmppl.effects.ranking import foremost_of_all
+from lpmppl.effects.ranks import FEW as _FEW
 from lpmppl.effects.ranks import Ranks
 from lpmppl.effects.tangents import Everywhere, WayBack, forward
 from lpmppl.effects.tape import on_tape, timing
 from lpmppl.errors import LpmError
 
 __all__ = ["Sharded"]
-
-_FEW = 4096
-"""So many groups all ranks have the totals of, wherever their members are: telling all is as cheap."""
 
 
 class _Crossing(NamedTuple):
@@ -69,6 +67,8 @@ class Sharded(Messenger):
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks.of(ranks)
         self.sums = 0
         self._known: dict[int, _Crossing] = {}
+        self._back: WayBack | None = None
+        self._looking = self._asked = False
 
     def _pyro_simulate(self, msg: Message) -> None:
         self._check()
@@ -154,10 +154,6 @@ class Sharded(Messenger):
             if masks:
                 found[name] = torch.where(masks[0], torch.zeros((), dtype=x.dtype), x)
         msg["value"], msg["done"] = found, True
-
-    _back: WayBack | None = None
-    _looking = False
-    _asked = False
 
     @contextmanager
     def backwards(self, theta: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

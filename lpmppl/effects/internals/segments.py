@@ -325,29 +325,29 @@ def expose(step: Tensor, at_risk: Tensor, before: Tensor, after: Tensor) -> None
 
 def meeting(
     at_risk: Tensor, before: Tensor, after: Tensor, level: Tensor, event: Tensor
-) -> Callable[[Tensor, slice, Tensor | None], Tensor]:
+) -> Callable[[Tensor, slice, int, Tensor | None], Tensor]:
     """What does as `expose` for a block, given the hazard of its step, and says where one at risk meets its level.
 
     All are flat and of one length. The function writes into the mask `event` where the level lies in (before, after],
-    and gives these places, counted from the block's first; on the CPU it needs room for as many integers.
+    and gives these places, counting the block's first as it is told; on the CPU it needs room for as many integers.
     """
     everything = at_risk, before, after, level, event
     if not bare(*everything):
 
-        def by_torch(step: Tensor, block: slice, room: Tensor | None) -> Tensor:
+        def by_torch(step: Tensor, block: slice, first: int, room: Tensor | None) -> Tensor:
             risk, was, now, limit, here = (x[block] for x in everything)
             expose(step, risk, was, now)
             torch.gt(now, limit, out=here).logical_and_(was <= limit).logical_and_(risk)
-            return find(here, 0, room)
+            return find(here, first, room)
 
         return by_torch
     arrays = [x.numpy() for x in everything]
 
-    def compiled(step: Tensor, block: slice, room: Tensor | None) -> Tensor:
+    def compiled(step: Tensor, block: slice, first: int, room: Tensor | None) -> Tensor:
         assert room is not None
         here = [x[block] for x in arrays]
         kernels.meet(step.numpy(), *here)
-        return room[: kernels.true(here[-1].view(np.uint8), 0, room.numpy())].clone()
+        return room[: kernels.true(here[-1].view(np.uint8), first, room.numpy())].clone()
 
     return compiled
 
