@@ -11,9 +11,9 @@ import torch
 import lpmppl.errors
 
 ROOT = Path(lpmppl.errors.__file__).parents[1]
-PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if p.exists()]
+PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if p.exists() and "_build" not in p.parts]
 BLOCKS = [
-    pytest.param(code, id=f"{page.name}-{k}")
+    pytest.param(code, id=f"{page.parent.name}/{page.name}-{k}")
     for page in PAGES
     for k, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M))
 ]
