@@ -69,7 +69,7 @@ docs: $(VENV)/.installed-docs ## the documentation site, in docs/_build/html; wa
 	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 	@echo "The documentation is $(CURDIR)/docs/_build/html/index.html"
 
-# SIZES="10000 100000" puts other numbers of agents in place of the page's.
+# SIZES="10000 100000" takes other numbers of agents than the page has, and leaves the page as it is.
 bench: $(VENV)/.installed ## the quick benchmarks, a quarter of an hour; writes docs/benchmarks.md
 	$(BIN)/python bench/record.py quick $(if $(SIZES),--sizes $(SIZES))
 

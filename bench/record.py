@@ -12,7 +12,8 @@ A block of the page is
     <!-- end of bench -->
 
 of which the command stays and what stands after it is written anew, with the date and the machine, once it has ended
-well. `quick` are those that say so, together a quarter of an hour on two cores; `all` are all.
+well. `quick` are those that say so, together a quarter of an hour on two cores; `all` are all. With other sizes than
+the page's the page stays as it is, and commands that have none are left out.
 """
 
 import argparse
@@ -44,9 +45,23 @@ def machine() -> str:
     return ", ".join([*said, *(f"{name} {version(name)}" for name in ("torch", "numba", "lpmppl"))])
 
 
-def resized(command: str, sizes: list[str]) -> str:
-    """A command with other numbers of agents."""
-    return re.sub(r"--agents( \d+)+", f"--agents {' '.join(sizes)}", command) if sizes else command
+AGENTS = re.compile(r"--agents((?: \d+)+)")
+
+
+def resized(command: str, sizes: list[int]) -> str:
+    """A command with other numbers of agents: as many as it has, the largest."""
+
+    def other(found: re.Match[str]) -> str:
+        return f"--agents {' '.join(map(str, sorted(sizes)[-len(found[1].split()) :]))}"
+
+    return AGENTS.sub(other, command) if sizes else command
+
+
+def size(word: str) -> int:
+    """A number of agents that was given."""
+    if not word.isdecimal() or int(word) < 1_000:
+        raise argparse.ArgumentTypeError(f"{word} is no number of agents of 1000 or more")
+    return int(word)
 
 
 def run(command: str) -> str:
@@ -61,9 +76,13 @@ def run(command: str) -> str:
     return done.stdout.strip()
 
 
-def record(name: str, sizes: list[str]) -> None:
+def record(name: str, sizes: list[int]) -> None:
     """Run one block's command and write the page anew."""
-    command = resized(next(m[4] for m in BLOCK.finditer(PAGE.read_text()) if m[2] == name), sizes)
+    command = next(m[4] for m in BLOCK.finditer(PAGE.read_text()) if m[2] == name)
+    if sizes and not AGENTS.search(command):
+        print(f"{name}: {command} has no sizes: left out", file=sys.stderr, flush=True)
+        return
+    command = resized(command, sizes)
     print(f"{name}: {command}", file=sys.stderr, flush=True)
     began, load = time.perf_counter(), os.getloadavg()[0]
     out = run(command)
@@ -71,11 +90,13 @@ def record(name: str, sizes: list[str]) -> None:
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     said = f"*{when}; {machine()}; in {took:.0f} s, the load before it {load:.1f}.*"
     print(f"\n{out}\n\n{said}\n", flush=True)
+    if sizes:
+        return
 
     def anew(found: re.Match[str]) -> str:
         if found[2] != name:
             return found[0]
-        return f"{resized(found[1], sizes)}\n{out}\n\n{said}\n{found[5]}"
+        return f"{found[1]}\n{out}\n\n{said}\n{found[5]}"
 
     # The page is read again: others may have written it while the command ran.
     aside = PAGE.with_suffix(".part")
@@ -87,7 +108,7 @@ def main() -> None:
     """Run what is asked for, in the order of the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", help="quick, all, or names of blocks")
-    parser.add_argument("--sizes", nargs="*", default=[], help="numbers of agents instead of the page's")
+    parser.add_argument("--sizes", nargs="*", type=size, default=[], help="numbers of agents instead of the page's")
     args = parser.parse_args()
     blocks = {m[2]: bool(m[3]) for m in BLOCK.finditer(PAGE.read_text())}
     if unknown := [name for name in args.names if name not in blocks and name not in ("quick", "all")]:

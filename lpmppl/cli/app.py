@@ -22,6 +22,7 @@ from lpmppl.cli.forecast import forecast
 from lpmppl.cli.interrupted import CTRL_C, Interrupted, leave
 from lpmppl.cli.party import party
 from lpmppl.cli.population import population
+from lpmppl.cli.ranks import started
 from lpmppl.cli.report import report
 from lpmppl.cli.sensitivity import sensitivity
 from lpmppl.cli.simulate import simulate
@@ -58,7 +59,7 @@ app.command("doctor")(doctor)
 
 
 @app.callback()
-def about() -> None:
+def about(context: typer.Context) -> None:
     """Simulate whole societies, person by person, as probabilistic programs.
 
     Start with:
@@ -77,6 +78,11 @@ def about() -> None:
 
     Bad input ends with one line and exit code 2, Ctrl-C with 130.
     """
+    if context.invoked_subcommand != "simulate" and started() > 1:
+        raise InputError(
+            f"`lpmppl {context.invoked_subcommand}` runs in one process, but torchrun has started {started()}: leave "
+            "torchrun out, or ask in Python, within lpm.Sharded"
+        )
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from lpmppl.data import nyc, store
 from lpmppl.data.acs import shipped
 from lpmppl.errors import InputError
 
-__all__ = ["folder", "path_of", "population"]
+__all__ = ["folder", "forget", "path_of", "population"]
 
 
 def folder() -> Path:
@@ -59,10 +59,17 @@ def population(agents: int, seed: int = 0) -> xr.Dataset:
 
 def _make_way(path: Path) -> None:
     """Take away an entry that is no Zarr folder or can't be read, which `store.save` would not replace."""
-    if os.access(path / "zarr.json", os.R_OK):
-        return
+    if not os.access(path / "zarr.json", os.R_OK):
+        forget(path)
+
+
+def forget(path: Path) -> None:
+    """Take away an entry, whatever it is; no error where that can't be done."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(aside)
+    try:
+        path.rename(aside)
+    except OSError:
+        return
     if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside, ignore_errors=True)
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,9 @@ from lpmppl.errors import InputError
 __all__ = ["build"]
 
 Whole = NDArray[np.int64]
+
+_LEFT = 3600.0
+"""Seconds after which a folder that nobody writes into was left by a build that was killed."""
 
 
 def build(agents: int, seed: int, path: Path, rank: int, count: int, total: Callable[[Whole], Whole]) -> bool:
@@ -63,6 +68,7 @@ def _all(here: bool, count: int, total: Callable[[Whole], Whole]) -> bool:
 
 def _begin(city: nyc.City, aside: Path) -> None:
     """Make the files of all people, which nobody is in yet; none where they can't be written."""
+    _sweep(aside)
     try:
         aside.mkdir(parents=True)
         for name, kind in nyc.PEOPLE.items():
@@ -72,6 +78,15 @@ def _begin(city: nyc.City, aside: Path) -> None:
                 getattr(os, "posix_fallocate", lambda *_: None)(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     except OSError:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(aside: Path) -> None:
+    """Take away what builds that were killed have left: folders into which nobody has written for an hour."""
+    for left in aside.parent.glob(".nyc-*.building"):
+        with contextlib.suppress(OSError):
+            written = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            if time.time() - written > _LEFT:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _file(aside: Path, name: str) -> Path:

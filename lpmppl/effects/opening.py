@@ -35,7 +35,7 @@ class Opening:
     def __post_init__(self) -> None:
         names = isinstance(self.keep, Collection) and not isinstance(self.keep, str)
         if not names or not all(isinstance(name, str) for name in self.keep):
-            raise InputError(f"keep={self.keep!r}: give the names of networks in a list, such as ['household']")
+            raise InputError(f"keep={self.keep!r}: give the names of networks in a list, such as {list(HOMES)}")
         object.__setattr__(self, "keep", tuple(self.keep))
 
     def keeps(self, network: Network | None) -> bool:
@@ -66,6 +66,13 @@ class Custodian(Opening):
         least: the fewest members of a group whose sum is opened.
     Raises:
         InputError: for fewer than 2.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000), by={"borough": "borough"})
+    >>> with lpm.SecretShared(parties=2, opening=Custodian(least=10), quiet=True):
+    ...     shared = lpm.run(model, days=3)["prior_predictive"]["infections"]
+    >>> bool((shared == lpm.run(model, days=3)["prior_predictive"]["infections"]).all())
+    True
     """
 
     least: int = 10
@@ -108,6 +115,13 @@ class Compared(Custodian):
         least: the fewest members of a stratum whose sum is opened.
     Raises:
         InputError: for fewer than 2.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000), by={"borough": "borough"})
+    >>> with lpm.SecretShared(parties=3, opening=Compared(), quiet=True):
+    ...     shared = lpm.run(model, days=3)["prior_predictive"]["infections"]
+    >>> bool((shared == lpm.run(model, days=3)["prior_predictive"]["infections"]).all())
+    True
     """
 
     def hides(self, network: Network | None) -> bool:

@@ -20,7 +20,7 @@ from chirho.dynamical.ops import simulate
 from torch import Tensor
 
 from lpmppl._compat import Messenger, Solver, effectful, repair_chirho
-from lpmppl.effects.cohorts import Cohort, Sparse, dense
+from lpmppl.effects.cohorts import Cohort, Lazy, Sparse, dense
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Field, Network, summed
 from lpmppl.effects.internals.ring import check_bound, quantise, width
@@ -37,8 +37,12 @@ REDUCTIONS = ("sum", "mean", "max", "any")
 Message = Tensor | Sparse | Cohort
 
 
-def _message(message: Message) -> Tensor | Sparse:
-    return message.carrying(1) if isinstance(message, Cohort) else opened(message)
+def _message(name: str, message: Message) -> Tensor | Sparse:
+    """What is sent or counted, as it is added up."""
+    found = message.carrying(1) if isinstance(message, Cohort) else opened(message)
+    if not isinstance(found, Tensor | Lazy):
+        raise InputError(f"{name}: {type(found).__name__} was given; give a tensor with agents on the last dimension")
+    return found
 
 
 @effectful(type="ring_sum")
@@ -114,8 +118,15 @@ def aggregate(message: Message, network: Network, onto: Tensor | None = None, re
     Raises:
         InputError: for a message of another number of agents, beyond the network's bound, that isn't finite, or whose
             derivative is asked for where there is none, in a maximum.
+
+    >>> from lpmppl.models.population import Population
+    >>> homes = Population.of({"household": [0, 0, 1]}).network("household")
+    >>> aggregate(torch.tensor([True, False, True]), homes).dense().tolist()
+    [0.5, 0.5, 1.0]
+    >>> aggregate(torch.tensor([True, False, True]), homes, reduce="sum").total.shape
+    torch.Size([2])
     """
-    return _aggregate(_message(message), network, onto, reduce)
+    return _aggregate(_message(f"network '{network.name}'", message), network, onto, reduce)
 
 
 @effectful(type="aggregate")
@@ -225,12 +236,19 @@ def tally(
         carry a derivative.
     Raises:
         InputError: for a value beyond the bound, that isn't finite, or of another number of agents than the strata.
+
+    >>> from lpmppl.models.population import Population
+    >>> people = Population.of({"borough": [0, 1, 1]})
+    >>> tally("infections", torch.tensor([True, False, True])).tolist()
+    [2]
+    >>> tally("infections", torch.tensor([True, False, True]), by=people.strata(borough="borough")).tolist()
+    [1, 1]
     """
     if "/" in name:
         raise InputError(f"tally '{name}': a name of a result can't have a slash in it")
     if isinstance(value, Relaxed) and not value.fraction and quantum is None:
         quantum = 1.0
-    message = _message(value)
+    message = _message(f"tally '{name}'", value)
     x = message.value if isinstance(message, Sparse) else message
     exact = not x.is_floating_point()
     unit = quantum if quantum is not None else 1.0 if exact else 2.0**-16
@@ -294,6 +312,18 @@ def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
     Returns:
         the event, Boolean of shape (…, N), and the fraction left in [0, 1), zero where nothing happened, of the same
         shape.
+
+    >>> from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise
+    >>> from lpmppl.models.population import Population
+    >>> people = Population.of({"age": [40, 8, 70]})
+    >>> def day(s):
+    ...     with people.plate():
+    ...         ill, left = happens("illness", Exposure(s["hazard"], 10.0, at_risk=~s["ill"]))
+    ...     return {**s, "ill": s["ill"] | ill}
+    >>> state = {"ill": torch.zeros(3, dtype=torch.bool), "hazard": torch.zeros(3, dtype=torch.float64)}
+    >>> with DiscreteTime(), ExogenousNoise(seed=0):
+    ...     simulate(day, state, torch.tensor(0.0), torch.tensor(1.0))["ill"].tolist()
+    [True, True, True]
     """
     exposure.check(name)
     return _happens(name, exposure)
@@ -331,6 +361,20 @@ def substep(
         writes: the keys it declares to write, or None.
     Returns:
         the state with the changes in it.
+
+    >>> from lpmppl.effects.handlers import Verified
+    >>> from lpmppl.errors import LpmError
+    >>> def ageing(s):
+    ...     return {"age": s["age"] + s["birthday"]}
+    >>> state = {"age": torch.tensor([40, 8]), "birthday": torch.tensor([1, 0])}
+    >>> substep("ageing", ageing, state)["age"].tolist()
+    [41, 8]
+    >>> try:
+    ...     with Verified():
+    ...         _ = substep("ageing", ageing, state, reads=["age"], writes=["age"])
+    ... except LpmError as e:
+    ...     print("birthday" in str(e))
+    True
     """
     return _substep(name, fn, state, reads, writes)
 
@@ -352,6 +396,11 @@ def decide(name: str, archetypes: Tensor, options: Sequence[str], context: Mappi
         their archetype's row (eq. 6).
     Raises:
         LpmError: where no behaviour is in force.
+
+    >>> from lpmppl.effects.handlers import Tabulated
+    >>> with Tabulated({"mask": torch.tensor([[0.2, 0.8], [0.6, 0.4]])}):
+    ...     decide("mask", torch.arange(2), ["mask", "no mask"])[:, 0]
+    tensor([0.2000, 0.6000])
     """
     return _decide(name, archetypes, tuple(options), context or {})
 

@@ -73,6 +73,15 @@ def attribute(tree: xr.DataTree, by: str | Sequence[str] = ()) -> xr.Dataset:
         up to the effect of all policies together.
     Raises:
         InputError: for a result that hasn't every combination of its policies.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> plans = {"early": [("transmission", 0.5, 1)], "late": [("transmission", 0.0, 4)]}
+    >>> tree = lpm.counterfactual(model, plans, days=8, factorial=True, set={"initial_infected": 0.05})
+    >>> share = attribute(tree)["infections"].sum("policy").mean()
+    >>> both = tree["effects"]["infections"].sel(estimate="mean", policy="early + late")
+    >>> bool(abs(share - both) < 1e-6)
+    True
     """
     found = amounts(tree, by)
     worlds = [str(w) for w in found[WORLD].values]
@@ -114,6 +123,13 @@ def attribute_substeps(
         `with_all` and `with_none` say what the outcome is with all of them and with none.
     Raises:
         InputError: for a substep that there isn't, that another one reads, or that counts the outcome; for too many.
+
+    >>> from functools import partial
+    >>> import lpmppl as lpm
+    >>> make = partial(lpm.nyc.pandemic, lpm.nyc.population(1_000))
+    >>> found = attribute_substeps(make, ["vaccination"], "infections", days=2)
+    >>> float(found["share"].sum()) == found.attrs["with_all"] - found.attrs["with_none"]
+    True
     """
     alone("attribution")
     names = _causes("substeps", substeps)
@@ -158,6 +174,12 @@ def attribute_layers(
         `with_all` and `with_none` say what the outcome is with all of them and with none.
     Raises:
         InputError: for a layer or outcome that there isn't; for more than six layers.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.seirm(lpm.nyc.population(1_000))
+    >>> found = attribute_layers(model, "infections", ["household", "school"], 10, set={"initial_infected": 0.05})
+    >>> float(found["share"].sum()) == found.attrs["with_all"] - found.attrs["with_none"]
+    True
     """
     known = layers_of(model, _networks(model, seed))
     if not layers and len(known) > MOST:
@@ -192,9 +214,15 @@ def attribute_groups(
         one's Shapley value; the attrs say what the outcome is `with_all` of them, and for up to six `with_none`.
     Raises:
         InputError: for a variable or outcome that there isn't.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.seirm(lpm.nyc.population(1_000))
+    >>> found = attribute_groups(model, "infections", by="sex", days=10, set={"initial_infected": 0.05})
+    >>> float(found["share"].sum()) == found.attrs["with_all"] - found.attrs["with_none"]
+    True
     """
     if not isinstance(by, str):
-        raise InputError(f"by={by!r} was given; give the name of a variable, such as 'borough'")
+        raise InputError(f"by={by!r} was given; give the name of one variable of the people")
     groups = strata(model.population, {by: by})
     _networks(model, seed)
     senders = {name: (None, groups.index == k) for k, name in enumerate(groups.dims[by])}

@@ -56,9 +56,9 @@ def audit(
     """
     from lpmppl.inference.sensitivity import sensitivity
 
-    if model.population.size > AUDITED:
+    if model.population.everybody > AUDITED:
         raise InputError(
-            f"{model.population.size:,} agents are too many for an audit; take the model of {AUDITED:,} or fewer"
+            f"{model.population.everybody:,} agents are too many for an audit; take the model of {AUDITED:,} or fewer"
         )
     found = sensitivity(model, of, wrt, days, seed, **{**options, "audit": True})
     kept = found.sel(parameter=found.attrs["audited"]).drop_vars(("low", "high", "elasticity", "elasticity_se", "at"))

@@ -118,7 +118,7 @@ class CalibNN:
         scale = Scale(model, fitted_names(model, self.parameters_of_interest, fixed))
         (rest,) = drawn(model, fixed, None, self.seed)
         try:
-            context = [math.log(model.population.size) / 10.0, *(float(x) for x in covariates)]
+            context = [math.log(model.population.everybody) / 10.0, *(float(x) for x in covariates)]
         except (TypeError, ValueError):
             context = [math.nan]
         if not np.isfinite(context).all():

@@ -117,6 +117,14 @@ def calibrate(
     Raises:
         InputError: for data, a name or number that can't be used.
         LpmError: where the fit has no beginning, or diverges at once.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> quick = {"rounds": 1, "rows": 12, "steps": 20, "restarts": 1, "simulations": 2, "draws": 50}
+    >>> data = {"infections": [9, 12, 14, 19]}
+    >>> fit = calibrate(model, data, parameters=["beta"], set={"initial_infected": 0.03}, **quick)
+    >>> dict(fit["posterior"]["beta"].sizes)
+    {'chain': 1, 'draw': 50}
     """
     alone("a calibration")
     began = time.perf_counter()
@@ -140,10 +148,10 @@ def calibrate(
     small = model if coarse is None else _like(model, coarse)
     (rest,) = drawn(model, fixed, None, int(seed))
     tag = json.dumps(
-        [model.name, small.population.size, acts, observed.days, np.nan_to_num(observed.counts, nan=-1.0).tolist()]
+        [model.name, small.population.everybody, acts, observed.days, np.nan_to_num(observed.counts, nan=-1.0).tolist()]
     )
     path = None if checkpoint is None else Path(checkpoint)
-    ensemble = Ensemble(small, observed, int(seed), acts, people=model.population.size)
+    ensemble = Ensemble(small, observed, int(seed), acts, people=model.population.everybody)
     looking = CalibrationRounds(
         ensemble,
         scale,
@@ -162,7 +170,7 @@ def calibrate(
     response = looking.go(most, lambda k: progress(f"round {k + 1} of {most} at most") if k < most else None)
     seconds = {"rounds": time.perf_counter() - began}
 
-    agents = model.population.size
+    agents = model.population.everybody
     gap = np.zeros_like(response.level)
     city = Ensemble(model, observed, int(seed), acts)
     if coarse is not None:
@@ -200,7 +208,7 @@ def calibrate(
             "seed": int(seed),
             "interventions": json.dumps(acts),
             "runs": ensemble.runs,
-            "coarse_agents": small.population.size,
+            "coarse_agents": small.population.everybody,
             "seconds_by_part": json.dumps({k: round(v, 2) for k, v in seconds.items()}),
             "seconds": time.perf_counter() - began,
             "set": json.dumps({n: x for n, x in rest.items() if n not in (*scale.names, *still.names)}),
@@ -307,5 +315,5 @@ def _against(
     normal = torch.randn(runs, len(at), generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
     u = (at + normal)[:, : len(here)]
     means, _, _ = city([{**rest, **x} for x in objective.scale.values(u)], [_APART + k for k in range(runs)])
-    gap = response.departure(city.observed, u.numpy(), means, city.model.population.size)
+    gap = response.departure(city.observed, u.numpy(), means, city.model.population.everybody)
     return response.moved(gap), gap

@@ -72,7 +72,7 @@ def kept_by(by: object) -> list[str]:
     if isinstance(by, str):
         return [by]
     if not isinstance(by, Sequence) or not all(isinstance(name, str) for name in by):
-        raise InputError(f"by={by!r} was given; give names of strata, such as 'borough'")
+        raise InputError(f"by={by!r} was given; give names of strata, such as ['age']")
     return list(by)
 
 
@@ -98,6 +98,13 @@ def contrast(
         can't be told apart.
     Raises:
         InputError: for a result without policies, a stratum that no tally has or a level outside (0, 1).
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> tree = lpm.counterfactual(model, {"transmission": 0.0}, at=2, days=8, set={"initial_infected": 0.05})
+    >>> effect = contrast(tree, by="age")["infections"].sel(policy="transmission=0@2")
+    >>> effect.dims, bool(effect.sel(estimate="mean").sum() < 0)
+    (('estimate', 'age'), True)
     """
     _checked(level)
     factual, others = _apart_from_factual(amounts(tree, by, daily))
@@ -198,6 +205,13 @@ def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: 
         `needed_to_treat`, people per outcome averted on balance, with NaN where none is.
     Raises:
         InputError: for an outcome or a stratum that the result hasn't.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> tree = lpm.counterfactual(model, {"transmission": 0.0}, at=2, days=10, set={"initial_infected": 0.05})
+    >>> found = fates(tree, "infected", by="age").sel(policy="transmission=0@2", estimate="mean")
+    >>> bool((found["averted"] >= 0).all()), float(found["caused"].sum())  # with no contacts nobody is infected instead
+    (True, 0.0)
     """
     _checked(level)
     check_compared(tree)
@@ -249,6 +263,14 @@ def cost_per(
         policy averts nothing.
     Raises:
         InputError: for a tally that the result hasn't.
+
+    >>> dims = ("chain", "draw", "policy", "day")
+    >>> new, paid = [[[[30.0], [20.0]], [[40.0], [20.0]]]], [[[[0.0], [90.0]]] * 2]
+    >>> tallies = {"infections": (dims, new), "payments": (dims, paid)}
+    >>> counted = xr.Dataset(tallies, {"policy": ["as it was", "cheque"]})
+    >>> tree = xr.DataTree.from_dict({"prior_predictive": counted})
+    >>> float(cost_per(tree, "infections")["cost"].sel(policy="cheque", estimate="mean"))  # 90 dollars, 15 averted
+    6.0
     """
     _checked(level)
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 1:

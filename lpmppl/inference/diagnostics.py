@@ -119,7 +119,7 @@ def _tallies(model: Model, streams: str | Sequence[str] | Mapping[str, str]) -> 
     else:
         asked = {name: name for name in ([streams] if isinstance(streams, str) else streams)}
     if not asked:
-        raise InputError("streams= names nothing; give one or more, such as 'infections'")
+        raise InputError(f"streams= names nothing; give one or more, such as '{next(iter(model.tallies))}'")
     return {name: tally_of(model, tally) for name, tally in asked.items()}
 
 

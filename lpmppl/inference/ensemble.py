@@ -46,7 +46,7 @@ class Ensemble:
     ) -> None:
         self.model, self.observed, self.seed, self.acts = model, observed, seed, acts
         self.days = observed.days if days is None else days
-        self.each = 1.0 if people is None else people / model.population.size
+        self.each = 1.0 if people is None else people / model.population.everybody
         self.runs = 0
 
     def __call__(
@@ -61,7 +61,7 @@ class Ensemble:
             expected counts and the dispersion of each, float64 of shape (rows, D), by the order of `Observed.counts`
             with the days of this ensemble; and the records of the tallies, of batches of rows.
         """
-        at_once = max(1, ROWS // self.model.population.size)
+        at_once = max(1, ROWS // self.model.population.everybody)
         means, sizes, records = [], [], []
         for k in range(0, len(thetas), at_once):
             mean, size, record = self._batch(thetas[k : k + at_once], chances[k : k + at_once])

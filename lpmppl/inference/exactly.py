@@ -62,6 +62,13 @@ def calibrate_exactly(
     Raises:
         InputError: for a series, site, parameter or number that can't be used.
         LpmError: where no run could be as was seen.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> held = {"gamma": 0.125, "initial_infected": 0.02}
+    >>> fit = calibrate_exactly(model, {"infection": [4, 6, 5]}, evaluations=100, set=held, draws=200)
+    >>> list(fit["posterior"].data_vars), fit["posterior"].sizes["draw"]
+    (['beta'], 200)
     """
     alone("a calibration")
     began = time.perf_counter()
@@ -79,7 +86,7 @@ def calibrate_exactly(
         "sample_stats": xr.Dataset({"log_weight": ("evaluation", found.log_weights.numpy())}),
     }
     attrs = {
-        "agents": model.population.size,
+        "agents": model.population.everybody,
         "days": days,
         "model": model.name,
         "seed": int(seed),

@@ -91,7 +91,7 @@ class Observed:
         """
         table = _dataset(data)
         if not table.data_vars:
-            raise InputError("nothing was observed; give counts by name, such as {'deaths': [0, 2, 3]}")
+            raise InputError("nothing was observed; give counts by name, such as {'tally': [0, 2, 3]}")
         start = str(getattr(model, "start", "") or "")
         number = _numbers(table["day"], start)
         last = int(number.max()) if until is None else _last(until, start)

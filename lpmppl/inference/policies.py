@@ -43,6 +43,14 @@ class Trigger:
         value: the value while it is in force, a number or one of the key's words.
         when: what brings it into force: `("admissions/week", 5.0)` for above 5.
         until: what ends it: `("admissions/week", 2.0)` for below 2; None to keep it for good.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> many = lambda s: s["infectious"].sum(-1, keepdim=True) > 80
+    >>> closing = {"closing": [("transmission", Trigger(0.0, when=many), 0)]}
+    >>> tree = lpm.counterfactual(model, closing, days=8, set={"initial_infected": 0.05})
+    >>> bool(tree["effects"]["infections"].sel(policy="closing", estimate="mean") < 0)
+    True
     """
 
     value: float | str
@@ -60,6 +68,16 @@ class Act:
         day: the day.
         to: whom alone it concerns, by variables of the population and their labels, such as `{"borough": "Bronx"}`;
             or to lists of labels; everybody by default.
+
+    >>> str(Act("stimulus", 1200.0, 20))
+    'stimulus=1200@20'
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> bronx = Act("transmission", 0.0, 1, to={"borough": "Bronx"})
+    >>> tree = lpm.counterfactual(model, {"Bronx": [bronx]}, days=10, set={"initial_infected": 0.05})
+    >>> spared = lpm.contrast(tree, by="borough")["infections"].sel(policy="Bronx", estimate="mean")
+    >>> bool(spared.sel(borough="Bronx") < 0)
+    True
     """
 
     name: str
@@ -70,7 +88,7 @@ class Act:
     def __post_init__(self) -> None:
         labels = [labels_of(x) for x in self.to.values()] if isinstance(self.to, Mapping) else [[]]
         if not all(each and all(isinstance(x, str) for x in each) for each in labels):
-            raise InputError(f"to={self.to!r} can't be read; give labels by variable, such as {{'borough': 'Bronx'}}")
+            raise InputError(f"to={self.to!r} can't be read; give labels by variable, such as {{'sex': 'female'}}")
 
     def __str__(self) -> str:
         value = self.value

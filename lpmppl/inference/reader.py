@@ -47,7 +47,7 @@ class Task:
 
     def input(self, counts: Tensor) -> Tensor:
         """Counts of shape (B, D), NaN where they weren't seen, as numbers to read: shape (B, series, T, F)."""
-        return legible(self.ensemble.observed, counts, self.model.population.size)
+        return legible(self.ensemble.observed, counts, self.model.population.everybody)
 
 
 class Encoder(nn.Module):
@@ -133,15 +133,15 @@ def legible(observed: Observed, counts: Tensor, people: int) -> Tensor:
 def wanted(streams: str | Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """The strata that each stream keeps, by its name."""
     if not isinstance(streams, str | Mapping | Sequence):
-        raise InputError(f"streams={streams!r} was given; give names, such as 'infections'")
+        raise InputError(f"streams={streams!r} was given; give the names of tallies")
     if isinstance(streams, Mapping):
         if strange := [kept for kept in streams.values() if not isinstance(kept, str | Sequence)]:
-            raise InputError(f"streams= has {strange[0]!r} for strata; give names, such as ['borough'], or [] for none")
+            raise InputError(f"streams= has {strange[0]!r} for strata; give names, such as ['age'], or [] for none")
         found = {str(n): [kept] if isinstance(kept, str) else list(kept) for n, kept in streams.items()}
     else:
         found = {str(n): [] for n in ([streams] if isinstance(streams, str) else streams)}
     if not found:
-        raise InputError("streams= names nothing; give one or more, such as 'infections'")
+        raise InputError("streams= names nothing; give the name of one tally or more")
     return found
 
 

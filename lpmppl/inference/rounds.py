@@ -118,7 +118,7 @@ class CalibrationRounds:
             if k >= len(self.u):
                 self._play(k)
                 self._keep()
-            agents = self.ensemble.model.population.size
+            agents = self.ensemble.model.population.everybody
             if self.response is not None:
                 self.agreement = self._agreement(self.response, k)
             self.response = Response.learnt(self.ensemble.observed, *self._near(k), agents, self.misfit)

@@ -74,8 +74,8 @@ class Who:
             raise InputError(f"a stratum can't be called '{min(taken)}': the record has that name; give it another")
         if self.strata.count**2 > MOST:
             raise InputError(
-                f"who infected whom among {self.strata.count:,} kinds of people is too long a table: give at most "
-                f"{int(MOST**0.5):,} kinds in sources={dict(by)}"
+                f"from whom {self.site} came among {self.strata.count:,} kinds of people is too long a table: give at "
+                f"most {int(MOST**0.5):,} kinds in sources={dict(by)}"
             )
         self.layers = kinds_of(model)
         self.handlers: list[Sources] = []

@@ -65,11 +65,19 @@ class SplitCalibNN(CalibNN):
         options: what else `CalibNN` takes.
     Raises:
         InputError: for a stream that two institutions have, or none, and as `CalibNN` does.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> network = SplitCalibNN(model, {"clinic": "infections", "registry": "recoveries"}, days=2)
+    >>> network.learn(1_024)  # doctest: +SKIP
+    >>> clinic, registry = [1.0, 0.0], [float("nan")] * 2  # what isn't given is NaN
+    >>> network.given(torch.tensor([clinic + registry])).mean.shape  # of beta, gamma and initial_infected
+    torch.Size([1, 3])
     """
 
     def __init__(self, models: Any, institutions: Mapping[str, Any], days: int, **options: Any) -> None:
         if not isinstance(institutions, Mapping) or not institutions:
-            raise InputError("no institution was given; give streams by name, such as {'hospitals': 'admissions'}")
+            raise InputError("no institution was given; give streams by name, such as {'institution': 'tally'}")
         self._streams = {str(name): wanted(streams) for name, streams in institutions.items()}
         if len(self._streams) < len(institutions):
             raise InputError(f"institutions are called {list(institutions)}: give each a name of its own, in letters")
@@ -192,7 +200,7 @@ class _Institution:
         self.part.step(length)
 
     def read_own(self, model: Model, data: Any, days: int, met: np.ndarray | None) -> Tensor:
-        return self.read(*own(model, self.streams, days, data, met, model.population.size), learning=False)
+        return self.read(*own(model, self.streams, days, data, met, model.population.everybody), learning=False)
 
 
 def own(

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lpmppl.models.networks import Groups
-from lpmppl.models.population import Population, named
+from lpmppl.models.population import STRATA, Population, named
 
-__all__ = ["STRATA", "strata"]
-
-STRATA = {"borough": "borough", "age": "age_band", "income": "income_band"}
-"""By what outcomes are broken down, where the population has it: the dimension and the variable behind it."""
+__all__ = ["strata"]
 
 
 def strata(people: Population, by: Mapping[str, str] | None = None) -> Groups:
@@ -18,7 +15,7 @@ def strata(people: Population, by: Mapping[str, str] | None = None) -> Groups:
 
     Args:
         people: the population.
-        by: variables by the name of their dimension in results; those of `STRATA` that there are by default.
+        by: variables by the name of their dimension in results; those of `population.STRATA` that there are by default.
     Raises:
         InputError: for a variable that the population hasn't or that can't be used, or a name that results have.
     """

@@ -48,6 +48,13 @@ def weigh(
     Raises:
         InputError: for a tally that the result hasn't, a series too long, negative or empty; if the effective sample
             size is below `least`.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> tree = lpm.counterfactual(model, {"transmission": 0.5}, at=1, days=2, draws=8)
+    >>> seen = weigh(tree, {"infections": [1, 0]}, size=2.0, least=2.0)
+    >>> bool(2.0 <= seen.attrs["effective_draws"] <= 8.0)
+    True
     """
     check_compared(tree)
     if size is not None and not (_is_number(size) and size > 0):
@@ -57,7 +64,7 @@ def weigh(
     first = whole("first", first, 0)
     tallies = tree["prior_predictive"].to_dataset().sel({WORLD: FACTUAL}, drop=True)
     if not isinstance(observed, Mapping) or not observed:
-        raise InputError("nothing was observed; give series by tally, such as {'admissions': [0, 2, 3]}")
+        raise InputError("nothing was observed; give series by tally, such as {'tally': [0, 2, 3]}")
     score: Any = 0.0
     for name, series in observed.items():
         if name not in tallies.data_vars:

@@ -203,16 +203,16 @@ def _ready(model: Model, act: Act, days: int | None, memory: str) -> _Step:
     return _Step(act, setting(model, act.name, value), _whom(model, act), memory)
 
 
-def _of_households(people: Population, codes: Tensor, act: Act, variable: str) -> Tensor:
-    """What all members of each household have in common, shape (H,)."""
-    home = people["household"].long()
-    count = people.network("household").count
+def _in_common(people: Population, codes: Tensor, act: Act, variable: str, scale: str) -> Tensor:
+    """What all members of each group of a scale, such as a home, have in common, shape (G,)."""
+    home = people[scale].long()
+    count = people.network(scale).count
     least = torch.full((count,), 2**31 - 1, device=codes.device).scatter_reduce(0, home, codes.long(), "amin")
     most = torch.full((count,), -1, device=codes.device).scatter_reduce(0, home, codes.long(), "amax")
     if bool(((most >= 0) & (least != most)).any()):
         raise InputError(
-            f"{act}: {act.name} is set for each household, whose members differ in {variable}; choose them by what "
-            "they have in common, such as borough or income_band"
+            f"{act}: {act.name} is set for each {scale}, whose members differ in {variable}; choose them by what "
+            "they have in common"
         )
     return most
 
@@ -241,10 +241,11 @@ def _whom(model: Model, act: Act) -> Tensor | None:
             raise InputError(nearest("variable with labels", str(variable), coded))
         codes = people[variable]
         where = people.dataset[variable].dims[0]
-        if where == "household" and scale == "agent":
-            codes = codes[people["household"].long()]
-        elif where == "agent" and scale == "household":
-            codes = _of_households(people, codes, act, str(variable))
+        if scale == "agent" and where != "agent" and where in people.dataset:
+            group = people[str(where)].long()
+            codes = torch.where(group < 0, -1, codes.long()[group.clamp(min=0)])
+        elif where == "agent" and scale != "agent":
+            codes = _in_common(people, codes, act, str(variable), scale)
         elif where != scale:
             raise InputError(f"{act}: {act.name} is set for each {scale}, but {variable} is known of each {where}")
         labels = people.labels(variable)

@@ -19,10 +19,11 @@ from lpmppl.effects.internals.parts import Part
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, nearest
+from lpmppl.models import display
 from lpmppl.models.networks import Groups
 from lpmppl.models.partition import parted, with_own_groups
 
-__all__ = ["Population", "named"]
+__all__ = ["STRATA", "Population", "named"]
 
 T = TypeVar("T")
 
@@ -37,6 +38,9 @@ def named(by: object, default: Mapping[str, str]) -> Mapping[str, str]:
         raise InputError(f"by={by!r} was given; give variables by the name of their dimension, such as {dict(default)}")
     return default if by is None else by
 
+
+STRATA = {"borough": "borough", "age": "age_band", "income": "income_band"}
+"""By what outcomes are broken down, where people have it: the dimension and the variable behind it."""
 
 HOME = "household"
 """What is never parted."""
@@ -87,6 +91,12 @@ class Population:
         self.everybody = int(self.together(torch.tensor([self.size])))
         """The number of agents in all, those on other ranks included."""
 
+    def __repr__(self) -> str:
+        return display.population_line(self)
+
+    def _repr_html_(self) -> str:
+        return display.population_html(self)
+
     @classmethod
     def of(cls, variables: Mapping[str, object], **attrs: str) -> Population:
         """Make a population of per-agent arrays by name."""
@@ -102,9 +112,14 @@ class Population:
 
         if ranks is None:
             return cls(store.load(Path(path)), device)
-        own, homes, whole = store.part(
-            path, lambda column: np.flatnonzero(parted(column, ranks.count) == ranks.rank), HOME
-        )
+        found, wrong = None, InputError(f"'{path}' can't be read by all ranks")
+        try:
+            found = store.part(path, lambda column: np.flatnonzero(parted(column, ranks.count) == ranks.rank), HOME)
+        except InputError as error:
+            wrong = error
+        if not all(ranks.agree("reading the population", each=int(found is not None))) or found is None:
+            raise wrong
+        own, homes, whole = found
         return cls._of_rank(own, homes, ranks, whole.crc, whole.groups, device)
 
     def save(self, path: str | Path) -> None:

@@ -55,6 +55,13 @@ def test_what_ranks_can_not_do_is_refused_in_one_line(here: Run, more: tuple[str
     assert words in here(*CITY, *more).refused()
 
 
+@pytest.mark.parametrize("command", ["counterfactual", "sensitivity", "calibrate"])
+def test_commands_of_one_process_refuse_torchrun(here: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert f"`lpmppl {command}` runs in one process" in here(command, "nyc").refused()
+
+
 def test_another_number_than_torchrun_has_started_is_refused(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")

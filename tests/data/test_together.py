@@ -1,5 +1,8 @@
 """A population that ranks build together is the one that a process builds alone."""
 
+import os
+import warnings
+
 import numpy as np
 import pytest
 
@@ -54,6 +57,34 @@ def test_where_nothing_can_be_kept_each_rank_builds_the_whole(tmp_path):
     alone = nyc.build(AGENTS, SEED)
     assert sorted(i for ids, *_ in found for i in ids) == list(range(AGENTS))
     assert all(np.array_equal(age, alone["age"].values[ids]) for ids, age, _ in found)
+
+
+def test_an_entry_that_is_damaged_is_built_again_by_all_ranks(tmp_path, monkeypatch):
+    cache, meet = tmp_path / "cache", tmp_path / "meet"
+    meet.mkdir()
+    monkeypatch.setenv("LPMPPL_CACHE", str(cache))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lpm.nyc.population(AGENTS, SEED)
+    (entry,) = cache.iterdir()
+    chunk = max(path for path in (entry / "age").rglob("*") if path.is_file() and path.name != "zarr.json")
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    found = on_ranks(meet, 2, built, cache)
+    alone = nyc.build(AGENTS, SEED)
+    assert all(np.array_equal(age, alone["age"].values[ids]) for ids, age, _ in found)
+    assert [path.name for path in cache.iterdir()] == [entry.name]
+    np.testing.assert_array_equal(store.load(entry)["age"], alone["age"])
+
+
+def test_what_a_killed_build_left_is_swept_and_what_others_build_now_is_not(tmp_path):
+    now, left = (tmp_path / f".nyc-9-0.zarr.{name}.building" for name in ("a", "b"))
+    for folder in (now, left):
+        folder.mkdir()
+        (folder / "age.npy").touch()
+    os.utime(left / "age.npy", (0, 0))
+    os.utime(left, (0, 0))
+    assert together.build(1000, 0, tmp_path / "city.zarr", 0, 1, lambda x: x)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [now.name, "city.zarr"]
 
 
 def test_areas_are_shared_out_evenly():

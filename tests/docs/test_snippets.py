@@ -11,7 +11,8 @@ import torch
 import lpmppl.errors
 
 ROOT = Path(lpmppl.errors.__file__).parents[1]
-PAGES = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if p.exists() and "_build" not in p.parts]
+WRITTEN = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+PAGES = [page for page in (ROOT / "README.md", *WRITTEN) if page.exists()]
 BLOCKS = [
     pytest.param(code, id=f"{page.parent.name}/{page.name}-{k}")
     for page in PAGES

@@ -132,3 +132,9 @@ class TestRefusals:
     def test_a_coefficient_that_is_not_finite(self):
         with pytest.raises(InputError, match="decision 'go', option 'walk': the coefficient of 'risk' is inf"):
             Utility({"go": {"walk": {"risk": math.inf}}})
+
+
+@pytest.mark.parametrize("table", [[[0.2, 0.8]], 1.0, torch.tensor(1.0)])
+def test_a_table_that_is_no_tensor_of_rows_is_refused(table):
+    with pytest.raises(InputError, match=r"decision 'mask': a table of .* was given; give a tensor"):
+        Tabulated({"mask": table})

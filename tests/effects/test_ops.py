@@ -407,3 +407,12 @@ def test_what_is_forced_inside_an_ode_parts_no_worlds_of_the_society():
         assert get_index_plates() == {}
     assert seen == [(1, 3)]
     torch.testing.assert_close(end["total"], 5 * torch.exp(torch.tensor([-1.0])), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("message", [[1.0, 0.0, 1.0], b"101", None])
+def test_what_is_no_tensor_is_refused_by_name(message):
+    people = Population.of({"home": [0, 0, 1]})
+    with pytest.raises(InputError, match=f"network 'home': {type(message).__name__} was given"):
+        aggregate(message, people.network("home"))
+    with pytest.raises(InputError, match=f"tally 'ill': {type(message).__name__} was given"):
+        tally("ill", message)

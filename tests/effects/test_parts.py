@@ -126,6 +126,22 @@ def test_where_one_rank_could_not_write_the_last_step_stays(tmp_path):
     assert not list(tmp_path.glob("*.8.*"))
 
 
+def test_where_the_file_that_names_the_step_could_not_be_written_the_last_step_stays(tmp_path):
+    path = tmp_path / "c.npz"
+    keep(path, 4)
+    written = checkpoints.save
+
+    def full(at, *rest):
+        if at == path:
+            raise OSError(28, "No space left on device")
+        written(at, *rest)
+
+    with patch.object(checkpoints, "save", full), pytest.warns(UserWarning, match=r"by all ranks \(No space left"):
+        save(path, part(0), {"state/mine": IDS[0].double()}, {**META, "step": 8})
+    assert load(path, None)[1]["step"] == 4
+    assert not list(tmp_path.glob("*.8.*"))
+
+
 def test_what_is_missing_or_can_not_be_of_one_run_is_refused_by_name(tmp_path):
     path = tmp_path / "c.npz"
     keep(path, 4, town=((9, 1), (8, 1)))

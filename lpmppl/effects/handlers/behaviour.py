@@ -32,6 +32,8 @@ class Tabulated(Messenger):
         super().__init__()
         self.tables = dict(tables)
         for name, table in self.tables.items():
+            if not isinstance(table, Tensor) or not table.dim():
+                raise InputError(f"decision '{name}': a table of {table!r} was given; give a tensor of rows")
             if not bool((table >= 0).all()) or not torch.allclose(
                 table.sum(-1), torch.ones(()).to(table.dtype), atol=1e-5
             ):

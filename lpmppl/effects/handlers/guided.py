@@ -78,13 +78,13 @@ class Guided(Messenger):
     ) -> None:
         super().__init__()
         if not isinstance(observations, Mapping) or not all(isinstance(site, str) for site in observations):
-            raise InputError(f"{observations!r} was given; give series by hazard site, such as {{'infection': [0, 2]}}")
+            raise InputError(f"{observations!r} was given; give series by hazard site, such as {{'event': [0, 2]}}")
         self.observations = {
             site: series if isinstance(series, Reported) else counts_of(site, series)
             for site, series in observations.items()
         }
         if not any(len(series) for series in self.observations.values()):
-            raise InputError("nothing was observed; give series by hazard site, such as {'infection': [0, 2, 3]}")
+            raise InputError("nothing was observed; give series by hazard site, such as {'event': [0, 2, 3]}")
         if isinstance(draw, Tensor) and (draw.dim() != 2 or draw.shape[-1] != 1 or draw.is_floating_point()):
             raise InputError(
                 f"draws of shape {tuple(draw.shape)} and {draw.dtype} were given; give a number, or integers of shape "

@@ -17,7 +17,7 @@ from lpmppl.effects.handlers.noise import base_of
 __all__ = ["BEFORE", "Held", "is_chance", "log_probability", "place_of", "slopes"]
 
 BEFORE = -1
-"""The step of sites that come before the first one, such as who brings the infection."""
+"""The step of sites that come before the first one, such as who begins."""
 
 
 def place_of(infer: Mapping[str, Any], name: str) -> tuple[str, int]:

@@ -59,6 +59,17 @@ class Sharded(Messenger):
     Raises:
         LpmError: in a run, where ranks don't do the same, for derivatives backwards outside of `backwards`, for maxima
             over groups that cross ranks, for edge lists, and for what reads many agents one by one.
+
+    >>> import lpmppl as lpm
+    >>> people = lpm.nyc.population(1_000)
+    >>> alone = lpm.run(lpm.nyc.sir(people), days=3)["prior_predictive"]["infections"]
+    >>> import torch.distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # under torchrun: Ranks.begin()
+    >>> with Sharded(Ranks()):
+    ...     together = lpm.run(lpm.nyc.sir(people.shard(Ranks())), days=3)["prior_predictive"]["infections"]
+    >>> bool((together == alone).all())
+    True
+    >>> dist.destroy_process_group()
     """
 
     def __init__(self, ranks: Ranks | DeviceMesh | None = None) -> None:
@@ -168,8 +179,10 @@ class Sharded(Messenger):
             the parameters to run with, whose derivatives are those of the ones given.
         Raises:
             InputError: where none has `requires_grad`.
-            LpmError: in a run, where something else has.
+            LpmError: within another `backwards`; in a run, where something else has `requires_grad`.
         """
+        if self._back is not None:
+            raise LpmError("backwards(…) within another: end the first, or give both's parameters to one")
         self._back = WayBack(self.ranks, theta)
         try:
             yield self._back.theta

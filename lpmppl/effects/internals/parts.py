@@ -28,7 +28,7 @@ class Part(NamedTuple):
         ids: its agents' ids, int64 of shape (N,).
         homes: its households' ids, int64 of shape (H,).
         everybody: how many agents there are in all.
-        households: how many households there are in all.
+        many_homes: how many households there are in all.
         groups: of networks of which it has some groups alone, by name: their numbers among all, int64 of shape (G,),
             and how many there are in all.
     """
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     ids: Tensor
     homes: Tensor
     everybody: int
-    households: int
+    many_homes: int
     groups: Mapping[str, tuple[Tensor, int]] = MappingProxyType({})
 
     @property
@@ -53,7 +53,7 @@ class Part(NamedTuple):
     def many(self) -> dict[str, int]:
         """How many there are in all, by kind."""
         many = {f"group {name}": count for name, (_, count) in self.groups.items()}
-        return {"agent": self.everybody, "home": self.households, **many}
+        return {"agent": self.everybody, "home": self.many_homes, **many}
 
 
 def _kinds(x: Tensor, many: Mapping[str, int]) -> list[str]:
@@ -76,15 +76,18 @@ def save(path: Path, part: Part, arrays: Mapping[str, Tensor], meta: Mapping[str
         checkpoints.save(own, {**arrays, **places}, {**meta, "kinds": kinds, "many": part.many})
     except OSError as e:
         well, why = 0, e.strerror
-    if not all(ranks.agree("a checkpoint", step, well)):
+    written = all(ranks.agree("a checkpoint", step, well))
+    if written and ranks.rank == 0:
+        try:
+            checkpoints.save(path, {}, {**meta, "parts": ranks.count})
+        except OSError as e:
+            well, why = 0, e.strerror
+    if not (written and all(ranks.agree("the checkpoint's files", step, well))):
         # A full disk shouldn't cost the run itself.
         said = "" if well else f" ({why})"
         warnings.warn(f"the checkpoint {path} can't be written by all ranks{said}; going on", stacklevel=2)
         own.unlink(missing_ok=True)
         return
-    if ranks.rank == 0:
-        checkpoints.save(path, {}, {**meta, "parts": ranks.count})
-    ranks.agree("the checkpoint's files", step)
     if ranks.rank == 0:
         for old in path.parent.glob(f"{path.name}.*-of-*"):
             if not old.name.startswith(f"{path.name}.{step}."):
