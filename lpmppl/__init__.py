@@ -65,6 +65,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lpmppl import archetype as archetype
     from lpmppl import report as report
     from lpmppl.effects.distributions import Exposure as Exposure
     from lpmppl.effects.handlers.reported import Reported as Reported
@@ -105,7 +106,6 @@ if TYPE_CHECKING:
     from lpmppl.inference.policies import Trigger as Trigger
     from lpmppl.inference.refine import refine as refine
     from lpmppl.inference.rephrasing import rephrased as rephrased
-    from lpmppl.inference.run import create as create
     from lpmppl.inference.run import run as run
     from lpmppl.inference.search import search as search
     from lpmppl.inference.sensitivity import sensitivity as sensitivity
@@ -122,6 +122,7 @@ if TYPE_CHECKING:
     from lpmppl.models.population import Population as Population
     from lpmppl.models.substep import Substep as Substep
     from lpmppl.models.substep import compose as compose
+    from lpmppl.simulation import create as create
 
 __version__ = "0.1.0"
 
@@ -165,7 +166,7 @@ _VERBS = {
     "Trigger": "lpmppl.inference.policies",
     "refine": "lpmppl.inference.refine",
     "rephrased": "lpmppl.inference.rephrasing",
-    "create": "lpmppl.inference.run",
+    "create": "lpmppl.simulation",
     "run": "lpmppl.inference.run",
     "search": "lpmppl.inference.search",
     "sensitivity": "lpmppl.inference.sensitivity",
@@ -182,12 +183,12 @@ _VERBS = {
     "Substep": "lpmppl.models.substep",
     "compose": "lpmppl.models.substep",
 }
-_MODULES = {"nyc": "lpmppl.models.nyc", "report": "lpmppl.report"}
+_MODULES = {"nyc": "lpmppl.models.nyc", "archetype": "lpmppl.archetype", "report": "lpmppl.report"}
 
 __all__ = [
     "Act", "Archetypes", "CalibNN", "Compared", "Custodian", "Edges", "Exposure", "FederatedCalibNN", "Groups",
     "Model", "Noised", "Parameter", "Population", "Reported", "SecretShared", "Sharded", "Simulator",
-    "SplitCalibNN", "Substep", "Trigger", "aggregate", "attribute", "attribute_groups", "attribute_layers",
+    "SplitCalibNN", "Substep", "Trigger", "aggregate", "archetype", "attribute", "attribute_groups", "attribute_layers",
     "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "choose_attributes", "compose", "contrast",
     "cost_per", "counterfactual", "create", "decide", "disparity", "distil", "error_budget", "fates", "fidelity",
     "fidelity_text", "fit_utility", "global_sensitivity", "happens", "likelihood", "nyc", "omitted", "refine",

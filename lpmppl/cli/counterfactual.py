@@ -61,6 +61,7 @@ def counterfactual(
         typer.Option(metavar="NAME=VALUE@DAY", help="What is done in every world. Repeat for more."),
     ] = None,
     start: options.Start = "",
+    by: options.By = None,
     out: options.Out = None,
     as_json: options.AsJson = False,
     device: options.Device = "cpu",

@@ -126,7 +126,7 @@ class RunFolder:
         try:
             folder.record = json.loads(source.read_text(encoding="utf-8"))
             folder.record["status"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"--resume {path}: run.json there is damaged or not of lpmppl: start anew with --out"
             ) from None

@@ -7,12 +7,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Days", "Device", "Model", "Out", "People", "PopulationSeed", "Saved", "Seed", "Start"]
+__all__ = ["AsJson", "By", "Days", "Device", "Model", "Out", "People", "PopulationSeed", "Saved", "Seed", "Start"]
 
 Model = Annotated[str, typer.Option(help="pandemic, seirm or sir, as for simulate.")]
 People = Annotated[int, typer.Option(help="How many people.")]
 Days = Annotated[int, typer.Option(help="How many days.")]
 Seed = Annotated[int, typer.Option(help="Chance of the run. The same seed gives the same numbers.")]
+By = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]VARIABLE",
+        help="Break results down by this variable of the population, under its own name or another, instead of by "
+        "borough and age. Repeat for more, or join them by commas.",
+    ),
+]
 Start = Annotated[str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")

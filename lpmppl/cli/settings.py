@@ -27,7 +27,8 @@ class Settings:
 
     `saved` is the path of a saved population, "" for none; `agents` is None where that population's size decides.
     `llm_url` is that of a language model's server, "" for one in this process, of which `llm_logprobs` are asked or
-    samples; `cache` is the file of its answers.
+    samples; `cache` is the file of its answers. `by` are the variables by which tallies are broken down, by the name of
+    their dimension; none for the model's own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Settings:
     samples: int = 10
     cache: str = ""
     llm_logprobs: bool = False
+    by: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in POPULATIONS:
@@ -64,7 +66,12 @@ class Settings:
 
     def record(self) -> dict[str, Any]:
         """Give the settings as `run.json` keeps them."""
-        return {**asdict(self), "set": dict(self.set), "intervene": [list(act) for act in self.intervene]}
+        return {
+            **asdict(self),
+            "set": dict(self.set),
+            "intervene": [list(act) for act in self.intervene],
+            "by": [list(pair) for pair in self.by],
+        }
 
     @classmethod
     def read(cls, record: Mapping[str, Any], where: str) -> Settings:
@@ -80,6 +87,7 @@ class Settings:
                 # Runs that began before these were options have none of them.
                 **{n: of(n, record[n], str) for n in ("behaviour", "llm_url", "llm_model", "cache") if n in record},
                 **{n: of(n, record[n], int) for n in ("samples",) if n in record},
+                by=tuple((of("by", n, str), of(f"by {n}", v, str)) for n, v in of("by", record.get("by", []), list)),
                 llm_logprobs=flag("llm_logprobs", record.get("llm_logprobs", False)),
                 saved=saved,
                 agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
@@ -137,11 +145,13 @@ def act(name: str, value: Any) -> float | str:
 def plain(value: object) -> str:
     """Write a setting as it is given on the command line.
 
-    >>> plain({"beta": 0.3}), plain((("transmission", 0.3, 20),)), plain(90), plain(True)
-    ('beta=0.3', 'transmission=0.3@20', '90', 'on')
+    >>> plain({"beta": 0.3}), plain((("transmission", 0.3, 20),)), plain(90), plain(True), plain((("age", "age_band"),))
+    ('beta=0.3', 'transmission=0.3@20', '90', 'on', 'age=age_band')
     """
     if isinstance(value, Mapping):
         return " ".join(f"{k}={v:g}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple) and value and len(value[0]) == 2:
+        return ",".join(n if n == v else f"{n}={v}" for n, v in value)
     if isinstance(value, tuple):
         return " ".join(f"{n}={v}@{d}" if isinstance(v, str) else f"{n}={v:g}@{d}" for n, v, d in value) or "none"
     if isinstance(value, bool):

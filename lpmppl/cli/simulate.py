@@ -21,8 +21,8 @@ from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import check_device, check_memory, peak_rss_mb
 from lpmppl.cli.ranks import joined, launch, restarts, speaks, started
-from lpmppl.cli.settings import Settings
-from lpmppl.cli.spelling import interventions, settings
+from lpmppl.cli.settings import Settings, plain
+from lpmppl.cli.spelling import interventions, settings, strata
 from lpmppl.cli.summary import show
 from lpmppl.errors import InputError, LpmError
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from lpmppl.models.population import Population
 
 __all__ = ["simulate"]
+
+MOST_GROUPS = 20_000
+"""In how many groups results are broken down at most."""
 
 
 def simulate(
@@ -64,6 +67,7 @@ def simulate(
     start: Annotated[
         str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic; by default 2020-03-01.")
     ] = "",
+    by: options.By = None,
     out: options.Out = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run in this folder.")
@@ -111,6 +115,10 @@ def simulate(
     Another value of a parameter, the result as JSON:
 
     [cyan]lpmppl simulate nyc --agents 100000 --set beta=0.4 --json[/]
+
+    By community district and age, for a map of the city (lpmppl report runs/districts --map):
+
+    [cyan]lpmppl simulate nyc --agents 100000 --by puma,age=age_band --out runs/districts[/]
 
     People decide as a language model says, which is asked by archetype; and once more, of the answers that were kept:
 
@@ -182,6 +190,7 @@ def asked_of(context: typer.Context) -> Settings:
         agents=None if population and "agents" not in explicit else given["agents"],
         set=settings(given["set_"] or []),
         intervene=tuple(interventions(given["intervene"] or [])),
+        by=strata(given.get("by") or []),
         **{key: given[key] for key in ("behaviour", "llm_url", "llm_model", "llm_logprobs", "samples") if key in given},
         cache=str(given["cache"].absolute()) if given.get("cache") else "",
     )
@@ -338,7 +347,13 @@ def made(asked: Settings, population: Population) -> Model:
     make = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)
     if asked.start and "start" not in inspect.signature(make).parameters:
         raise InputError(f"--start {asked.start}: the model {asked.model} has no dates; leave --start out")
-    model: Model = make(population, **({"start": asked.start} if asked.start else {}))
+    start, by = {"start": asked.start} if asked.start else {}, {"by": dict(asked.by)} if asked.by else {}
+    model: Model = make(population, **start, **by)
+    if model.by is not None and model.by.count > MOST_GROUPS:
+        raise InputError(
+            f"--by {plain(asked.by)} makes {model.by.count:,} groups, of which every day is kept: give variables that "
+            f"make at most {MOST_GROUPS:,}"
+        )
     return model
 
 

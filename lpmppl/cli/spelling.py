@@ -12,7 +12,7 @@ from lpmppl.errors import InputError
 if TYPE_CHECKING:
     from lpmppl.inference.policies import Policy
 
-__all__ = ["interventions", "policies", "settings"]
+__all__ = ["interventions", "policies", "settings", "strata"]
 
 NAME = re.compile(r"[A-Za-z_][\w./-]*")
 NO_NUMBERS = ("nan", "inf", "infinity")
@@ -63,6 +63,25 @@ def interventions(texts: Sequence[str]) -> list[tuple[str, float | str, int]]:
             raise InputError(f"--intervene gives '{name.strip()}' twice on day {int(day)}: give it once a day")
         acts.append((name.strip(), said(value, f"--intervene {text}"), int(day)))
     return acts
+
+
+def strata(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Read by what results are broken down: `VARIABLE` or `name=VARIABLE`, several joined by commas.
+
+    Raises InputError for another spelling, or a name given twice.
+
+    >>> strata(["puma,age=age_band", "income_band"])
+    (('puma', 'puma'), ('age', 'age_band'), ('income_band', 'income_band'))
+    """
+    found: dict[str, str] = {}
+    for text in (part.strip() for given in texts for part in given.split(",")):
+        name, equals, variable = (part.strip() for part in text.partition("="))
+        if not NAME.fullmatch(name) or (equals and not NAME.fullmatch(variable)):
+            raise InputError(f"--by '{text}' should read VARIABLE or name=VARIABLE, for example --by puma,age=age_band")
+        if name in found:
+            raise InputError(f"--by gives '{name}' twice: give each name once")
+        found[name] = variable or name
+    return tuple(found.items())
 
 
 def said(value: str, where: str) -> float | str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
@@ -42,7 +42,7 @@ def _message(name: str, message: Message) -> Tensor | Sparse:
     found = message.carrying(1) if isinstance(message, Cohort) else opened(message)
     if not isinstance(found, Tensor | Lazy):
         raise InputError(f"{name}: {type(found).__name__} was given; give a tensor with agents on the last dimension")
-    return found
+    return cast("Tensor | Sparse", found)
 
 
 @effectful(type="ring_sum")

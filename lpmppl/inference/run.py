@@ -35,7 +35,7 @@ from lpmppl.inference.sources import Who
 from lpmppl.inference.spread import Spread, code
 from lpmppl.models.model import Model
 
-__all__ = ["Simulation", "create", "drawn", "installed", "playing", "run", "simulated"]
+__all__ = ["drawn", "installed", "playing", "run", "simulated"]
 
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -83,6 +83,14 @@ def run(
         `sources`, see `lpmppl.inference.sources`.
     Raises:
         InputError: for a name, value, day or file that can't be used; the nearest valid name is said.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> plain = run(model, days=10, seed=0)
+    >>> closed = run(model, days=10, seed=0, interventions=[("transmission", 0.0, 5)])  # the same chance
+    >>> new, fewer = (tree["prior_predictive"]["infections"].sum(["borough", "age"])[0, 0] for tree in (plain, closed))
+    >>> bool((new[:5] == fewer[:5]).all()), int(fewer[5:].sum())
+    (True, 0)
     """
     fixed, acts = checked(model, days, seed, set or {}, interventions, draws, start)
     days, seed = int(days), int(seed)
@@ -94,7 +102,9 @@ def run(
     file = resume or checkpoint
     path = Path(file) if file else None
     if path is not None and sources is not None:
-        raise InputError(f"who infected whom isn't kept in a checkpoint: leave {path} or sources={dict(sources)} out")
+        raise InputError(
+            f"from whom events came isn't kept with a checkpoint: leave {path} or sources={dict(sources)} out"
+        )
     if path is not None and (draws or 1) > 1:
         raise InputError(f"a checkpoint is of one run, but draws={draws} was given; leave one of them out")
     thetas = drawn(model, fixed, draws, seed)
@@ -271,27 +281,3 @@ def _bar(show: bool, total: int) -> Iterator[Callable[[int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-class Simulation:
-    """A model with its people, ready to run: Fig. 5 of the LPM paper, for those who come from AgentTorch."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.result: xr.DataTree | None = None
-
-    def execute(self, days: int = 90, seed: int = 0, **options: object) -> xr.DataTree:
-        """Run it, as `run(model, days, seed, …)` does, and keep the result in `.result`."""
-        self.result = run(self.model, days, seed, **options)  # type: ignore[arg-type]
-        return self.result
-
-
-def create(model: Callable[..., Model], population: object, **options: object) -> Simulation:
-    """Bring a model and its people together.
-
-    Args:
-        model: what makes a model of a population, such as `lpmppl.nyc.seirm`.
-        population: the people.
-        options: what else the model takes.
-    """
-    return Simulation(model(population, **options))

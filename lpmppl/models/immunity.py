@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import pyro.distributions as dist
 import torch
@@ -21,7 +24,7 @@ from lpmppl.models.substep import Substep
 from lpmppl.models.within_host import ARCHETYPES, DAYS, FLOOR, PRIORS, VARIATIONS
 from lpmppl.typing import State, Theta
 
-__all__ = ["PART", "archetype_of", "disease_factor", "immunity", "infectiousness", "loads", "viral_load"]
+__all__ = ["PART", "archetype_of", "disease_factor", "immunity", "infectiousness", "loads", "viral_load", "with_course"]
 
 WEEK = 7
 """Days between two turns of the substep."""
@@ -53,6 +56,10 @@ def loads(theta: Theta, treatment: Tensor) -> Tensor:
     """
     path = within_host.courses(theta, treatment, *within_host.archetypes(treatment.device))
     return within_host.log_load(path).flatten(-2)
+
+
+Course = Callable[[Theta, Tensor], Tensor]
+"""The parameters and the treatment to the viral load of every immune archetype on every day, as of `loads`."""
 
 
 def archetype_of(cohort: Cohort, people: Population, state: State, quantile: Tensor) -> Tensor:
@@ -156,7 +163,7 @@ def disease_factor(cohort: Cohort, state: State, theta: Theta, severe: bool = Fa
     return torch.where(doses > 0, factor, 1.0)
 
 
-def immunity(setting: Setting, theta: Theta) -> Substep:
+def immunity(setting: Setting, theta: Theta, course: Course = loads) -> Substep:
     r"""The weekly substep that says what viral load an infection brings, and how susceptible the immune are.
 
     The load follows from the ODE of every immune archetype, with the treatment of the day. The factor on the
@@ -170,6 +177,7 @@ def immunity(setting: Setting, theta: Theta) -> Substep:
     Args:
         setting: where it plays.
         theta: the parameters of the part.
+        course: the loads of every archetype, as `loads` has them.
     """
     people = setting.people
     solved: list[tuple[Tensor, Tensor]] = []
@@ -178,11 +186,13 @@ def immunity(setting: Setting, theta: Theta) -> Substep:
         """The loads under a treatment; solved anew where it isn't that of the week before."""
         if solved and torch.equal(solved[0][0], treatment):
             return solved[0][1]
-        found = loads(theta, treatment)
+        found = course(theta, treatment)
         if not bool(torch.isfinite(found.detach()).all()):
-            names = ", ".join(f"{name}={float(theta[name].detach().flatten()[0]):g}" for name in within_host.PARAMETERS)
+            given = [name for name in within_host.PARAMETERS if name in theta]
+            names = ", ".join(f"{name}={float(theta[name].detach().flatten()[0]):g}" for name in given)
             raise InputError(
-                f"the course of an infection has no finite viral load with {names}; give values nearer their defaults"
+                f"the course of an infection has no finite viral load with {names or 'the ODE that was given'}; give "
+                "values nearer their defaults"
             )
         if not differentiated(found) and not inside_transform(found):
             solved[:] = [(treatment, found)]
@@ -210,12 +220,12 @@ def immunity(setting: Setting, theta: Theta) -> Substep:
     )
 
 
-def start(setting: Setting, theta: Theta, t: float) -> State:
+def start(setting: Setting, theta: Theta, t: float, course: Course = loads) -> State:
     """Nobody is immune, and where the first day isn't the substep's turn, the untreated loads hold until it is."""
     device = setting.people.device
-    none = torch.full((ARCHETYPES * DAYS,), math.log10(FLOOR), dtype=theta["production"].dtype, device=device)
+    none = torch.full((ARCHETYPES * DAYS,), math.log10(FLOOR), dtype=theta["waning_days"].dtype, device=device)
     return {
-        "viral_load": loads(theta, torch.zeros(1, device=device)) if t % WEEK else none,
+        "viral_load": course(theta, torch.zeros(1, device=device)) if t % WEEK else none,
         "protection": torch.ones(setting.people.size, device=device),
     }
 
@@ -271,3 +281,21 @@ PART = Part(
     environment={"treatment": 0.0},
     limits={"treatment": (0.0, 1.0)},
 )
+
+
+def with_course(course: Course, parameters: Mapping[str, Parameter], treatable: bool) -> Part:
+    """The part with another course of infections within the body.
+
+    Args:
+        course: the loads of every archetype, as `loads` has them.
+        parameters: those that it reads, in the place of `within_host.PARAMETERS`.
+        treatable: whether it has an antiviral; where not, a policy that gives one is refused.
+    """
+    own = {name: p for name, p in PART.parameters.items() if name not in within_host.PARAMETERS}
+    return replace(
+        PART,
+        substep=partial(immunity, course=course),
+        start=partial(start, course=course),
+        parameters={**parameters, **own},
+        limits=PART.limits if treatable else {"treatment": (0.0, 0.0)},
+    )

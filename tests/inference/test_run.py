@@ -10,7 +10,6 @@ import pytest
 import torch
 import xarray as xr
 
-import lpmppl as lpm
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.run import run
 from tests.laws.conftest import policy, seirm_in_layers, sir_on_a_graph, worlds
@@ -138,13 +137,6 @@ def test_bad_input_is_refused_in_one_line(model, options, said):
         run(model, **{"days": 20, **options})
     assert said in str(e.value)
     assert "\n" not in str(e.value)
-
-
-def test_the_front_for_those_who_come_from_agenttorch(model):
-    simulation = lpm.create(model=lambda population: model, population=model.population)
-    tree = simulation.execute(days=5, seed=1)
-    assert tree["prior_predictive"].dataset.identical(run(model, 5, 1)["prior_predictive"].dataset)
-    assert simulation.result is tree
 
 
 def test_extreme_but_possible_values_stay_finite(model):
