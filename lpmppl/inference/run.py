@@ -251,6 +251,7 @@ def provenance(model: Model) -> dict[str, Any]:
     return {
         "agents": people.everybody,
         "model": model.name,
+        "agents_are": str(people.dataset.attrs.get("agents_are", "people")),
         "population": people.name,
         "population_provenance": str(people.dataset.attrs.get("provenance", "{}")),
         "device": str(people.device),

@@ -118,7 +118,11 @@ def firms(
             {n: ("agent", codes, {"labels": list(labels)}) for n, (codes, labels) in columns.items()}
             | {n: ("agent", values) for n, values in plain.items()}
             | {n: ("trade", x.astype(np.int32)) for n, x in (("seller", seller), ("buyer", buyer))},
-            attrs={"title": f"synthetic firms of {industries.name}", "provenance": json.dumps(said)},
+            attrs={
+                "title": f"synthetic firms of {industries.name}",
+                "agents_are": "firms",
+                "provenance": json.dumps(said),
+            },
         )
     )
 

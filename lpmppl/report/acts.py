@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import xarray as xr
 
+from lpmppl.report import tables
 from lpmppl.report.axes import day_label, number
 from lpmppl.report.blocks import join
 from lpmppl.report.figures import Mark
@@ -135,9 +136,9 @@ def ask(tree: xr.DataTree, where: str, always: Sequence[str]) -> str:
         subject = f"each of {len(names)} policies"
     else:
         subject = join([named(tree, name) for name in names])
-    people = f"{number(int(tree.attrs['agents']))} people{where}"
+    among = f"{tables.agents(tree)}{where}"
     given = f", where {join(list(always))} in every world" if always else ""
-    return f"What would {subject} have done among {people} in {days} {'day' if days == 1 else 'days'}{given}?"
+    return f"What would {subject} have done among {among} in {days} {'day' if days == 1 else 'days'}{given}?"
 
 
 def marks(tree: xr.DataTree) -> list[Mark]:

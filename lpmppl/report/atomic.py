@@ -21,7 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     The part lies beside its target, so that taking its place is one rename; an interrupted block leaves the target as
     it was.
-    Raises InputError where the folder can't be written.
+    Raises InputError where the folder can't be written, or what is at `path` is no file.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -32,6 +32,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     part = target.with_name(f".{target.name}{PART}")
+    if os.path.lexists(target) and not target.is_file():
+        # A device or a folder would be gone for good.
+        raise InputError(f"can't write {target} (it is no file): choose another path")
     try:
         yield part
         with part.open("rb+") as file:

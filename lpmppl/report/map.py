@@ -160,7 +160,7 @@ def _lead(tree: xr.DataTree, mapped: Mapping[str, xr.DataArray]) -> str:
     count = int(np.prod([tally.sizes[d] for d in ("chain", "draw") if d in tally.sizes]))
     drawn = f" Means of {count} draws, with 90 % of them in brackets." if count > 1 else ""
     days = int(tally.sizes["day"])
-    return f"{number(float(tree.attrs['agents']))} people, {days} {'day' if days == 1 else 'days'}.{drawn}"
+    return f"{tables.agents(tree)}, {days} {'day' if days == 1 else 'days'}.{drawn}"
 
 
 class Packed:

@@ -120,9 +120,7 @@ def ask(tree: xr.DataTree) -> str:
     attrs = tree.attrs
     days = int(attrs["days"])
     where = f" of {place(tree)}" if attrs.get("population") else ""
-    question = (
-        f"What happens among {number(int(attrs['agents']))} people{where} in {days} {'day' if days == 1 else 'days'}"
-    )
+    question = f"What happens among {tables.agents(tree)}{where} in {days} {'day' if days == 1 else 'days'}"
     start = str(attrs.get("start", ""))
     done = [
         f"{n} is set to {v:g} {'on' if start else 'from'} {day_label(d, start)}"
@@ -260,7 +258,7 @@ def provenance(tree: xr.DataTree) -> str:
         {
             "Command": command,
             "Model": escape(str(attrs["model"])),
-            "Population": escape(f"{place(tree)}, {number(int(attrs['agents']))} people".lstrip(", ")),
+            "Population": escape(f"{place(tree)}, {tables.agents(tree)}".lstrip(", ")),
             "Days": escape(
                 f"{attrs['days']}" + (f" from {day_label(0, str(attrs['start']))}" if attrs.get("start") else "")
             ),

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lpmppl.report.axes import number
+
 __all__ = [
     "BAND",
     "HELD",
+    "agents",
     "city",
     "daily",
     "held",
@@ -93,6 +96,11 @@ def alternatives(policy: str, count: int) -> list[str]:
     (['', 'masks'], ['', 'masks (1)', 'masks (2)'])
     """
     return ["", policy] if count == 2 else ["", *(f"{policy} ({i})" for i in range(1, count))]
+
+
+def agents(tree: xr.DataTree) -> str:
+    """Say how many agents a result is of, and what they are: people, where it doesn't say."""
+    return f"{number(int(tree.attrs['agents']))} {tree.attrs.get('agents_are', 'people')}"
 
 
 def of_people(tally: xr.DataArray) -> bool:

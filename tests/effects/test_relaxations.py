@@ -298,3 +298,26 @@ def test_a_hazard_without_bound_has_a_derivative_by_mean_field():
         event, left = happens("event", exposure)
     (slope,) = torch.autograd.grad(event.sum() + left.sum(), h)
     assert float(slope) == pytest.approx(12e-8, rel=1e-3)
+
+
+def test_episodes_that_begin_by_fractions_are_refused_by_the_site():
+    people = Population.of({"plant": range(50)})
+    rate = torch.tensor(0.5, requires_grad=True)
+
+    def day(s):
+        failing = Exposure(s["wear"], rate, torch.ones(50, dtype=torch.bool), s["episode"], s["dt"])
+        with people.plate():
+            failed, _ = happens("failure", failing)
+        return {
+            "wear": torch.where(failed, 0.0, failing.after),
+            "episode": torch.where(failed, s["episode"] + 1, s["episode"]),
+        }
+
+    state = {"wear": torch.zeros(50, dtype=torch.float64), "episode": torch.zeros(50, dtype=torch.int32)}
+    with (
+        pytest.raises(InputError, match="site 'failure': its episodes carry a derivative"),
+        DiscreteTime(),
+        ExogenousNoise(0),
+        StraightThrough(),
+    ):
+        simulate(day, state, torch.tensor(0.0), torch.tensor(5.0))

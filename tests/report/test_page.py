@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import lpmppl as lpm
 from lpmppl.errors import InputError
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
 from lpmppl.report import page, tables
 
 Make = Callable[..., xr.DataTree]
@@ -175,3 +178,11 @@ def test_a_path_that_can_not_be_written_is_refused(result: xr.DataTree, tmp_path
         with pytest.raises(InputError, match="can't"):
             page.write(result, path)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_page_calls_agents_what_they_are():
+    people = Population.of({"household": np.arange(1_000) // 3}, agents_are="robots", title="a hall")
+    model = SIR(people, [people.network("household")])
+    text = page.render(lpm.counterfactual(model, {"transmission": 0.5}, at=1, days=3, replicates=2))
+    assert "1,000 robots of a hall" in text and "same robots and the same chance" in text
+    assert "1,000 people" not in text

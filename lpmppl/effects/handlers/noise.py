@@ -87,6 +87,11 @@ class ExogenousNoise(Messenger):
 
     def _now(self, site: str, ids: Tensor, episode: Tensor) -> Tensor:
         """Everybody's present resistance, from the last one asked for: few begin an episode in a step."""
+        if differentiated(episode):
+            raise InputError(
+                f"site '{site}': its episodes carry a derivative, which an estimator gave that takes events for "
+                "fractions; ask for estimator='differences' or 'flips'"
+            )
         last = self._present.get(site)
         if last is None or last.ids is not ids or last.version != last.episode._version:
             begun = None
