@@ -240,6 +240,7 @@ class Opinion(Model):
             zealots that aren't.
 
     >>> import lpmppl as lpm
+    >>> from lpmppl.models.town import town
     >>> people, edges = town(2_000)
     >>> model = Opinion(people, [people.network("household"), edges])
     >>> run = lpm.run(model, days=30, interventions=[("incentive", 4.0, 10)])["prior_predictive"]
