@@ -70,6 +70,7 @@ KNOBS = {
     "tracing": "share of the household of who learns of a positive test that is tested next",
     "capacity": "tests a day per resident, for those who seek one; below 0 as recorded in New York",
     "mask_mandate": "whether masks are required; below 0 as recorded in New York",
+    "isolation_pay": "dollars a day to who isolates",
     "doses_per_day": "doses a day per resident; below 0 none before 14 December 2020 and 0.003 from then on",
     "second_dose": "when the second dose is due",
     "transmission": "factor on the transmission of every contact",

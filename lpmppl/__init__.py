@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.fidelity import fidelity as fidelity
     from lpmppl.inference.fidelity import fidelity_text as fidelity_text
     from lpmppl.inference.global_sensitivity import global_sensitivity as global_sensitivity
+    from lpmppl.inference.incentive import price as price
     from lpmppl.inference.likelihood import likelihood as likelihood
     from lpmppl.inference.omitted import omitted as omitted
     from lpmppl.inference.policies import Act as Act
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from lpmppl.inference.simulator import Simulator as Simulator
     from lpmppl.inference.split import SplitCalibNN as SplitCalibNN
     from lpmppl.inference.utility import fit_utility as fit_utility
+    from lpmppl.inference.verify import verify as verify
     from lpmppl.inference.weights import weigh as weigh
     from lpmppl.models import nyc as nyc
     from lpmppl.models.archetypes import Archetypes as Archetypes
@@ -160,6 +162,7 @@ _VERBS = {
     "fidelity": "lpmppl.inference.fidelity",
     "fidelity_text": "lpmppl.inference.fidelity",
     "global_sensitivity": "lpmppl.inference.global_sensitivity",
+    "price": "lpmppl.inference.incentive",
     "likelihood": "lpmppl.inference.likelihood",
     "omitted": "lpmppl.inference.omitted",
     "Act": "lpmppl.inference.policies",
@@ -173,6 +176,7 @@ _VERBS = {
     "Simulator": "lpmppl.inference.simulator",
     "SplitCalibNN": "lpmppl.inference.split",
     "fit_utility": "lpmppl.inference.utility",
+    "verify": "lpmppl.inference.verify",
     "weigh": "lpmppl.inference.weights",
     "Archetypes": "lpmppl.models.archetypes",
     "Model": "lpmppl.models.model",
@@ -188,11 +192,12 @@ _MODULES = {"nyc": "lpmppl.models.nyc", "archetype": "lpmppl.archetype", "report
 __all__ = [
     "Act", "Archetypes", "CalibNN", "Compared", "Custodian", "Edges", "Exposure", "FederatedCalibNN", "Groups",
     "Model", "Noised", "Parameter", "Population", "Reported", "SecretShared", "Sharded", "Simulator",
-    "SplitCalibNN", "Substep", "Trigger", "aggregate", "archetype", "attribute", "attribute_groups", "attribute_layers",
-    "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "choose_attributes", "compose", "contrast",
-    "cost_per", "counterfactual", "create", "decide", "disparity", "distil", "error_budget", "fates", "fidelity",
-    "fidelity_text", "fit_utility", "global_sensitivity", "happens", "likelihood", "nyc", "omitted", "refine",
-    "rephrased", "report", "run", "search", "sensitivity", "substep", "surveyed_budget", "tally", "weigh",
+    "SplitCalibNN", "Substep", "Trigger", "aggregate", "archetype", "attribute", "attribute_groups",
+    "attribute_layers", "attribute_substeps", "audit", "calibrate", "calibrate_exactly", "choose_attributes",
+    "compose", "contrast", "cost_per", "counterfactual", "create", "decide", "disparity", "distil", "error_budget",
+    "fates", "fidelity", "fidelity_text", "fit_utility", "global_sensitivity", "happens", "likelihood", "nyc",
+    "omitted", "price", "refine", "rephrased", "report", "run", "search", "sensitivity", "substep",
+    "surveyed_budget", "tally", "verify", "weigh",
 ]  # fmt: skip
 
 

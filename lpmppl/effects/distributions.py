@@ -42,6 +42,13 @@ class Exposure(dist.TorchDistribution):
         dt: the length of the step, in the unit of time of the hazard.
     Raises:
         InputError: where `at_risk` isn't Boolean, or the shapes don't broadcast.
+
+    >>> at_risk = torch.tensor([True, True, False])
+    >>> infection = Exposure(torch.zeros(3, dtype=torch.float64), torch.tensor([0.5, 1.0, 1.0]), at_risk)
+    >>> infection.after.tolist()
+    [0.5, 1.0, 0.0]
+    >>> infection.log_prob(torch.tensor([True, False, False])).exp()
+    tensor([0.3935, 0.3679, 1.0000], dtype=torch.float64)
     """
 
     arg_constraints = {"before": constraints.real, "after": constraints.real}

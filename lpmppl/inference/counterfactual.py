@@ -103,6 +103,15 @@ def counterfactual(
     Raises:
         InputError: for a policy, name, value, day or posterior that can't be used, and for more policies at once than
             fit into memory, with how many do.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> tree = counterfactual(model, {"transmission": [0.5, 0.0]}, at=2, days=8, set={"initial_infected": 0.05})
+    >>> tree["prior_predictive"]["infections"].coords["policy"].values.tolist()
+    ['as it was', 'transmission=0.5@2', 'transmission=0@2']
+    >>> effect = tree["effects"]["infections"].sel(estimate="mean")
+    >>> bool(effect[1] < effect[0] < 0)
+    True
     """
     chosen = plans.policies(do, at)
     chosen = plans.factorial(chosen) if factorial else chosen

@@ -50,6 +50,14 @@ def distil(
     Raises:
         InputError: for numbers that can't be used, or fewer than ten different rows of choices.
         LpmError: where the training doesn't come to numbers.
+
+    >>> from lpmppl.effects.handlers import Decided, Utility
+    >>> from lpmppl.effects.ops import decide
+    >>> with Decided() as kept, Utility({"go": {"go": {"risk": -1.0, "age=old": -0.5}}}):
+    ...     context = {"risk": torch.linspace(0.0, 3.0, 20)[:, None], "attributes": {"age": ["young", "old"]}}
+    ...     chance = decide("go", torch.arange(2)[:, None], ["go", "stay"], context)
+    >>> distil(kept["go"], hidden=[]).divergence < 1e-6  # a network without layers is a logit
+    True
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: give a whole number, 1 or more")

@@ -81,6 +81,13 @@ class FederatedCalibNN(Federated):
         options: what else `CalibNN` takes.
     Raises:
         InputError: for fewer than two institutions, and as `CalibNN` does.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> network = FederatedCalibNN({"north": model, "south": model}, "infections", days=2)
+    >>> network.learn(1_024)  # doctest: +SKIP
+    >>> network.given(torch.tensor([[1.0, 0.0]]), "north").mean.shape  # of beta, gamma and initial_infected
+    torch.Size([1, 3])
     """
 
     def __init__(self, models: Any, streams: Any, days: int, *, local: int = 1, **options: Any) -> None:

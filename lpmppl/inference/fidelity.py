@@ -206,13 +206,22 @@ def fidelity_text(
     left_out: Mapping[str, xr.Dataset] | None = None,
     rephrasing: xr.Dataset | None = None,
 ) -> str:
-    """Write a report in Markdown: a table of the groups, and what follows in a sentence each.
+    r"""Write a report in Markdown: a table of the groups, and what follows in a sentence each.
 
     Args:
         found: what `fidelity` gave; the mean of its draws is shown.
         budget: what `error_budget` or `surveyed_budget` gave.
         left_out: what `omitted` gave, by the name of the attribute.
         rephrasing: what `rephrased` gave.
+
+    >>> people = Population.of({"age": [20, 30, 70, 80]})
+    >>> survey = pd.DataFrame({"age": ["young", "old"], "share": [0.6, 0.8], "n": [100, 100]})
+    >>> found = fidelity(people, [0.5, 0.6, 0.8, 0.9], survey, {"age": Bins("age", (65,), ("young", "old"))})
+    >>> print(fidelity_text(found).partition("\n\n")[0])
+    | group | model | survey (n) | difference | z |
+    |---|---|---|---|---|
+    | age=young | 55.0 % | 60.0 ± 4.9 % (100) | -5.0 | -1.0 |
+    | age=old | 85.0 % | 80.0 ± 4.0 % (100) | +5.0 | +1.3 |
     """
     mean = found.mean("draw", skipna=False) if "draw" in found.dims else found
     lines = ["| group | model | survey (n) | difference | z |", "|---|---|---|---|---|"]

@@ -70,6 +70,13 @@ def search(
         mean differences normal with the errors found: what a wrong choice is expected to lose.
     Raises:
         InputError: for a policy, tally, budget, share or number that can't be used; if no plan is within the budget.
+
+    >>> import lpmppl as lpm
+    >>> model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    >>> plans = {"transmission": [0.9, 0.2]}
+    >>> found = search(model, plans, "infections", at=2, days=10, set={"initial_infected": 0.05})
+    >>> found.attrs["best"]
+    'transmission=0.2@2'
     """
     chosen = (Policy(FACTUAL, ()), *plans.policies(candidates, at))
     fixed, acts = checked(model, days, seed, set or {}, interventions, 1, "")

@@ -38,6 +38,9 @@ __all__ = [
     "remembered",
 ]
 
+CENT, MOST = 0.01, 1e4
+"""What pay is counted in, and the most of a day, dollars."""
+
 MASK, ISOLATE = ("mask", "no mask"), ("isolate", "go on")
 TEST, VACCINATE = ("seek a test", "seek none"), ("accept", "refuse")
 OUTING = ("go out", "stay in")
@@ -57,6 +60,9 @@ AT_WORK = (
     "production, transportation and material moving",
 )
 """Occupations whose work can't be done at home."""
+
+WAGE = 200.0
+"""Dollars a day that make up for lost wages: over seven days, the median of what workers here earn in a week."""
 
 UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     # Age and income: fitted to the share who wear a mask "every time" when entering a business in November 2020 (wave 3
@@ -84,7 +90,8 @@ UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     # Levels: 42.5 % isolate fully when ill (Smith et al., BMJ 372 (2021), n608), 82–86 % after a positive test (ONS,
     # Coronavirus and self-isolation after testing positive in England, February and March 2021). Need: half of the
     # log-odds between 96 % who would isolate with and 71 % without compensation for lost wages (Bodas and Peleg, Israel
-    # Journal of Health Policy Research 9 (2020), 54). Signs of age, hardship and key work: Smith et al. Sizes: chosen.
+    # Journal of Health Policy Research 9 (2020), 54); a day's wage makes up for it, and as much for others with a job.
+    # Signs of age, hardship and key work: Smith et al. Sizes: chosen.
     "isolate": {
         "isolate": {
             "intercept": 0.2,
@@ -92,6 +99,7 @@ UTILITY: Mapping[str, Mapping[str, Mapping[str, float]]] = {
             "fatigue": -0.6,
             "health=tested positive": 1.9,
             "savings=under $2,000 × employment=employed": -1.15,
+            "pay × employment=employed": 1.15 / WAGE,
             "income=under $40,000": -0.1,
             **{f"occupation={job} × employment=employed": -0.3 for job in AT_WORK},
             "age=0–17": 0.6,
@@ -199,16 +207,17 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
     Person i isolates where its own inclination :math:`u_i \sim U(0, 1)`, which it keeps, is below :math:`P(isolate \mid
     k_i)` of its archetype (eqs. 4–6 of the LPM paper), until `isolation_days` later. Whoever falls ill, has a job and
     doesn't isolate works ill, until the symptoms end or it isolates, is admitted or loses the job. Of those who fall
-    ill, some seek a test.
+    ill, some seek a test. Whoever isolates is paid the state's `isolation_pay`, dollars a day.
 
     Args:
         setting: the people.
         theta: `isolation_days`.
     """
     people, kinds = setting.people, archetypes_of(setting)
+    nobody = Cohort(torch.empty(0, dtype=torch.int64, device=people.device), torch.Size([people.size])).carrying(0.0)
 
     def choose(s: State) -> _Choice:
-        read = [s[key] for key in (*OBSERVED, *EVENTS, "isolating", "inclination/isolate")]
+        read = [s[key] for key in (*OBSERVED, *EVENTS, "isolating", "isolation_pay", "inclination/isolate")]
         ill, told = (_in_every_world(people.cohort(s[event]), *read) for event in ("onset", "learnt"))
         kind, told_kind = map(present(people, kinds, s), (ill, told))
 
@@ -216,7 +225,7 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
             return kinds.count(kind, ill)
 
         context = observed(kinds, setting, s, s["before/isolate"])
-        context |= {"due": lambda: anew() + kinds.count(told_kind, told)}
+        context |= {"pay": s["isolation_pay"], "due": lambda: anew() + kinds.count(told_kind, told)}
         isolate = decide("isolate", kinds.table, ISOLATE, context)[..., 0]
         context = observed(kinds, setting, s, s["before/test"])
         test = decide("test", kinds.table, TEST, context | {"due": anew})[..., 0]
@@ -244,6 +253,12 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
         total = tally("isolating", warned.carrying(1), by=setting.by, onto=total)
         isolating = warned.overwrite(isolating, True)
         until = warned.overwrite(until, _after(t, theta, warned))
+        dollars = nobody
+        # Only days on which somebody is paid cost a pass over the agents.
+        if bool((s["isolation_pay"] != 0).any()):
+            paid = _in_every_world(people.cohort(isolating), s["isolation_pay"])
+            dollars = paid.carrying(paid.read(s["isolation_pay"]) * float(s["dt"]))
+        tally("isolation_payments", dollars, by=setting.by, quantum=CENT, bound=MOST)
 
         able = s["symptomatic"], s["employed"], s["admitted"], isolating
         working = _in_every_world(people.cohort(s["works_ill"]), *able)
@@ -267,7 +282,7 @@ def behaviour(setting: Setting, theta: Theta) -> Substep:
     )
     return Substep(
         "behaviour",
-        reads=(*OBSERVED, *EVENTS, "inclination/isolate", *written),
+        reads=(*OBSERVED, *EVENTS, "isolation_pay", "inclination/isolate", *written),
         writes=written,
         policy=choose,
         transition=change,
@@ -291,6 +306,7 @@ def _start(setting: Setting, theta: Theta, t0: float) -> State:
         "isolating": nobody,
         "isolate_until": torch.full((people.size,), -math.inf, device=people.device),
         "isolating/total": ring_sum(nobody.long(), setting.by),
+        "isolation_pay": torch.zeros(1, device=people.device),
         "works_ill": nobody.clone(),
         "seeks_test": nobody.clone(),
         "willing": chosen_once(people, "willing", kinds.read(accept, kind), as_one),
@@ -316,5 +332,8 @@ PART = Part(
     },
     keeps=("willing", "inclination/isolate"),
     decisions=("isolate", "test", "vaccinate"),
-    tallies={"isolating": "people in isolation"},
+    tallies={"isolating": "people in isolation", "isolation_payments": "payments to who isolates"},
+    units={"isolation_payments": "dollars"},
+    environment={"isolation_pay": 0.0},
+    limits={"isolation_pay": (0.0, MOST)},
 )

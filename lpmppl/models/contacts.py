@@ -7,6 +7,7 @@ from datetime import date
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lpmppl.effects.fields import Network
 from lpmppl.errors import InputError
@@ -45,7 +46,14 @@ def proportionate(people: Population) -> Tensor:
     work and learn together.
     """
     bands = people.network("age_band")
-    return CONTACTS["community"] * (bands.size / people.everybody).float().expand(bands.count, bands.count)
+    # Nobody may be of the last ages.
+    size = pad(bands.size, (0, _bands(people) - bands.count))
+    return CONTACTS["community"] * (size / people.everybody).float().expand(len(size), len(size))
+
+
+def _bands(people: Population) -> int:
+    """How many age bands there are, whether somebody is of them or not."""
+    return max(people.network("age_band").count, len(people.labels("age_band")))
 
 
 def mixing(people: Population, matrix: Tensor | None) -> Tensor:
@@ -57,7 +65,7 @@ def mixing(people: Population, matrix: Tensor | None) -> Tensor:
     """
     if matrix is None:
         return proportionate(people)
-    count = people.network("age_band").count
+    count = _bands(people)
     if tuple(matrix.shape) != (count, count):
         raise InputError(
             f"the contact matrix has shape {tuple(matrix.shape)}; give {count} × {count}, age bands by age bands"

@@ -14,8 +14,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
+from lpmppl.models import display
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
+from lpmppl.models.substep import Substep
 from lpmppl.typing import Dynamics, State, Theta
 
 __all__ = ["Model", "Parameter", "Wrapped"]
@@ -31,6 +33,11 @@ class Parameter:
         description: what it is, in a few words.
         units: its unit, such as "per day".
         source: where the default comes from.
+
+    >>> from pyro import distributions as dist
+    >>> beta = Parameter(dist.LogNormal(-1.0, 0.3), 0.4, "transmission", "contacts per day", "chosen")
+    >>> beta.default, round(float(beta.prior.mean), 3)
+    (0.4, 0.385)
     """
 
     prior: TorchDistributionMixin
@@ -56,6 +63,12 @@ class Model(ABC):
         targets: parts of the environment that can be set for some alone, with the dimension that they are then on:
             "agent" or "household".
         outcomes: what may have become of an agent by the end, by name: the last state to a Boolean of shape (…, N).
+        balances: what a step must leave at 0 or false for everybody, by what it says: the states before and after the
+            step to a tensor.
+        accounts: what tallies count, read off the state a second time, by tally: the states before and after the step
+            to a tensor that adds up to the tally's total of the step.
+        responses: which way tallies go with parameters and the environment: by the name of one of these, which
+            tallies never fall (1) or never rise (−1) in it.
         spreads: the hazard site at which agents act on each other, such as `infection`, where there is one.
         variant: what tells it from models of the same name, so that a run goes on in the one it was begun in.
         timed: whether what agents do to others follows the time of their events within a step, as derivatives along
@@ -63,6 +76,32 @@ class Model(ABC):
         behaviour: coefficients of the behaviour it has where none is in force, by decision, option and feature.
         prompts: what a language model that decides is asked, by decision: templates in Jinja's language.
         population: the people.
+
+    >>> from pyro import distributions as dist
+    >>> from lpmppl.effects.ops import tally
+    >>> class Births(Model):
+    ...     name, environment, tallies = "births", {}, {"children": "children"}
+    ...     parameters = {"rate": Parameter(dist.LogNormal(-3.0, 0.3), 0.05, "births", "per day", "chosen")}
+    ...
+    ...     def __init__(self, people):
+    ...         self.population = people
+    ...
+    ...     def initial(self, theta, start=0.0):
+    ...         return {"children": torch.zeros(self.population.size)}
+    ...
+    ...     def day(self, theta):
+    ...         def step(s):
+    ...             with self.population.plate():
+    ...                 born = pyro.sample("born", dist.Bernoulli(theta["rate"]))
+    ...             tally("children", born)
+    ...             return {**s, "children": s["children"] + born}
+    ...
+    ...         return step
+    >>> import lpmppl as lpm
+    >>> model = Births(Population.of({"household": torch.arange(1000) // 3}))
+    >>> run = lpm.run(model, days=10)["prior_predictive"]["children"]
+    >>> 300 < int(run.sum()) < 700
+    True
     """
 
     name: ClassVar[str]
@@ -73,6 +112,9 @@ class Model(ABC):
     pulses: Collection[str] = ()
     targets: Mapping[str, str] = MappingProxyType({})
     outcomes: Mapping[str, Callable[[State], torch.Tensor]] = MappingProxyType({})
+    balances: Mapping[str, Callable[[State, State], torch.Tensor]] = MappingProxyType({})
+    accounts: Mapping[str, Callable[[State, State], torch.Tensor]] = MappingProxyType({})
+    responses: Mapping[str, Mapping[str, int]] = MappingProxyType({})
     spreads: str = ""
     variant: str = ""
     timed: bool = False
@@ -91,6 +133,10 @@ class Model(ABC):
     def day(self, theta: Theta) -> Dynamics:
         """The dynamics of one step."""
 
+    def substeps(self, theta: Theta) -> tuple[Substep, ...]:
+        """The parts of a day, in order; none where a day is of one piece."""
+        return ()
+
     def sample_parameters(self) -> dict[str, torch.Tensor]:
         """Sample every parameter from its prior, as sites of the surrounding Pyro program."""
         return {name: pyro.sample(name, p.prior) for name, p in self.parameters.items()}
@@ -98,6 +144,12 @@ class Model(ABC):
     def defaults(self) -> dict[str, torch.Tensor]:
         """Every parameter at its default."""
         return {name: torch.tensor(p.default) for name, p in self.parameters.items()}
+
+    def __repr__(self) -> str:
+        return display.model_line(self)
+
+    def _repr_html_(self) -> str:
+        return display.model_html(self)
 
     def __call__(self, days: float, start: float = 0.0) -> State:
         """Sample the parameters and simulate from day `start` for `days` days; returns the last state."""
@@ -118,6 +170,7 @@ class Wrapped(Model):
 
     _ALIKE = (
         *("name", "population", "parameters", "environment", "limits", "options", "by", "tallies", "units"),
+        *("balances", "accounts", "responses"),
         *("pulses", "targets", "outcomes", "spreads", "variant", "timed", "behaviour", "prompts"),
     )
 
@@ -137,3 +190,6 @@ class Wrapped(Model):
 
     def day(self, theta: Theta) -> Dynamics:
         return self.model.day(theta)
+
+    def substeps(self, theta: Theta) -> tuple[Substep, ...]:
+        return self.model.substeps(theta)

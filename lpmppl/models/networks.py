@@ -76,6 +76,11 @@ class Groups:
         most: how many members the largest group of all has, where that may be on another rank.
     Raises:
         InputError: where the membership isn't integers in 0 … G − 1, or `members` isn't G whole numbers.
+
+    >>> from lpmppl.effects.ops import aggregate
+    >>> homes = Groups("household", torch.tensor([0, 0, 1]), 2)
+    >>> aggregate(torch.tensor([True, False, True]), homes).dense().tolist()
+    [0.5, 0.5, 1.0]
     """
 
     name: str
@@ -185,6 +190,11 @@ class Edges:
         bound: the largest absolute message.
     Raises:
         InputError: where source and target aren't integers in 0 … N − 1 of one length.
+
+    >>> from lpmppl.effects.ops import aggregate
+    >>> friends = Edges("friends", torch.tensor([0, 1, 2]), torch.tensor([2, 2, 0]), agents=3)
+    >>> aggregate(torch.tensor([True, False, True]), friends).dense().tolist()
+    [1.0, 0.0, 0.5]
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from lpmppl.effects.ranks import Ranks
-from lpmppl.errors import InputError
-from lpmppl.models import negotiation, outings, stimulus
+from lpmppl.errors import InputError, nearest
+from lpmppl.models import negotiation, notification, outings, stimulus
 from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.contacts import CONTACTS, Layer
 from lpmppl.models.pandemic import PARTS, Pandemic
+from lpmppl.models.part import Part
 from lpmppl.models.population import Population, named
 from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
@@ -58,9 +60,15 @@ def population(agents: int = 8_400_000, seed: int = 0, device: str = "cpu", rank
     def total(x: NDArray[np.int64]) -> NDArray[np.int64]:
         return ranks.total("building the population", torch.from_numpy(x)).numpy()
 
-    if all(ranks.agree("the population", agents, path.exists())) or together.build(
-        agents, seed, path, ranks.rank, ranks.count, total
-    ):
+    if all(ranks.agree("the population", agents, path.exists())):
+        try:
+            return Population.open(path, device, ranks)
+        except InputError as error:
+            if ranks.rank == 0:
+                warnings.warn(f"{error} (building it again now)", stacklevel=2)
+                cache.forget(path)
+            ranks.agree("a damaged population", agents)
+    if together.build(agents, seed, path, ranks.rank, ranks.count, total):
         return Population.open(path, device, ranks)
     # Where the cache can't be written, everybody builds it.
     return Population(cache.population(agents, seed), device).shard(ranks)
@@ -92,6 +100,8 @@ def pandemic(
     archetypes: Archetypes | None = None,
     negotiated: bool = False,
     going_out: bool = False,
+    app: bool = False,
+    swapped: Collection[Part] = (),
 ) -> Pandemic:
     """The composed pandemic.
 
@@ -106,12 +116,21 @@ def pandemic(
             instead of spending by their savings alone.
         going_out: whether people decide every week whether to go out to shops and restaurants as before, a decision
             `outing`, instead of all as much as was recorded and a network expects.
+        app: whether people may adopt an exposure-notification app, which tells users of contacts with positive ones.
+        swapped: parts that stand in for those of their names, such as an immunity of another ODE.
     """
     _require(people, *PEOPLE)
     strata = named(by, STRATA)
     parts = [negotiation.PART if negotiated and part is stimulus.PART else part for part in PARTS]
     if going_out:
         parts = outings.decided(parts)
+    stand_in = {part.name: part for part in swapped}
+    for name in stand_in:
+        if name not in {part.name for part in parts}:
+            raise InputError(nearest("substep", name, [part.name for part in parts]))
+    parts = [stand_in.get(part.name, part) for part in parts]
+    if app:
+        parts = notification.notified(parts)
     return Pandemic(people, strata, start, without, parts, RESIDENTS, archetypes)
 
 

@@ -14,6 +14,7 @@ from lpmppl.effects.internals.segments import broadcast
 from lpmppl.errors import InputError
 from lpmppl.models import (
     behaviour,
+    bookkeeping,
     immunity,
     labour,
     masking,
@@ -29,7 +30,7 @@ from lpmppl.models import (
 from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.new_yorkers import checked
-from lpmppl.models.part import Part, Setting, chosen
+from lpmppl.models.part import Book, Part, Setting, chosen
 from lpmppl.models.population import Population
 from lpmppl.models.substep import CLOCK, Substep, compose
 from lpmppl.typing import Dynamics, State, Theta
@@ -113,6 +114,7 @@ class Pandemic(Model):
         for part in headline:
             self.tallies |= part.tallies
             self.units |= part.units
+        self._keep_books()
         decisions = [name for part in self.parts for name in part.decisions]
         self.behaviour = {name: behaviour.UTILITY[name] for name in decisions}
         self.prompts = {name: prompts.PROMPTS[name] for name in decisions}
@@ -122,6 +124,17 @@ class Pandemic(Model):
         substeps = self.substeps(self.defaults())
         given = {key for substep in substeps for key in substep.writes} | {k for part in self.parts for k in part.keeps}
         compose(*substeps, given=given | set(self._background()) | set(self.environment))
+
+    def _keep_books(self) -> None:
+        """Gather what the parts' steps keep."""
+        books = [part.book or bookkeeping.BOOKS.get(part.name, Book()) for part in self.parts]
+        bound = lambda laws: {name: partial(law, self.population) for name, law in laws.items()}  # noqa: E731
+        self.balances = {name: law for book in books for name, law in bound(book.balances).items()}
+        self.accounts = {name: law for book in books for name, law in bound(book.accounts).items()}
+        known = {*self.parameters, *self.environment}
+        said = [(name, signs) for book in books for name, signs in book.responses.items() if name in known]
+        kept = [(name, {t: sign for t, sign in signs.items() if t in self.tallies}) for name, signs in said]
+        self.responses = {name: signs for name, signs in kept if signs}
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         state = dict(self._background())

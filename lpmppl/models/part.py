@@ -18,7 +18,7 @@ from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["Part", "Setting", "chosen"]
+__all__ = ["Book", "Part", "Setting", "chosen"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,21 @@ def _nothing(_: Setting, __: Theta, ___: float) -> State:
 
 
 @dataclass(frozen=True)
+class Book:
+    """What the steps of a part keep, which `lpmppl.verify` holds it to: laws of the states before and after a step.
+
+    Args:
+        balances: what is 0 or false for everybody after every step, by what it says.
+        accounts: what tallies count, read off the state a second time, by tally.
+        responses: which tallies never fall (1) or never rise (−1) in a parameter or part of the environment.
+    """
+
+    balances: Mapping[str, Callable[[Population, State, State], Tensor]] = field(default_factory=dict)
+    accounts: Mapping[str, Callable[[Population, State, State], Tensor]] = field(default_factory=dict)
+    responses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Part:
     """A substep with what it brings to a model.
 
@@ -78,6 +93,7 @@ class Part:
         decisions: the decisions that its agents take, by name.
         spreads: the hazard site at which agents act on each other, where it has such.
         outcomes: what may have become of an agent, by name: the people and the last state to a Boolean of shape (…, N).
+        book: what its steps keep; None for what `bookkeeping.BOOKS` has under its name.
     """
 
     name: str
@@ -96,6 +112,7 @@ class Part:
     decisions: Collection[str] = ()
     spreads: str = ""
     outcomes: Mapping[str, Callable[[Population, State], Tensor]] = field(default_factory=dict)
+    book: Book | None = None
 
 
 def chosen(parts: Sequence[Part], without: Collection[str]) -> tuple[Part, ...]:

@@ -6,6 +6,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -253,6 +254,15 @@ class SEIRM(Model):
         self.limits, self.targets = {"transmission": (0.0, 1000.0)}, {"transmission": "agent"}
         self.outcomes = {"infected": lambda s: ~s["susceptible"], "died": lambda s: s["stage"] == Stage.DEAD}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "deaths": "deaths"}
+        counted = {
+            f"the infectious of each {layer.network.name} are counted": partial(_counts, layer.network)
+            for layer in self.layers
+        }
+        counted |= {
+            f"in each {layer.network.name} who turns today counts for a part of it": partial(_today, layer.network)
+            for layer in self.layers
+        }
+        self.balances, self.accounts, self.responses = {**_BALANCES, **counted}, _ACCOUNTS, _RESPONSES
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         people, device = self.population, self.population.device
@@ -284,3 +294,74 @@ class SEIRM(Model):
 
     def day(self, theta: Theta) -> Dynamics:
         return compose(*self.substeps(theta))
+
+
+_NEXT = {0: (1, 2), 1: (2,), 2: (3, 4), 3: (5,), 4: (), 5: ()}
+"""The stages that each may be followed by within a step."""
+
+
+def _leaps(before: State, after: State) -> Tensor:
+    was, now = before["stage"], after["stage"]
+    right = [(was == k) & ((now == k) | torch.isin(now, now.new_tensor(then))) for k, then in _NEXT.items()]
+    return ~torch.stack(right).any(0)
+
+
+def _waits(before: State, after: State) -> Tensor:
+    waiting = torch.isin(after["stage"], after["stage"].new_tensor([1, 2, 3]))
+    ahead = (after["due"] >= before["t"] + before["dt"] - 1e-4) & ~after["due"].isinf()
+    return torch.where(waiting, ~ahead, ~after["due"].isinf())
+
+
+def _dated(before: State, after: State) -> Tensor:
+    at, new = after["infected_at"], after["infected"]
+    inside = (at >= before["t"] - 1e-4) & (at <= before["t"] + before["dt"] + 1e-4)
+    return torch.where(new, ~inside, at != before["infected_at"])
+
+
+def _early(before: State, after: State) -> Tensor:
+    waited = torch.isin(before["stage"], before["stage"].new_tensor([1, 2, 3]))
+    turned = waited & (before["stage"] != after["stage"])
+    return turned & ~(before["due"] < before["t"] + before["dt"] + 1e-4)
+
+
+def _today(network: Network, before: State, after: State) -> Tensor:
+    """Whether somebody counts today for more or less than the fraction of the step in which it is infectious."""
+    was, now = before["stage"] == Stage.INFECTIOUS, after["stage"] == Stage.INFECTIOUS
+    t, dt, at = before["t"], before["dt"], before["due"]
+    share = torch.where(was & now, 1.0, torch.where(was, (at - t) / dt, (t + dt - at) / dt))
+    message = torch.where(was | now, share.clamp(0.0, 1.0), 0.0)
+    counted = torch.as_tensor(aggregate(message, network, reduce="sum").total) - after[f"{network.name}/today"]
+    # Each fraction is rounded by itself, of times in single precision.
+    return counted.abs() * network.quantum > 1e-2
+
+
+def _counts(network: Network, _: State, after: State) -> Tensor:
+    now = aggregate(after["stage"] == Stage.INFECTIOUS, network, reduce="sum").total
+    return torch.as_tensor(now) - after[f"{network.name}/infectious"]
+
+
+_BALANCES = {
+    "stages follow one another": _leaps,
+    "who waits has a time ahead, and nobody else does": _waits,
+    "nobody's stage ends before its time": _early,
+    "an infection has its time in the step": _dated,
+    "the susceptible are those who aren't infected": lambda b, a: (
+        a["susceptible"] != (b["susceptible"] & ~a["infected"])
+    ),
+    "who is infected was susceptible": lambda b, a: a["infected"] & ~b["susceptible"],
+    "who was infected is exposed next": lambda b, a: b["infected"] & (a["stage"] == Stage.SUSCEPTIBLE),
+    "hazard accrues only at risk": lambda b, a: ~b["susceptible"] & (a["exposure"] != b["exposure"]),
+}
+_ACCOUNTS = {
+    "infections": lambda _, a: a["infected"],
+    "infectious": lambda _, a: a["stage"] == Stage.INFECTIOUS,
+    "deaths": lambda b, a: (a["stage"] == Stage.DEAD) & (b["stage"] != Stage.DEAD),
+}
+_RESPONSES = {
+    "beta": {"infections": 1},
+    "latent_mean": {"infections": -1},
+    "infectious_mean": {"infections": 1},
+    "fatality": {"deaths": 1},
+    "initial_infected": {"infections": 1},
+    "transmission": {"infections": 1},
+}

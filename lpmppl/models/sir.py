@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pyro
 import pyro.distributions as dist
 import torch
+from torch import Tensor
 
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure
@@ -66,6 +67,7 @@ class SIR(Model):
         self.limits, self.targets = {"transmission": (0.0, 1000.0)}, {"transmission": "agent"}
         self.outcomes = {"infected": lambda s: ~s["susceptible"]}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "recoveries": "recoveries"}
+        self.balances, self.accounts, self.responses = _BALANCES, _ACCOUNTS, _RESPONSES
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         with self.population.plate():
@@ -108,3 +110,36 @@ class SIR(Model):
             }
 
         return lambda s: substep("sir", step, s)
+
+
+def _infected(before: State, after: State) -> Tensor:
+    return before["susceptible"] & ~after["susceptible"]
+
+
+def _shares(before: State, after: State) -> Tensor:
+    new, share = _infected(before, after), after["share"]
+    return torch.where(new, ~((share >= 0) & (share < 1)), share != 1)
+
+
+_BALANCES = {
+    "nobody is susceptible and infectious": lambda _, a: a["susceptible"] & a["infectious"],
+    "nobody becomes susceptible again": lambda b, a: a["susceptible"] & ~b["susceptible"],
+    "the infectious are those who were or are infected now": lambda b, a: (
+        (a["infectious"] & ~b["infectious"]) != _infected(b, a)
+    ),
+    "who was infected today sheds for what is left of it": _shares,
+    "hazard accrues only at risk": lambda b, a: (
+        (~b["susceptible"] & (a["exposure"] != b["exposure"])) | (~b["infectious"] & (a["illness"] != b["illness"]))
+    ),
+}
+_ACCOUNTS = {
+    "infections": _infected,
+    "recoveries": lambda b, a: b["infectious"] & ~a["infectious"],
+    "infectious": lambda _, a: a["infectious"],
+}
+_RESPONSES = {
+    "beta": {"infections": 1},
+    "gamma": {"infectious": -1},
+    "initial_infected": {"infectious": 1},
+    "transmission": {"infections": 1},
+}

@@ -39,6 +39,18 @@ class Substep:
         scale: what it acts on: agent, household, neighbourhood, puma, borough or city.
     Raises:
         InputError: for a scale or period that isn't one.
+
+    >>> wages = Substep(
+    ...     "wages",
+    ...     reads=["employed", "wage"],
+    ...     writes=["savings"],
+    ...     observe=lambda s: s["employed"],
+    ...     policy=lambda employed: employed.float(),
+    ...     transition=lambda s, works: {"savings": s["savings"] + works * s["wage"]},
+    ... )
+    >>> state = {"employed": torch.tensor([True, False]), "wage": torch.tensor([70.0]), "savings": torch.zeros(2)}
+    >>> wages(state)["savings"].tolist()
+    [70.0, 0.0]
     """
 
     name: str
@@ -73,6 +85,14 @@ def compose(*substeps: Substep, given: Collection[str] | None = None) -> Dynamic
     Raises:
         InputError: where two substeps write one key, have one name, or one reads a key that nobody provides; naming
             both.
+
+    >>> same = dict(policy=lambda s: s, transition=lambda s, _: {"b": s["a"] + 1})
+    >>> day = compose(Substep("grow", reads=["a"], writes=["b"], **same))
+    >>> day({"a": torch.zeros(1), "b": torch.zeros(1)})["b"].tolist()
+    [1.0]
+    >>> compose(Substep("grow", ["a"], ["b"], **same), Substep("shrink", ["a"], ["b"], **same))
+    Traceback (most recent call last):
+    lpmppl.errors.InputError: substeps 'grow' and 'shrink' both write 'b' in one step; let one of them write it
     """
     writers: dict[str, str] = {}
     names: set[str] = set()

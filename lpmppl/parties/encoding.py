@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lpmppl.errors import InputError
 from lpmppl.inference.split import encoder, own
 from lpmppl.inference.training import Trained
 from lpmppl.models.model import Model
@@ -77,6 +78,15 @@ class Encoding:
         self._learnt: tuple[bytes, float] | None = None
         self._read = b""
         self._begin()
+        try:
+            self._recover()
+        except (OSError, ValueError) as e:
+            raise InputError(
+                f"state folder {self.folder} can't be used ({e}): restore it, or make a new session"
+            ) from e
+
+    def _recover(self) -> None:
+        """Be where the folder says, or at the beginning."""
         steps = sorted(int(path.name.split("-")[1]) for path in self.folder.glob("step-*"))
         self._before: bytes | None = None
         if steps:

@@ -66,8 +66,10 @@ class Result(NamedTuple):
             raise Refused(Reason.TRUNCATED, f"a result has {_HEAD.size} bytes or more, not {len(body)}")
         status, included = _HEAD.unpack_from(body)
         rest = memoryview(body)[_HEAD.size :]
+        if status not in (PENDING, OPENED, NOT_OPENED):
+            raise Refused(Reason.MALFORMED, f"a result has no status {status}")
         if status != OPENED:
-            return cls(status, d, why=bytes(rest).decode())
+            return cls(status, d, why=bytes(rest).decode(errors="replace"))
         if len(rest) < 8 * d:
             raise Refused(Reason.TRUNCATED, f"a total of {d} numbers has {8 * d} bytes, not {len(rest)}")
         total, slots, first = np.frombuffer(rest, "<i8", d).astype(np.int64), {}, 8 * d
@@ -149,12 +151,15 @@ class Memory:
         path = self._path("decided", round)
         if not path.exists():
             return None
-        content = path.read_bytes()
-        (d,), first = _D.unpack_from(content), _D.size + -(-self._session.helpers // 8)
-        helpers = np.flatnonzero(bitmap(content[_D.size : first], self._session.helpers)).tolist()
-        if d == 0:
-            return Decision(0, (), helpers, content[first:].decode())
-        return Decision(d, entries_of(self._session, content[first:]), helpers)
+        content = self._read(path)
+        try:
+            (d,), first = _D.unpack_from(content), _D.size + -(-self._session.helpers // 8)
+            helpers = np.flatnonzero(bitmap(content[_D.size : first], self._session.helpers)).tolist()
+            if d == 0:
+                return Decision(0, (), helpers, content[first:].decode())
+            return Decision(d, entries_of(self._session, content[first:]), helpers)
+        except (Refused, UnicodeDecodeError) as e:
+            raise InputError(f"{path} is damaged ({e}): put back a copy of it, or make a new session") from e
 
     def decide(self, round: int, decision: Decision) -> None:
         """Keep what is decided, before it is acted on."""
@@ -172,7 +177,7 @@ class Memory:
 
     def result(self, round: int) -> tuple[int, bytes]:
         """The d and body of a past round's result."""
-        content = self._path("result", round).read_bytes()
+        content = self._read(self._path("result", round))
         return int(_D.unpack_from(content)[0]), content[_D.size :]
 
     def keep(self, result: Result) -> None:
@@ -181,6 +186,16 @@ class Memory:
         for what in ("decided", "closing"):
             self._path(what, self.rounds).unlink(missing_ok=True)
         self.rounds += 1
+
+    def _read(self, path: Path) -> bytes:
+        """What is kept in a file, which begins with d."""
+        try:
+            content = path.read_bytes()
+        except OSError as e:
+            raise InputError(f"{path} can't be read ({e.strerror or e}): restore it, or make a new session") from e
+        if len(content) < _D.size:
+            raise InputError(f"{path} is cut off: put back a copy of it, or make a new session")
+        return content
 
     def _path(self, what: str, round: int) -> Path:
         return self.folder / f"{what}-{round:08d}"

@@ -72,7 +72,7 @@ class Session:
                 f"the session has protocol version {self.version}, and this lpmppl speaks {VERSION}; take the same "
                 "release of lpmppl for all parties and make the session with it"
             )
-        if not isinstance(self.model, str) or not self.model:
+        if not isinstance(self.model, str) or not self.model.isprintable() or not self.model:
             raise InputError("model: give the fingerprint of what all clients run, a string that isn't empty")
         if _whole("helpers", self.helpers) < 2:
             raise InputError(f"helpers={self.helpers}: one helper would see everyone's numbers; give 2 or more")
@@ -147,7 +147,7 @@ class Session:
             return cls(**fields)
         except InputError as e:
             raise InputError(f"session file {path}: {e}") from e
-        except (OSError, ValueError, TypeError, KeyError) as e:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
             raise InputError(f"{path} can't be read as a session file ({e}); write one with Session.save(path)") from e
 
     def save(self, path: str | Path) -> None:

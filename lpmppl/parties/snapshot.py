@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,17 @@ def taken(part: Trained) -> dict[str, Any]:
 
 
 def put_back(part: Trained, state: dict[str, Any]) -> None:
-    """Let a part be again what `taken` gave."""
-    part.network.load_state_dict(state["network"])
-    part.averaged.load_state_dict(state["averaged"])
-    part.optimizer.load_state_dict(state["optimizer"])
+    """Let a part be again what `taken` gave.
+
+    Raises:
+        InputError: for what is of another part.
+    """
+    try:
+        part.network.load_state_dict(state["network"])
+        part.averaged.load_state_dict(state["averaged"])
+        part.optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as e:
+        raise InputError("the state of a network is damaged: put back a copy of it, or make a new session") from e
     part.optimizer.zero_grad()
 
 
@@ -47,7 +53,8 @@ def loaded(content: bytes, path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(io.BytesIO(content), weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as e:
+    except Exception as e:
+        # What unpickling raises may be anything.
         raise InputError(f"{path} is damaged: put back a copy of it, or make a new session") from e
     if not isinstance(state, dict):
         raise InputError(f"{path} is of something else: put back a copy of it, or make a new session")

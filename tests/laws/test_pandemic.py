@@ -49,6 +49,7 @@ def act(day, **values):
 POLICIES = {
     "transmission": 0.5, "schools": 1.0, "stringency": 0.0, "stimulus": 500.0, "test": 1.0, "screening": 3.0,
     "tracing": 0.8, "capacity": 0.05, "doses_per_day": 0.02, "second_dose": 1.0, "mask_mandate": 1.0, "treatment": 0.8,
+    "isolation_pay": 200.0,
 }  # fmt: skip
 
 

@@ -350,10 +350,10 @@ class TestUtility:
 
     def chance(self, decision: str, option: str, **observed: float) -> tuple[Tensor, Any]:
         kinds = archetypes(people())
-        context = {"risk": 1.0, "fatigue": 0.5, "mandate": 0.0, "advice": 1.0, "neighbours": 0.5, **observed}
+        context = {"risk": 1.0, "fatigue": 0.5, "mandate": 0.0, "advice": 1.0, "neighbours": 0.5, "pay": 0.0}
         options = {"mask": behaviour.MASK, "isolate": behaviour.ISOLATE, "test": behaviour.TEST}[decision]
         with Utility(UTILITY):
-            p = decide(decision, kinds.table, options, {**context, "attributes": kinds.labels})
+            p = decide(decision, kinds.table, options, {**context, **observed, "attributes": kinds.labels})
         assert torch.allclose(p.sum(-1), torch.ones(kinds.size))
         return p[:, options.index(option)], kinds
 

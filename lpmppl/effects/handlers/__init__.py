@@ -22,7 +22,7 @@ from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.handlers.transitions import Transitions
-from lpmppl.effects.handlers.verify import Invariant, Verified, bounded, conserved, never_falls
+from lpmppl.effects.handlers.verify import Invariant, Verified, Witness, bounded, conserved, finite, never_falls
 
 __all__ = [
     "Abduct",
@@ -57,7 +57,9 @@ __all__ = [
     "Transitions",
     "Utility",
     "Verified",
+    "Witness",
     "bounded",
     "conserved",
+    "finite",
     "never_falls",
 ]

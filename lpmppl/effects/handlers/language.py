@@ -25,6 +25,8 @@ __all__ = ["Asked", "LanguageModel"]
 _ROUNDING, _OFF = 1e-9, 1e-3
 """By how much probabilities may miss 1 by rounding, and those that a source gives."""
 
+_MOST_SAMPLES = 100_000
+
 
 class LanguageModel(Messenger):
     r"""Give decisions the probabilities with which a language model chooses, archetype by archetype.
@@ -80,6 +82,8 @@ class LanguageModel(Messenger):
         super().__init__()
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise InputError(f"samples={samples!r}: give a whole number, 1 or more")
+        if samples > _MOST_SAMPLES:
+            raise InputError(f"samples={samples}: every answer is counted; give at most {_MOST_SAMPLES:,}")
         if fallback is not None and not hasattr(fallback, "_pyro_decide"):
             raise InputError(f"fallback={fallback!r} decides nothing: give a behaviour, such as Utility or Tabulated")
         if dry and fallback is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -80,7 +83,11 @@ class ChoiceNetwork(nn.Module):
         return self.scores(self.inputs(features)).softmax(-1)
 
     def save(self, path: str | Path) -> None:
-        """Write the network to a file, from which `ChoiceNetwork.load` reads it."""
+        """Write the network to a file, whole or not at all, from which `ChoiceNetwork.load` reads it.
+
+        Raises:
+            InputError: for a path that can't be written.
+        """
         said = {
             "decision": self.decision,
             "options": self.options,
@@ -88,7 +95,17 @@ class ChoiceNetwork(nn.Module):
             "observed": self.observed,
             "hidden": self.hidden,
         }
-        torch.save({"network": json.dumps(said), "weights": self.state_dict()}, path)
+        content, target = io.BytesIO(), Path(path)
+        torch.save({"network": json.dumps(said), "weights": self.state_dict()}, content)
+        part = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            part.write_bytes(content.getbuffer())
+            part.replace(target)
+        except OSError as e:
+            raise InputError(f"the network can't be written to {path} ({e.strerror or e}): give another path") from e
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     @classmethod
     def load(cls, path: str | Path) -> ChoiceNetwork:

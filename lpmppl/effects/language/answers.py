@@ -28,6 +28,11 @@ _SOON = 0.1
 _PATIENCE = 30.0
 """Seconds for which another process may write."""
 
+_ROUNDED = 1e-3
+"""By how much probabilities may miss 1."""
+
+_MEND = "it is damaged; put back a copy of it, or give another file and ask again"
+
 _TABLES = (
     "CREATE TABLE questions (id INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL, model TEXT, prompt TEXT, "
     "options TEXT)",
@@ -143,7 +148,7 @@ class Answers:
         """The answers that were kept, by prompt, as `known` gives them."""
         with self._lock:
             self._look()
-            return [dict(self._answers(self._id(model, prompt, options))) for prompt in prompts]
+            return [dict(self._answers(self._id(model, prompt, options), len(options))) for prompt in prompts]
 
     def keep(self, model: str, prompt: str, options: Sequence[str], ordinal: int, answer: int | None) -> None:
         """Keep one answer."""
@@ -162,7 +167,7 @@ class Answers:
                 rows = self._do("SELECT chances FROM chances WHERE question = ?", (of,))
                 if not rows:
                     return None
-                self._read_chances[of] = list(json.loads(rows[0][0]))
+                self._read_chances[of] = self._chances(rows[0][0], len(options))
             return list(self._read_chances[of])
 
     def keep_chances(self, model: str, prompt: str, options: Sequence[str], chances: Sequence[float]) -> None:
@@ -192,13 +197,28 @@ class Answers:
             self._read.clear()
             self._read_chances.clear()
 
-    def _answers(self, of: int) -> dict[int, int | None]:
+    def _answers(self, of: int, options: int) -> dict[int, int | None]:
         if of not in self._read:
             rows = self._do("SELECT ordinal, answer FROM answers WHERE question = ?", (of,))
             if not rows:
                 return {}
+            for ordinal, answer in rows:
+                if type(ordinal) is not int or (answer is not None and answer not in range(options)):
+                    raise InputError(
+                        f"{self.path} has {answer!r} as the answer to a question of {options} options: {_MEND}"
+                    )
             self._read[of] = dict(rows)
         return self._read[of]
+
+    def _chances(self, text: Any, options: int) -> list[float]:
+        """Probabilities that were kept, one of each option."""
+        try:
+            found = [float(chance) for chance in json.loads(text)]
+        except (TypeError, ValueError):
+            found = []
+        if len(found) != options or not all(0 <= chance <= 1 for chance in found) or abs(sum(found) - 1) > _ROUNDED:
+            raise InputError(f"{self.path} has probabilities of {options} options that are none: {_MEND}")
+        return found
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         """Write at once, or soon where much is written: a language model's answers are further apart."""

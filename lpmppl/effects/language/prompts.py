@@ -73,6 +73,9 @@ class Prompt:
             self._compiled = environment.from_string(template)
         except TemplateSyntaxError as e:
             raise InputError(f"the prompt of decision '{decision}', line {e.lineno}: {e.message}") from e
+        except Exception as e:
+            # Jinja takes some templates to Python that Python doesn't take.
+            raise InputError(f"the prompt of decision '{decision}' can't be read ({e}): correct it") from e
 
     @cached_property
     def version(self) -> str:

@@ -1,0 +1,169 @@
+"""What must hold after every step: numbers, exposures, balances and tallies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpmppl.effects.cohorts import dense
+from lpmppl.effects.handlers.record import Record
+from lpmppl.effects.handlers.verify import Witness
+from lpmppl.inference.findings import Finding
+from lpmppl.inference.trials import Each, Trials
+from lpmppl.models.model import Model
+from lpmppl.models.substep import CLOCK
+from lpmppl.typing import State
+
+__all__ = ["steps_kept"]
+
+
+class _Book:
+    """What is kept of every step, and what was broken first."""
+
+    def __init__(self, model: Model, note: Callable[[str, str, str, float], None], whole: Callable[..., None]) -> None:
+        self.model, self.note, self.whole = model, note, whole
+        self.steps = 0
+        self.missing: dict[str, str] = {}
+
+    def __call__(self, before: State, after: State, record: Record) -> None:
+        t = float(before["t"])
+        self.steps += 1
+        self.whole(before, after)
+        self._environment(before, after, t)
+        for name, law in self.model.balances.items():
+            self._balance(name, law, before, after, t)
+        for name, read in self.model.accounts.items():
+            self._account(name, read, before, after, record, t)
+        for name, series in record.series.items():
+            self._tally(name, series, t)
+
+    def _environment(self, before: State, after: State, t: float) -> None:
+        for name in self.model.environment:
+            if name not in after:
+                self.note(f"environment '{name}'", "it is lost", "the state no longer has it", t)
+            elif name not in self.model.pulses and not torch.equal(before[name].squeeze(), after[name].squeeze()):
+                seen = f"{_first(before[name])} before, {_first(after[name])} after"
+                self.note(f"environment '{name}'", "the model changes it, which only policies may", seen, t)
+        for key in before:
+            if key not in after and key not in CLOCK:
+                self.note(f"key '{key}'", "it is lost", "the state no longer has it", t)
+
+    def _balance(self, name: str, law: Callable[[State, State], Tensor], before: State, after: State, t: float) -> None:
+        try:
+            off = torch.as_tensor(law(before, after))
+        except KeyError as e:
+            self.missing.setdefault(name, str(e))
+            return
+        wrong = ~(off.abs() < 1e-3) if off.is_floating_point() else off != 0
+        if bool(wrong.any()):
+            seen = f"{int(wrong.sum())} of {wrong.numel()} are out, such as by {_first(off[wrong])}"
+            self.note(f"balance '{name}'", "it doesn't hold", seen, t)
+
+    def _account(
+        self, name: str, read: Callable[[State, State], Tensor], before: State, after: State, record: Record, t: float
+    ) -> None:
+        series = record.series.get(name)
+        if series is None or series.days[-1] != t:
+            return
+        unit = series.quantum or 1.0
+        counted = series.entries[-1].double().sum() * unit
+        try:
+            read_off = torch.as_tensor(dense(read(before, after))).double()
+        except KeyError as e:
+            self.missing.setdefault(name, str(e))
+            return
+        # Amounts that aren't whole are rounded for everybody by themselves, and kept in single precision.
+        amount = float(read_off.sum())
+        slack = 0.0 if unit == 1.0 else 1e-3 * abs(amount) + 0.5 * unit * read_off.numel()
+        if abs(float(counted) - amount) > slack:
+            seen = f"{float(counted):g} counted, {amount:g} in the state"
+            self.note(f"tally '{name}'", "it isn't what the state says", seen, t)
+
+    def _tally(self, name: str, series: Any, t: float) -> None:
+        if series.days[-1] != t:
+            return
+        last, where = series.entries[-1], f"tally '{name}'"
+        if name not in self.model.tallies:
+            self.note(where, "the model doesn't declare it", "it is counted", t)
+        if name not in self.model.units and bool((last < 0).any()):
+            self.note(where, "it is below 0", f"{int(last.min())} in a stratum", t)
+        people = self.model.population.everybody
+        total = int(last.sum()) * (series.quantum or 1.0)
+        if name not in self.model.units and total > people:
+            self.note(where, "it counts more than there are people", f"{total:g} of {people}", t)
+
+
+def _first(x: Tensor) -> str:
+    value = x.flatten()[0].item()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def steps_kept(trials: Trials) -> Iterator[Finding]:
+    """Whether every step keeps what it must: at the defaults, in other draws of the parameters, and under policies."""
+    yield from _one(trials, "", theta=trials.theta)
+    for number, theta in enumerate(trials.draws, 1):
+        yield from _one(trials, f" in draw {number} of the parameters", theta=theta)
+    if acts := [(name, x, trials.days // 4) for name, x in trials.stirred().items()]:
+        yield from _one(trials, " under policies", theta=trials.theta, acts=acts)
+
+
+def _one(trials: Trials, which: str, **how: Any) -> Iterator[Finding]:
+    noted: dict[tuple[str, str], tuple[str, float]] = {}
+
+    def note(where: str, what: str, seen: str, t: float) -> None:
+        noted.setdefault((where, what), (seen, t))
+
+    books: list[_Book] = []
+
+    def watch(witness: Witness) -> Each:
+        def whole(before: State, after: State) -> None:
+            # What substeps leave has been looked at; invariants are of substeps, where there are such.
+            changes = {k: x for k, x in after.items() if k not in CLOCK}
+            (witness.numbers if witness.substeps else witness.check)("the day", before, changes)
+
+        books.append(_Book(trials.model, note, whole))
+        return books[0]
+
+    trial = trials.witnessed(watch, **how)
+    if not which:
+        trials.keep("base", trial)
+    seen = trial.witness
+    assert seen is not None
+    for breach in seen.breaches:
+        kind = "exposures" if breach.site else "state"
+        what = "site" if kind == "exposures" else "substep"
+        where = breach.where if breach.where == "the day" else f"{what} '{breach.where}'"
+        yield Finding(kind, "broken", where, f"{breach.what} on day {breach.day:g}{which}: {breach.seen}")
+    for (where, what), (words, t) in noted.items():
+        kind = "tallies" if where.startswith("tally") else "balances" if where.startswith("balance") else "state"
+        yield Finding(kind, "broken", where, f"{what} on day {t:g}{which}: {words}")
+    for name in sorted({*trials.model.tallies} - {*trial.series}):
+        if trials.days >= 7 and not which:
+            yield Finding("tallies", "broken", f"tally '{name}'", f"the model declares it and never counts it{which}")
+    for name, key in books[0].missing.items() if books and not which else ():
+        yield Finding("balances", "doesn't apply", f"'{name}'", f"the state has no {key}")
+    if seen.breaches or noted:
+        return
+    yield from _kept(trials, seen.sites, books[0].steps, which)
+
+
+def _kept(trials: Trials, sites: Mapping[str, Any], steps: int, which: str) -> Iterator[Finding]:
+    model = trials.model
+    words = f"every value is a number of its type, and policies' keys are theirs, {steps} steps{which}"
+    yield Finding("state", "kept", "", words)
+    if which:
+        return
+    if sites:
+        words = f"{len(sites)} hazards go on from where they stood, each event once an episode{which}"
+        yield Finding("exposures", "kept", "", words)
+    else:
+        yield Finding("exposures", "doesn't apply", "", "nothing is driven by a hazard")
+    if model.balances:
+        yield Finding("balances", "kept", "", f"{', '.join(model.balances)}: after every step{which}")
+    else:
+        yield Finding("balances", "doesn't apply", "", "the model declares no `balances`")
+    words = f"people are counted from 0 to their number; {len(model.accounts)} of {len(model.tallies)}"
+    yield Finding("tallies", "kept", "", f"{words} are what the state says{which}")
