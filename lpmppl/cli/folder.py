@@ -173,10 +173,19 @@ class RunFolder:
             self._lock = None
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add to what `run.json` says."""
+        """Add to what `run.json` says.
+
+        Raises InputError where that is no text, as of a folder whose name isn't UTF-8, or can't be written.
+        """
         record = {**self.record, **record}
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as error:
+            wrong = ascii(text[max(0, error.start - 40) : error.end])
+            raise InputError(f"a path in {wrong} isn't valid UTF-8 and can't be kept: choose another name") from None
         with replacing(self.path / "run.json") as part:
-            part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.write_bytes(content)
         self.record = record
 
     def abandon(self) -> None:
@@ -185,7 +194,8 @@ class RunFolder:
         if self.checkpoint.exists():
             return
         for name in ("run.json", "results.nc", "report.html"):
-            (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / name).unlink()
         for made in self._made:
             with suppress(OSError):
                 made.rmdir()

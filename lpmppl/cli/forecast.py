@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from datetime import date, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +66,8 @@ def forecast(
     from lpmppl.inference import forecast as asked
     from lpmppl.report import datatree
 
-    places = [folder.resolve() for folder in folders]
+    # A loop of links has no place, which resolve() would raise for.
+    places = [os.path.realpath(folder) for folder in folders]
     if again := [folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]:
         raise InputError(f"{again[-1]} was given twice; name each calibration once, so that it counts once")
     fits = [datatree.load(folder / "results.nc") for folder in folders]

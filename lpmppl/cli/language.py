@@ -69,7 +69,9 @@ Logprobs = Annotated[
         help="Take exact probabilities from a server that says its prompts' log-probabilities, as vLLM does.",
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, metavar="M", help="Answers for each archetype, where a server samples.")]
+Samples = Annotated[
+    int, typer.Option(min=1, max=100_000, metavar="M", help="Answers for each archetype, where a server samples.")
+]
 Cache = Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the language model's answers in this file.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask nothing: take all answers from --cache.")]
 Limit = Annotated[int | None, typer.Option(min=0, metavar="N", help="Stop where more queries than this are needed.")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,7 +100,7 @@ def session(
     from lpmppl.parties.session import Session
     from lpmppl.parties.society import fingerprint
 
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out} exists: choose a new path")
     if institutions:
         if clients or streams or given or proofs or noise is not None:
@@ -188,13 +190,19 @@ def people(
     from lpmppl.parties.institution import by_borough
     from lpmppl.parties.society import parted
 
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out} exists: choose a new path")
     folk = nyc.population(agents, seed)
     parts = by_borough(folk) if boroughs else {f"pool-{k}": part for k, part in enumerate(parted(folk, clients))}
+    new = next(p for p in (*reversed(out.parents), out) if not p.exists())
     out.mkdir(parents=True)
+    try:
+        for name, part in parts.items():
+            part.save(out / f"{name}.zarr")
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     for name, part in parts.items():
-        part.save(out / f"{name}.zarr")
         print(f"{out / f'{name}.zarr'}: {part.size} people")
 
 
@@ -277,6 +285,7 @@ def client(
     from lpmppl.parties.client import Rounds
     from lpmppl.parties.risk import OwnRisk
     from lpmppl.parties.society import Dropouts, Known, fingerprint, lived
+    from lpmppl.report.atomic import replacing
 
     parameters = settings(given or [])
     agreed, own = papers(session, certificates, name)
@@ -295,7 +304,10 @@ def client(
     known = Known.of(tree, remote)
     known.save(out)
     if risk and own_risk:
-        own_risk.told().assign_coords(agent=folk.ids.numpy()).to_netcdf(risk, engine="h5netcdf")
+        content = io.BytesIO()
+        own_risk.told().assign_coords(agent=folk.ids.numpy()).to_netcdf(content, engine="h5netcdf")
+        with replacing(risk) as part:
+            part.write_bytes(content.getbuffer())
     outcome = {
         "agents": folk.size,
         "days": days,

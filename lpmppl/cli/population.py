@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +47,7 @@ def nyc(
 
     [cyan]lpmppl population nyc --agents 100000 --seed 0 --out nyc.zarr[/]
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out} exists: choose a new path")
     check_memory(agents)
     from lpmppl.cli.waiting import waiting

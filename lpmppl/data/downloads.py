@@ -154,7 +154,7 @@ def provenance(path: str | Path) -> dict[str, Any]:
         record = json.loads(note.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"'{note}' can't be read ({_line(error)}); delete it and '{path}' to fetch both again"
         ) from error

@@ -108,7 +108,7 @@ def _consecutive(days: np.ndarray) -> None:
 def _series(name: str, values: Any, days: np.ndarray, highest: float = math.inf) -> np.ndarray:
     try:
         series = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name}: the values recorded must be numbers ({error})") from error
     if series.shape != days.shape:
         raise InputError(f"{name} has shape {series.shape}, but {len(days)} days are recorded; give one value a day")

@@ -22,6 +22,7 @@ __all__ = ["AGAIN", "Table", "header", "opened", "read", "shown"]
 
 _ABSENT = ("", ".")
 _FORMATS = ("%Y-%m-%d", "%m/%d/%Y", "%Y%m%d", "%d%b%Y")
+_MOST = 2.0**53
 AGAIN = "correct it, or download the file again"
 """The remedy of a table that says what can't be."""
 
@@ -124,6 +125,7 @@ class Table:
             (np.zeros(0) if least is None else value < least, f"below {least or 0:g}"),
             (np.zeros(0) if most is None else value > most, f"above {most or 0:g}"),
             ((np.floor(value) != value) & ~absent if whole else np.zeros(0), "which is no whole number"),
+            (np.abs(value) > _MOST if whole else np.zeros(0), "which is more than can be counted"),
         ):
             if wrong.any():
                 at = int(np.argmax(wrong))

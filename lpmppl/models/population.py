@@ -224,6 +224,8 @@ class Population:
                 raise InputError(
                     f"variable '{name}' of the population holds {values.dtype}; give it number codes and labels"
                 )
+            if not values.ndim:
+                raise InputError(f"variable '{name}' of the population is one number; give one for each agent or group")
             writable = values if values.flags.writeable and values.flags.c_contiguous else values.copy()
             self._tensors[name] = torch.from_numpy(writable).to(self.device)
         return self._tensors[name]

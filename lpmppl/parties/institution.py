@@ -64,7 +64,7 @@ def seen(path: str | Path, streams: Sequence[str], days: int) -> dict[str, list[
     found = {}
     for stream in streams:
         if stream not in table.columns:
-            raise InputError(nearest(f"column of {path}", stream, [str(c) for c in table.columns]))
+            raise InputError(nearest(f"column of {path}", stream, [" ".join(str(c).split()) for c in table.columns]))
         counts = pd.to_numeric(table[stream], errors="coerce")
         if bool((counts.isna() & table[stream].notna()).any()):
             raise InputError(f"{path}: column '{stream}' has what is no number")

@@ -189,7 +189,7 @@ def test_strata_are_told_apart():
         ({"a": society(), "b": society()}, "infections", {"covariates": {"a": [1.0]}}, "as many"),
         (society(), "infections", {"covariates": {"": ["wide"]}}, "finite numbers"),
         (society(), "infections", {"covariates": {"burrow": [1.0]}}, "unknown society 'burrow'"),
-        (society(), 3, {}, "give names"),
+        (society(), 3, {}, "give the names"),
     ],
 )
 def test_what_cannot_be_is_refused(models, streams, more, said):

@@ -66,3 +66,9 @@ def test_saved_and_opened_it_is_the_same(tmp_path):
     (tmp_path / "other.zarr").mkdir()
     with pytest.raises(InputError):
         Population.open(tmp_path / "other.zarr")
+
+
+def test_a_variable_that_is_one_number_is_refused_by_name():
+    people = Population(xr.Dataset({"age": ("agent", [3, 4]), "puma": ((), 7)}))
+    with pytest.raises(InputError, match="'puma' of the population is one number"):
+        people["puma"]
