@@ -45,7 +45,9 @@ class Verification:
     Attributes:
         model: the model's name.
         findings: all findings.
-        days, agents, seed: what was played.
+        days: how many days were played.
+        agents: of how many agents.
+        seed: the seed of their chance.
         runs: how many runs it took.
     """
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor
 
 from lpmppl.effects.handlers.verify import Site
+from lpmppl.errors import InputError
 from lpmppl.inference.findings import Finding
 from lpmppl.inference.trials import Trial, Trials, apart
 from lpmppl.models.substep import Substep, compose
@@ -46,7 +49,8 @@ def _played(trials: Trials, parts: Sequence[Substep], dt: float) -> Trial | None
     key = ("order", dt, *(part.name for part in parts))
     try:
         return trials.kept(*key, dynamics=day, dt=dt)
-    except KeyError:
+    except (KeyError, InputError):
+        # So does a model that has no step of this length.
         return None
 
 
@@ -138,8 +142,16 @@ def halving(trials: Trials) -> Iterator[Finding]:
     T_{1/4}|`. Totals that go on changing by a constant factor are in proportion to a power of the step: a rate was
     multiplied by it twice, or not at all.
     """
+    if _by_steps(trials):
+        words = "nothing of it reads how long a step is, `dt`: a step is a period of its own, which has no half"
+        yield Finding("halving", "warning", "", words)
+        return
     steps = [trials.dt / 2**k for k in range(3)]
-    runs = [trials.base, *(trials.witnessed(dt=dt) for dt in steps[1:])]
+    try:
+        runs = [trials.base, *(trials.witnessed(dt=dt) for dt in steps[1:])]
+    except InputError as refused:
+        yield Finding("halving", "doesn't apply", "", f"it refuses a shorter step: {refused}")
+        return
     found = 0
     for what, name, values in _measures(runs):
         a, b, c = values
@@ -165,6 +177,25 @@ def halving(trials: Trials) -> Iterator[Finding]:
             "",
             f"totals and hazards settle at steps of {steps[0]:g}, {steps[1]:g}, {steps[2]:g} days",
         )
+
+
+def _by_steps(trials: Trials) -> bool:
+    """Whether neither the day nor any substep reads the length of the step."""
+    seen, read = trials.base.witness, set[str]()
+    if seen is not None and any("dt" in turns.read for turns in seen.substeps.values()):
+        return False
+
+    class Noting(dict[str, Tensor]):
+        def __getitem__(self, key: str) -> Tensor:
+            read.add(key)
+            return super().__getitem__(key)
+
+    def watched(theta: Mapping[str, Tensor]) -> Dynamics:
+        day = trials.model.day(theta)
+        return lambda s: day(Noting(s))
+
+    trials.play(watched, span=(0.0, trials.dt))
+    return "dt" not in read
 
 
 def _as_far(factors: Sequence[float]) -> bool:

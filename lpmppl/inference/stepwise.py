@@ -12,6 +12,7 @@ from lpmppl.effects.cohorts import dense
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.verify import Witness
 from lpmppl.inference.findings import Finding
+from lpmppl.inference.meanings import Ledger
 from lpmppl.inference.trials import Each, Trials
 from lpmppl.models.model import Model
 from lpmppl.models.substep import CLOCK
@@ -23,8 +24,16 @@ __all__ = ["steps_kept"]
 class _Book:
     """What is kept of every step, and what was broken first."""
 
-    def __init__(self, model: Model, note: Callable[[str, str, str, float], None], whole: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        note: Callable[[str, str, str, float], None],
+        whole: Callable[..., None],
+        meanings: Ledger,
+        witness: Witness,
+    ) -> None:
         self.model, self.note, self.whole = model, note, whole
+        self.meanings, self.witness = meanings, witness
         self.steps = 0
         self.missing: dict[str, str] = {}
 
@@ -37,8 +46,12 @@ class _Book:
             self._balance(name, law, before, after, t)
         for name, read in self.model.accounts.items():
             self._account(name, read, before, after, record, t)
+        counted = dict(self.witness.observed)
         for name, series in record.series.items():
             self._tally(name, series, t)
+            if series.days[-1] == t:
+                counted[name] = series.entries[-1].double().sum() * (series.quantum or 1.0)
+        self.meanings.enter(before, after, counted)
 
     def _environment(self, before: State, after: State, t: float) -> None:
         for name in self.model.environment:
@@ -124,7 +137,8 @@ def _one(trials: Trials, which: str, **how: Any) -> Iterator[Finding]:
             changes = {k: x for k, x in after.items() if k not in CLOCK}
             (witness.numbers if witness.substeps else witness.check)("the day", before, changes)
 
-        books.append(_Book(trials.model, note, whole))
+        theta = trials.tensors(how["theta"])
+        books.append(_Book(trials.model, note, whole, Ledger(trials.model, theta), witness))
         return books[0]
 
     trial = trials.witnessed(watch, **how)
@@ -140,18 +154,20 @@ def _one(trials: Trials, which: str, **how: Any) -> Iterator[Finding]:
     for (where, what), (words, t) in noted.items():
         kind = "tallies" if where.startswith("tally") else "balances" if where.startswith("balance") else "state"
         yield Finding(kind, "broken", where, f"{what} on day {t:g}{which}: {words}")
+    wrong = list(books[0].meanings.findings(which))
+    yield from wrong
     for name in sorted({*trials.model.tallies} - {*trial.series}):
         if trials.days >= 7 and not which:
             yield Finding("tallies", "broken", f"tally '{name}'", f"the model declares it and never counts it{which}")
     for name, key in books[0].missing.items() if books and not which else ():
         yield Finding("balances", "doesn't apply", f"'{name}'", f"the state has no {key}")
-    if seen.breaches or noted:
+    if seen.breaches or noted or wrong:
         return
-    yield from _kept(trials, seen.sites, books[0].steps, which)
+    yield from _kept(trials, seen.sites, books[0], which)
 
 
-def _kept(trials: Trials, sites: Mapping[str, Any], steps: int, which: str) -> Iterator[Finding]:
-    model = trials.model
+def _kept(trials: Trials, sites: Mapping[str, Any], book: _Book, which: str) -> Iterator[Finding]:
+    model, steps = trials.model, book.steps
     words = f"every value is a number of its type, and policies' keys are theirs, {steps} steps{which}"
     yield Finding("state", "kept", "", words)
     if which:
@@ -165,5 +181,11 @@ def _kept(trials: Trials, sites: Mapping[str, Any], steps: int, which: str) -> I
         yield Finding("balances", "kept", "", f"{', '.join(model.balances)}: after every step{which}")
     else:
         yield Finding("balances", "doesn't apply", "", "the model declares no `balances`")
+    if met := book.meanings.sums:
+        words = f"{len(met)} of {len(model.meanings)} were met and are so: {', '.join(met)}"
+        yield Finding("meanings", "kept", "", words)
+    else:
+        why = "the model declares no `meanings`" if not model.meanings else "none of them was met"
+        yield Finding("meanings", "doesn't apply", "", why)
     words = f"people are counted from 0 to their number; {len(model.accounts)} of {len(model.tallies)}"
     yield Finding("tallies", "kept", "", f"{words} are what the state says{which}")

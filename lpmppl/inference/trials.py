@@ -82,6 +82,9 @@ class Trials:
         dt: the step in days.
         make: what makes the model of a population, where it is known.
         invariants: what must hold of every substep besides.
+        draws: further values of the parameters.
+        runs: how many runs were played.
+        moving: the parameters and parts of the environment that were seen to move a tally.
     """
 
     model: Model
@@ -94,6 +97,7 @@ class Trials:
     invariants: Sequence[Invariant] = ()
     draws: Sequence[Mapping[str, float]] = ()
     runs: int = 0
+    moving: set[str] = field(default_factory=set)
     _kept: dict[Any, Trial] = field(default_factory=dict)
 
     @property

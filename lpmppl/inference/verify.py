@@ -31,6 +31,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "exposures": steps_kept,
         "balances": steps_kept,
         "tallies": steps_kept,
+        "meanings": steps_kept,
         "declarations": declarations,
         "scales": scales,
         "coverage": coverage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lpmppl.models import economic_meanings
 from lpmppl.models.part import Book
 from lpmppl.models.population import Population
 from lpmppl.typing import State
@@ -89,6 +90,7 @@ LABOUR = Book(
         "claim_share": {"ui_claims": 1},
         "claim_delay": {"ui_claims": -1},
     },
+    meanings=economic_meanings.LABOUR,
 )
 
 
@@ -121,13 +123,13 @@ STIMULUS = Book(
         "payment_time": {"spending": -1},
         "liquidity": {"spending": 1},
     },
+    meanings=economic_meanings.STIMULUS,
 )
 
 MOBILITY = Book(
     balances={
-        "activity lies between a hundredth and threefold that of before": lambda _, __, a: torch.cat(
-            [~((a[k] > 0.01) & (a[k] < 3)) for k in a if k.startswith("mobility/")], -1
-        )
+        "activity is above 0": lambda _, __, a: torch.cat([~(a[k] > 0) for k in a if k.startswith("mobility/")], -1)
     },
     responses={"stringency": {"infections": -1, "spending": -1}},
+    meanings=economic_meanings.MOBILITY,
 )

@@ -21,7 +21,10 @@ from lpmppl.models.part import Part, Setting
 from lpmppl.models.substep import Substep
 from lpmppl.typing import State, Theta
 
-__all__ = ["ADAPTATION", "PART", "Network", "begin", "mobility", "part", "policy", "train", "trained"]
+__all__ = [
+    "ADAPTATION", "PART", "Network", "begin", "calendar_of", "mobility", "part", "policy", "since_2020", "train",
+    "trained",
+]  # fmt: skip
 
 ADAPTATION = 8.0
 """Weeks over which people adapt to living with an epidemic: chosen."""
@@ -146,19 +149,20 @@ def _squash(x: Tensor) -> Tensor:
     return x / torch.sqrt(1.0 + x * x)
 
 
-def _calendar(day: np.ndarray, outset: float) -> np.ndarray:
+def calendar_of(day: np.ndarray, outset: float) -> np.ndarray:
     """Sine and cosine of the year, and adaptation since the outset, shape (…, 3); days count from 1 January 2020."""
     year = 2.0 * np.pi * day / 365.25
     weeks = np.maximum(day - outset, 0.0) / 7.0
     return np.stack([np.sin(year), np.cos(year), -np.expm1(-weeks / ADAPTATION)], axis=-1)
 
 
-def _since_2020(date: np.ndarray | np.datetime64) -> np.ndarray:
+def since_2020(date: np.ndarray | np.datetime64) -> np.ndarray:
+    """The days from 1 January 2020 to a date."""
     return (date - np.datetime64("2020-01-01")).astype(float)
 
 
 def _inputs(recorded: Recorded, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    calendar = _calendar(_since_2020(recorded.days), float(_since_2020(recorded.outset)))
+    calendar = calendar_of(since_2020(recorded.days), float(since_2020(recorded.outset)))
     columns = recorded.stringency[:, None], recorded.smoothed()[:, None], calendar
     stringency, admissions, when = (torch.as_tensor(c, dtype=like.dtype, device=like.device) for c in columns)
     return stringency, admissions, when
@@ -215,7 +219,7 @@ def mobility(
     """
     recorded = shipped() if recorded is None else recorded
     network = (trained() if network is None else network).to(setting.people.device)
-    outset, origin = float(_since_2020(recorded.outset)), float(_since_2020(np.datetime64(setting.start)))
+    outset, origin = float(since_2020(recorded.outset)), float(since_2020(np.datetime64(setting.start)))
     like, in_force = network.bias, policy(setting, recorded)
     # One row before the record and one after it: no residual.
     off = torch.as_tensor(recorded.table, dtype=like.dtype, device=like.device).log() - network.on(recorded)
@@ -223,7 +227,7 @@ def mobility(
 
     def go_out(s: State) -> Tensor:
         day = _day(s)
-        calendar = _calendar(np.asarray(origin + day), outset)
+        calendar = calendar_of(np.asarray(origin + day), outset)
         rest = network.rest(torch.as_tensor(calendar, dtype=like.dtype, device=like.device))
         expected = network.log_activity(in_force(s), s["admissions/week"], rest)
         return (expected + residual[_row(setting, recorded, day)]).exp()

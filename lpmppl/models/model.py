@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pyro
 import torch
@@ -20,7 +20,7 @@ from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep
 from lpmppl.typing import Dynamics, State, Theta
 
-__all__ = ["Model", "Parameter", "Wrapped"]
+__all__ = ["Meant", "Model", "Parameter", "Wrapped"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,22 @@ class Parameter:
     source: str
 
 
+class Meant(NamedTuple):
+    """What a step left of something that a model gives a meaning to, beside what is expected of it.
+
+    Args:
+        seen: what was measured, of any shape: an agent each, or one number.
+        expected: what that is on average, of the same shape; NaN where nothing can be said of it.
+        variance: the variance of what was measured; 0 where it must be what is expected.
+        near: what may lie between the two where it must, besides a fivehundredth.
+    """
+
+    seen: torch.Tensor
+    expected: torch.Tensor
+    variance: torch.Tensor | float = 0.0
+    near: float = 1e-4
+
+
 class Model(ABC):
     """A society as a Pyro program: calling it samples its parameters and simulates under the solver in force.
 
@@ -69,6 +85,8 @@ class Model(ABC):
             to a tensor that adds up to the tally's total of the step.
         responses: which way tallies go with parameters and the environment: by the name of one of these, which
             tallies never fall (1) or never rise (−1) in it.
+        meanings: what parameters and equations mean, by what it says: the parameters, the states before and after a
+            step and the totals of its tallies to what was seen and what is expected of it.
         spreads: the hazard site at which agents act on each other, such as `infection`, where there is one.
         variant: what tells it from models of the same name, so that a run goes on in the one it was begun in.
         timed: whether what agents do to others follows the time of their events within a step, as derivatives along
@@ -115,6 +133,7 @@ class Model(ABC):
     balances: Mapping[str, Callable[[State, State], torch.Tensor]] = MappingProxyType({})
     accounts: Mapping[str, Callable[[State, State], torch.Tensor]] = MappingProxyType({})
     responses: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+    meanings: Mapping[str, Callable[[Theta, State, State, Mapping[str, torch.Tensor]], Meant]] = MappingProxyType({})
     spreads: str = ""
     variant: str = ""
     timed: bool = False
@@ -170,7 +189,7 @@ class Wrapped(Model):
 
     _ALIKE = (
         *("name", "population", "parameters", "environment", "limits", "options", "by", "tallies", "units"),
-        *("balances", "accounts", "responses"),
+        *("balances", "accounts", "responses", "meanings"),
         *("pulses", "targets", "outcomes", "spreads", "variant", "timed", "behaviour", "prompts"),
     )
 

@@ -131,6 +131,9 @@ class Pandemic(Model):
         bound = lambda laws: {name: partial(law, self.population) for name, law in laws.items()}  # noqa: E731
         self.balances = {name: law for book in books for name, law in bound(book.balances).items()}
         self.accounts = {name: law for book in books for name, law in bound(book.accounts).items()}
+        # A part with options of its own, such as another matrix of contacts, may have other equations.
+        own = [book.meanings for part, book in zip(self.parts, books, strict=True) if not _optional(part)]
+        self.meanings = {name: partial(law, self.setting) for laws in own for name, law in laws.items()}
         known = {*self.parameters, *self.environment}
         said = [(name, signs) for book in books for name, signs in book.responses.items() if name in known]
         kept = [(name, {t: sign for t, sign in signs.items() if t in self.tallies}) for name, signs in said]
@@ -179,3 +182,9 @@ class Pandemic(Model):
             return step({**state, **{k: state[k].expand(*lead, state[k].shape[-1]) for k in narrow}})
 
         return day
+
+
+def _optional(part: Part) -> bool:
+    """Whether a part's substep was given options besides those it has by default."""
+    given = getattr(part.substep, "keywords", {}).values()
+    return any(not (x is None or x is False or (isinstance(x, tuple) and not x)) for x in given)

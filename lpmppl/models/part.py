@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.archetypes import Archetypes
-from lpmppl.models.model import Parameter
+from lpmppl.models.model import Meant, Parameter
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep
@@ -65,11 +65,15 @@ class Book:
         balances: what is 0 or false for everybody after every step, by what it says.
         accounts: what tallies count, read off the state a second time, by tally.
         responses: which tallies never fall (1) or never rise (−1) in a parameter or part of the environment.
+        meanings: what parameters and equations mean, by what it says: as `Model.meanings`, of the setting besides.
     """
 
     balances: Mapping[str, Callable[[Population, State, State], Tensor]] = field(default_factory=dict)
     accounts: Mapping[str, Callable[[Population, State, State], Tensor]] = field(default_factory=dict)
     responses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    meanings: Mapping[str, Callable[[Setting, Theta, State, State, Mapping[str, Tensor]], Meant]] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.fields import Network
 from lpmppl.effects.internals.ring import width
 from lpmppl.effects.ops import aggregate, happens, running, tally
+from lpmppl.models import seirm_meanings
 from lpmppl.models.contacts import SUSCEPTIBILITY, Layer
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Groups
@@ -263,6 +264,15 @@ class SEIRM(Model):
             for layer in self.layers
         }
         self.balances, self.accounts, self.responses = {**_BALANCES, **counted}, _ACCOUNTS, _RESPONSES
+        self.meanings = {
+            "the hazard of infection is that of equation 8": partial(
+                seirm_meanings.force, population, self.layers, Stage.INFECTIOUS
+            ),
+            "fatality is a factor on the deaths of the age": partial(
+                seirm_meanings.deaths, population, INFECTION_FATALITY, (Stage.INFECTIOUS, Stage.DYING)
+            ),
+            **_MEANINGS,
+        }
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         people, device = self.population, self.population.device
@@ -326,13 +336,11 @@ def _early(before: State, after: State) -> Tensor:
 
 def _today(network: Network, before: State, after: State) -> Tensor:
     """Whether somebody counts today for more or less than the fraction of the step in which it is infectious."""
-    was, now = before["stage"] == Stage.INFECTIOUS, after["stage"] == Stage.INFECTIOUS
-    t, dt, at = before["t"], before["dt"], before["due"]
-    share = torch.where(was & now, 1.0, torch.where(was, (at - t) / dt, (t + dt - at) / dt))
-    message = torch.where(was | now, share.clamp(0.0, 1.0), 0.0)
+    message = seirm_meanings.shedding(before, after, Stage.INFECTIOUS)
     counted = torch.as_tensor(aggregate(message, network, reduce="sum").total) - after[f"{network.name}/today"]
+    unknown = aggregate(seirm_meanings.unread(before, after, Stage.INFECTIOUS), network, reduce="sum").total
     # Each fraction is rounded by itself, of times in single precision.
-    return counted.abs() * network.quantum > 1e-2
+    return (counted.abs() * network.quantum > 1e-2) & (torch.as_tensor(unknown) == 0)
 
 
 def _counts(network: Network, _: State, after: State) -> Tensor:
@@ -356,6 +364,15 @@ _ACCOUNTS = {
     "infections": lambda _, a: a["infected"],
     "infectious": lambda _, a: a["stage"] == Stage.INFECTIOUS,
     "deaths": lambda b, a: (a["stage"] == Stage.DEAD) & (b["stage"] != Stage.DEAD),
+}
+_MEANINGS = {
+    "the latent period has its mean and spread": partial(
+        seirm_meanings.period, "latent", Stage.SUSCEPTIBLE, Stage.EXPOSED
+    ),
+    "the infectious period has its mean and spread": partial(
+        seirm_meanings.period, "infectious", Stage.EXPOSED, Stage.INFECTIOUS
+    ),
+    "death comes after its delay": partial(seirm_meanings.delay, DEATH_DELAY, (Stage.INFECTIOUS, Stage.DYING)),
 }
 _RESPONSES = {
     "beta": {"infections": 1},

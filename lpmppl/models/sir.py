@@ -13,7 +13,7 @@ from lpmppl.effects.cohorts import dense
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.fields import Network
 from lpmppl.effects.ops import aggregate, happens, substep, tally
-from lpmppl.models.model import Model, Parameter
+from lpmppl.models.model import Meant, Model, Parameter
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -68,6 +68,7 @@ class SIR(Model):
         self.outcomes = {"infected": lambda s: ~s["susceptible"]}
         self.tallies = {"infections": "new infections", "infectious": "infectious", "recoveries": "recoveries"}
         self.balances, self.accounts, self.responses = _BALANCES, _ACCOUNTS, _RESPONSES
+        self.meanings = {"the hazard of infection is that of equation 8": self._force, **_MEANINGS}
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
         with self.population.plate():
@@ -110,6 +111,22 @@ class SIR(Model):
             }
 
         return lambda s: substep("sir", step, s)
+
+    def _force(self, theta: Theta, before: State, after: State, _: Mapping[str, Tensor]) -> Meant:
+        sheds, risk = before["infectious"] * before["share"], before["susceptible"]
+        met = sum(torch.as_tensor(dense(aggregate(sheds, network))) for network in self.networks)
+        hazard = torch.as_tensor(met) * theta["beta"] * before["transmission"]
+        accrued = (after["exposure"] - before["exposure"]) / before["dt"]
+        return Meant(accrued[risk], hazard.expand_as(accrued)[risk])
+
+
+def _recovery(theta: Theta, before: State, after: State, _: Mapping[str, Tensor]) -> Meant:
+    ill = before["infectious"]
+    accrued = (after["illness"] - before["illness"])[ill] / before["dt"]
+    return Meant(accrued, theta["gamma"].expand_as(accrued))
+
+
+_MEANINGS = {"gamma is the hazard of recovery": _recovery}
 
 
 def _infected(before: State, after: State) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import aggregate, happens, tally
-from lpmppl.models.model import Model, Parameter
+from lpmppl.models.model import Meant, Model, Parameter
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep, compose
 from lpmppl.typing import State, Theta
@@ -59,6 +59,7 @@ class Town(Model):
         self.units = {"earned": "dollars"}
         self.balances = {"who caught it has it": lambda b, a: (a["ill"] & ~b["ill"]) != a["new"]}
         self.accounts = {"caught": lambda _, a: a["new"], "ill": lambda _, a: a["ill"]}
+        self.meanings = {"polled is the share asked": _asked, "the well earn the wage, less the levy": _earned}
         self.responses = {"pull": {"caught": 1}, "levy": {"earned": 1 if fault == "sign" else -1}}
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
@@ -133,6 +134,8 @@ class Town(Model):
 
         def work(s: State) -> State:
             pay = torch.where(s["ill"], 0.0, theta["wage"]) * (1 - s["levy"])
+            if fault == "mispaid":
+                pay = pay * (1 + s["levy"])
             if fault == "other chance":
                 pay = pay * torch.rand(people.size)
             if fault == "stray":
@@ -162,13 +165,26 @@ class Town(Model):
 
         def ask(s: State) -> State:
             with people.plate():
-                asked = pyro.sample("poll", dist.Bernoulli(theta["polled"])).bool()
+                chance = theta["polled"] * (0.6 if fault == "misdrawn" else 1.0)
+                asked = pyro.sample("poll", dist.Bernoulli(chance)).bool()
             if fault == "hidden channel" and told == [float(s["t"])]:
                 asked = torch.zeros_like(asked)
             tally("asked", asked)
             return {"asked": asked}
 
         return Substep("ask", (), ("asked",), lambda s: s, lambda s, _: ask(s), every=7)
+
+
+def _asked(theta: Theta, before: State, after: State, _: Mapping[str, torch.Tensor]) -> Meant:
+    asked = after["asked"].double()
+    share = theta["polled"].expand_as(asked)
+    known = share if float(before["t"]) % 7 == 0 else share * torch.nan
+    return Meant(asked, known, share * (1 - share))
+
+
+def _earned(theta: Theta, before: State, after: State, counted: Mapping[str, torch.Tensor]) -> Meant:
+    wages = torch.where(after["ill"], 0.0, theta["wage"]) * (1 - before["levy"]) * before["dt"]
+    return Meant(counted["earned"], wages.double().sum(), near=0.01 * len(wages))
 
 
 FAULTS: Mapping[str, str] = {
@@ -197,5 +213,7 @@ FAULTS: Mapping[str, str] = {
     "sign": "responses",
     "hidden channel": "order",
     "step twice": "halving",
+    "mispaid": "meanings",
+    "misdrawn": "meanings",
 }
 """What can be wrong with a town, and the check that must say so."""

@@ -26,6 +26,8 @@ import pytest
 import torch
 
 import lpmppl as lpm
+from lpmppl import errors
+from lpmppl.errors import LpmError
 from lpmppl.inference.trials import Trial, Trials, apart
 from lpmppl.inference.verify import Verification, verify
 from lpmppl.models import bookkeeping, immunity, pandemic
@@ -80,6 +82,8 @@ STAGES = {
 }
 STAGES["sir"] = STAGES["seirm"]
 """Cheap checks come first; who is found out isn't asked the others. A run of the pandemic costs most, and has fewer."""
+
+_ERRORS = tuple(name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, LpmError))
 
 _TURNED = {
     ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -205,7 +209,7 @@ def mutants(module: str, many: int, seed: int) -> list[Mutant]:
     chance = random.Random(f"{seed}/{module}")
     # Declarations are many and easily found: one of a module is enough.
     said, done = ([p for p in points if (p[1] == "declaration dropped") is is_said] for is_said in (True, False))
-    chosen = chance.sample(done, min(many, len(done)) - bool(said)) + chance.sample(said, min(1, len(said)))
+    chosen = chance.sample(done, min(many - bool(said), len(done))) + chance.sample(said, min(1, len(said)))
     found = []
     for k, kind, change in chosen:
         new = _At(k, change).visit(copy.deepcopy(tree))
@@ -279,14 +283,17 @@ def _sound(which: str) -> tuple[Trial, Trial]:
 
 
 def judge(mutant: Mutant) -> str:
-    """What becomes of a mutant: "equivalent", "stops", "survives", or the check that finds it."""
+    """What becomes of a mutant: "equivalent", "survives", the check that finds it, or how it ends.
+
+    It is "refused" where an error of the package's own says what is wrong, and "stops" at one of Python's or torch's.
+    """
     which = _whose(mutant.module)
     sound = _sound(which)
     with living(mutant) as make:
         try:
             model = make(_people())
-        except Exception:  # noqa: BLE001 (a mutant may raise anything)
-            return "stops"
+        except Exception as e:  # noqa: BLE001 (a mutant may raise anything)
+            return "refused" if isinstance(e, LpmError) else "stops"
         if which == "pandemic":
             # The responses of what the part neither has nor counts are left out, to save time.
             own, counts = bookkeeping.BOOKS.get(mutant.module), _counted(mutant.module)
@@ -312,8 +319,11 @@ def _counted(module: str) -> set[str]:
 def _found(report: Verification) -> str:
     if report.ok:
         return ""
-    first = report.broken[0]
-    return "stops" if "stops with" in first.words else first.check
+    # A finding that says what is wrong counts for more than a model that falls over.
+    for finding in report.broken:
+        if "stops with" not in finding.words:
+            return finding.check
+    return "refused" if any(name in report.broken[0].words for name in _ERRORS) else "stops"
 
 
 def measured(seed: int = 0, modules: Any = PLACES, report: Callable[[str], None] = print) -> dict[str, list[str]]:
@@ -329,16 +339,20 @@ def measured(seed: int = 0, modules: Any = PLACES, report: Callable[[str], None]
 
 
 def rate(fates: dict[str, list[str]]) -> tuple[int, int, int]:
-    """How many mutants were found, of how many that aren't equivalent, and how many of those stop by themselves."""
+    """How many mutants a finding or an error of the package names, of how many that aren't equivalent.
+
+    The third is how many of the others stop by themselves.
+    """
     many = {fate: len(who) for fate, who in fates.items()}
     alive = sum(many.values()) - many.get("equivalent", 0)
-    return alive - many.get("survives", 0), alive, many.get("stops", 0)
+    stops = many.get("stops", 0)
+    return alive - many.get("survives", 0) - stops, alive, stops
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("modules", "seed", "least"), [(SMALL, 0, 0.9), (PARTS, 0, 0.55), (PARTS, 1, 0.55)])
+@pytest.mark.parametrize(("modules", "seed", "least"), [(SMALL, 2, 0.7), (PARTS, 2, 0.75), (PARTS, 3, 0.75)])
 def test_verification_finds_most_faults(modules, seed, least, monkeypatch, capsys):
-    """Nine in ten of a small model's, and more than half of the pandemic's; docs/verification.md has the rates."""
+    """Floors below what fresh seeds gave, 110 of 130: docs/verification.md has the rates, and what they leave out."""
     solve_once(monkeypatch)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -348,7 +362,7 @@ def test_verification_finds_most_faults(modules, seed, least, monkeypatch, capsy
         torch.set_num_threads(threads)
     found, alive, stopped = rate(fates)
     with capsys.disabled():
-        print(f"\n{found} of {alive} mutants found, {stopped} of them by an error; by check:")
+        print(f"\n{found} of {alive} mutants found, {stopped} others stop by themselves; by check:")
         print(Counter({fate: len(who) for fate, who in fates.items()}))
         print("survivors:", *fates.get("survives", []), sep="\n  ")
     assert alive >= 15

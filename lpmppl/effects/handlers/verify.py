@@ -198,6 +198,7 @@ class Witness(Messenger):
         sites: the ledger of every hazard site over all agents, by name.
         networks: the networks that messages go over, by name.
         strays: sites of a value for each agent that stand outside the agents' plate.
+        observed: what was observed at the last of each decision, by its name and the feature's: `isolate: risk`.
     """
 
     def __init__(self, agents: int, *invariants: Invariant) -> None:
@@ -208,6 +209,7 @@ class Witness(Messenger):
         self.sites: dict[str, Site] = {}
         self.networks: dict[str, Network] = {}
         self.strays: set[str] = set()
+        self.observed: dict[str, Tensor] = {}
         self._known: set[tuple[str, str]] = set()
         self._day = 0.0
         self._infinite: dict[str, bool] = {}
@@ -268,6 +270,12 @@ class Witness(Messenger):
     def _pyro_aggregate(self, msg: Message) -> None:
         network = msg["args"][1]
         self.networks[network.name] = network
+
+    def _pyro_decide(self, msg: Message) -> None:
+        name, _, _, context = (*msg["args"], None)[:4]
+        for feature, value in (context or {}).items():
+            if isinstance(value, int | float | Tensor):
+                self.observed[f"{name}: {feature}"] = torch.as_tensor(value)
 
     def _pyro_post_happens(self, msg: Message) -> None:
         name, exposure = msg["args"]
