@@ -22,7 +22,7 @@ def nearest(kind: str, name: str, valid: Iterable[str]) -> str:
     >>> nearest("parameter", "betta", ["beta", "gamma"])
     "unknown parameter 'betta': did you mean 'beta'? (one of: beta, gamma)"
     """
-    names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = sorted(map(str, valid))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"unknown {kind} '{name}': {hint}(one of: {', '.join(names) or 'none'})"

@@ -81,8 +81,13 @@ class Exposure(dist.TorchDistribution):
         super().__init__(shape if _shape is None else _shape, validate_args=False)
 
     def check(self, name: str) -> None:
-        """Refuse a hazard that is negative or no finite number, by the name of its site."""
-        hazard, dt = self.hazard, self.dt
+        """Refuse a hazard that is negative or no finite number, or added up in integers, by the name of its site."""
+        hazard, dt, before = self.hazard, self.dt, self.before
+        if isinstance(before, Tensor) and before.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"site '{name}': its cumulative hazard is {before.dtype}, which can't hold parts of one; start it from "
+                "torch.zeros(…, dtype=torch.float64)"
+            )
         parts = hazard.scales if isinstance(hazard, Field) else [hazard]
         for part in (*parts, dt):
             x = torch.as_tensor(part).detach()

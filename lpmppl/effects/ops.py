@@ -40,8 +40,9 @@ Message = Tensor | Sparse | Cohort
 def _message(name: str, message: Message) -> Tensor | Sparse:
     """What is sent or counted, as it is added up."""
     found = message.carrying(1) if isinstance(message, Cohort) else opened(message)
-    if not isinstance(found, Tensor | Lazy):
-        raise InputError(f"{name}: {type(found).__name__} was given; give a tensor with agents on the last dimension")
+    if not isinstance(found, Tensor | Lazy) or not found.shape:
+        what = "one number" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"{name}: {what} was given; give a tensor with agents on the last dimension")
     return cast("Tensor | Sparse", found)
 
 
@@ -126,6 +127,11 @@ def aggregate(message: Message, network: Network, onto: Tensor | None = None, re
     >>> aggregate(torch.tensor([True, False, True]), homes, reduce="sum").total.shape
     torch.Size([2])
     """
+    if isinstance(network, str | Tensor):
+        given = repr(network) if isinstance(network, str) else "a tensor"
+        raise InputError(
+            f"aggregate over {given}: give the message, then a network such as population.network('household')"
+        )
     return _aggregate(_message(f"network '{network.name}'", message), network, onto, reduce)
 
 
@@ -244,6 +250,8 @@ def tally(
     >>> tally("infections", torch.tensor([True, False, True]), by=people.strata(borough="borough")).tolist()
     [1, 1]
     """
+    if isinstance(by, str):
+        raise InputError(f"tally '{name}': by='{by}' is a name; give strata, such as population.strata({by}='{by}')")
     if "/" in name:
         raise InputError(f"tally '{name}': a name of a result can't have a slash in it")
     if isinstance(value, Relaxed) and not value.fraction and quantum is None:
@@ -325,6 +333,10 @@ def happens(name: str, exposure: Exposure) -> tuple[Tensor, Tensor | Sparse]:
     ...     simulate(day, state, torch.tensor(0.0), torch.tensor(1.0))["ill"].tolist()
     [True, True, True]
     """
+    if not isinstance(exposure, Exposure):
+        raise InputError(
+            f"site '{name}': {type(exposure).__name__} was given; give an Exposure(before, hazard, at_risk)"
+        )
     exposure.check(name)
     return _happens(name, exposure)
 

@@ -7,15 +7,20 @@ import operator
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import torch
 from chirho.counterfactual.handlers.counterfactual import BaseCounterfactualMessenger
+from torch import Tensor
 
 from lpmppl._compat import ConditionMessenger, Interruption, Solver, handler_stack
 from lpmppl.errors import InputError, nearest
-from lpmppl.models.model import Model
+from lpmppl.models.model import Model, Parameter
+from lpmppl.models.networks import Groups
+from lpmppl.models.population import Population
+from lpmppl.typing import State
 
-__all__ = ["MOST_DRAWS", "ONE_AT_A_TIME", "Act", "alone", "checked", "setting", "whole"]
+__all__ = ["MOST_DRAWS", "ONE_AT_A_TIME", "Act", "alone", "begun", "checked", "setting", "whole"]
 
 Act = tuple[str, float | str, int]
 """An intervention: name, value and day."""
@@ -26,6 +31,42 @@ ONE_AT_A_TIME = threading.RLock()
 MOST_DRAWS = 1_000_000
 """The most draws of a run: a result is held in memory."""
 
+_PARTS = {"name": str, "population": Population, "parameters": Mapping, "environment": Mapping, "tallies": Mapping}
+"""What every model has."""
+
+
+def _whole_model(model: Model) -> None:
+    """Refuse a model that lacks a part that every one has, or has something else in its place."""
+    kind = type(model).__name__
+    for part, what in _PARTS.items():
+        found = getattr(model, part, None)
+        if not isinstance(found, what):
+            given = "nothing" if found is None else type(found).__name__
+            raise InputError(f"{kind}.{part} must be a {what.__name__}, but {given} was given")
+    for name, parameter in model.parameters.items():
+        if not isinstance(parameter, Parameter):
+            raise InputError(f"{kind}.parameters['{name}'] is {type(parameter).__name__}; make it a Parameter")
+    if model.by is not None and not isinstance(model.by, Groups):
+        raise InputError(f"{kind}.by is {type(model.by).__name__}; make it population.strata(name='variable') or None")
+
+
+def begun(model: Model, state: Any) -> State:
+    """The state at the start, if it is tensors by name, with every part of the environment in it as a real number."""
+    kind = type(model).__name__
+    if not isinstance(state, Mapping):
+        raise InputError(f"{kind}.initial gave {type(state).__name__}; return the state, tensors by name")
+    for name, x in state.items():
+        if not isinstance(x, Tensor):
+            raise InputError(f"{kind}.initial gave {type(x).__name__} for '{name}'; give a tensor")
+    for name in model.environment:
+        if name not in state:
+            raise InputError(
+                f"{kind}.initial gave no '{name}', a part of the environment; give torch.ones(1) or the like"
+            )
+        if not state[name].is_floating_point():
+            raise InputError(f"{kind}.initial gave '{name}' as {state[name].dtype}, which policies can't set to 0.5")
+    return dict(state)
+
 
 def checked(
     model: Model, days: int, seed: int, fixed: Mapping[str, float], acts: Sequence[Act], draws: int | None, start: str
@@ -33,6 +74,7 @@ def checked(
     """Check what a user gave, and name what can't be used."""
     if not isinstance(model, Model):
         raise InputError(f"a model is needed, but {type(model).__name__} was given")
+    _whole_model(model)
     if model.by is not None and (twice := {*model.by.dims} & {*model.tallies, *model.outcomes}):
         raise InputError(f"a stratum of the model can't be called '{min(twice)}', as a tally or outcome is; rename it")
     _only_in_set(model)

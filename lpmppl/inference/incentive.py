@@ -93,7 +93,7 @@ def price(
         draws: draws of chance in each round, 2 or more.
         rounds: the most rounds, 3 or more.
         precision: end as soon as the standard error is at most this share of the price.
-        step: how far differences go to either side, as a share of the range, above 0 and at most 0.5.
+        step: how far differences go to either side, as a share of the range, above 0 and at most 0.25.
         set: values of parameters, by name.
         interventions: `(name, value, day)`: what is done whatever the price.
     Returns:
@@ -129,7 +129,7 @@ def price(
     for name, number in (("burden", burden), ("budget", 0.0 if budget is None else budget)):
         if isinstance(number, bool) or not isinstance(number, int | float | np.number) or not 0 <= number < math.inf:
             raise InputError(f"{name}={number!r} was given; give 0 or more")
-    for name, number, most in (("step", step, 0.5), ("precision", precision, 1.0)):
+    for name, number, most in (("step", step, 0.25), ("precision", precision, 1.0)):
         if not (isinstance(number, int | float) and 0.0 < number <= most):
             raise InputError(f"{name}={number!r} was given; give a share above 0 and at most {most:g}")
     for what, tally in (("acts", acts), *([] if occasions is None else [("occasions", occasions)])):

@@ -59,7 +59,8 @@ def tree_of(
         )
     for name in model.tallies:
         if name not in records[0].series:
-            raise LpmError(f"the model declares the tally '{name}', but never counted it in {days} days")
+            counted = ", ".join(sorted(records[0].series)) or "nothing"
+            raise LpmError(f"the model declares the tally '{name}', but counted {counted} in {days} days")
     words = {name: model.tallies.get(name, name) for name in (*model.tallies, *records[0].series)}
     outcomes = xr.Dataset(
         {

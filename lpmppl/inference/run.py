@@ -29,7 +29,7 @@ from lpmppl.effects.handlers.sharded import Sharded
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
-from lpmppl.inference.checks import ONE_AT_A_TIME, Act, checked, whole
+from lpmppl.inference.checks import ONE_AT_A_TIME, Act, begun, checked, whole
 from lpmppl.inference.results import tree_of
 from lpmppl.inference.sources import Who
 from lpmppl.inference.spread import Spread, code
@@ -165,7 +165,9 @@ def simulated(
             noise = noises[number] if noises else None
             with playing(model, seed, chance, acts, clock, outside, noise=noise) as record:
                 records.append(record)
-                simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(float(days)))
+                simulate(
+                    model.day(theta), begun(model, model.initial(theta)), torch.tensor(0.0), torch.tensor(float(days))
+                )
     said = {
         **provenance(model),
         "days": days,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -117,10 +117,12 @@ def verify(
 def _named(checks: Collection[str]) -> Collection[str]:
     if isinstance(checks, str):
         raise InputError(f"checks={checks!r} was given; give a list of names, such as [{checks!r}]")
-    for name in checks:
+    if not isinstance(checks, Iterable) or not (names := list(checks)):
+        raise InputError(f"checks={checks!r} was given; give some of {', '.join(CHECKS)}")
+    for name in names:
         if name not in CHECKS:
             raise InputError(nearest("check", name, CHECKS))
-    return checks
+    return names
 
 
 def _line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lpmppl.effects.internals.worlds import within_worlds
 from lpmppl.errors import InputError, nearest
-from lpmppl.inference.checks import setting, whole
+from lpmppl.inference.checks import begun, setting, whole
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Condition, Policy, Trigger, labels_of
 from lpmppl.inference.triggers import in_force
 from lpmppl.models.model import Model, Wrapped
@@ -126,7 +126,7 @@ class UnderPolicies(Wrapped):
         self.triggered = {s.name for plan in self.plans for s in plan if s.trigger} - {*model.pulses}
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
-        state = self.model.initial(theta, start)
+        state = begun(self.model, self.model.initial(theta, start))
         if self.begun is not None:
             self.begun(state, len(self.plans))
             self.begun = None

@@ -129,6 +129,8 @@ def pandemic(
         if name not in {part.name for part in parts}:
             raise InputError(nearest("substep", name, [part.name for part in parts]))
     parts = [stand_in.get(part.name, part) for part in parts]
+    if app and (lacking := sorted({"testing", "transmission"} & {*without})):
+        raise InputError(f"app=True needs {' and '.join(lacking)}: leave that out of without={list(without)}")
     if app:
         parts = notification.notified(parts)
     return Pandemic(people, strata, start, without, parts, RESIDENTS, archetypes)

@@ -15,7 +15,10 @@ from lpmppl.data.areas import PUMAS
 from lpmppl.errors import InputError
 from lpmppl.report import hexagons
 
-__all__ = ["Places", "known", "places"]
+__all__ = ["MOST", "Places", "known", "places"]
+
+MOST = 500
+"""The most areas that are placed by where they are: the time that takes grows with their square, to seconds here."""
 
 _KILOMETRES = 111.2
 """Of a degree of latitude."""
@@ -121,7 +124,8 @@ def places(labels: Sequence[str], where: Mapping[str, tuple[float, float]] | Non
             and others are laid in a spiral.
         dim: the name of the dimension.
     Raises:
-        InputError: where two areas have one label, or `where` lacks one or gives a place that is no number.
+        InputError: where two areas have one label, or `where` lacks one, gives a place that is no number, or has more
+            than 500.
     """
     if len(set(labels)) < len(labels):
         twice = next(x for x in labels if list(labels).count(x) > 1)
@@ -129,6 +133,11 @@ def places(labels: Sequence[str], where: Mapping[str, tuple[float, float]] | Non
     own = np.arange(len(labels))
     what, word = known(labels), dim.replace("_", " ")
     if where is not None:
+        if len(labels) > MOST:
+            raise InputError(
+                f"{len(labels):,} areas of '{dim}' are too many to be made room for: gather positions in hexagons by "
+                f"create(…, by={{'area': 'positions'}}), or give at most {MOST} areas"
+            )
         if lacking := next((x for x in labels if x not in where), None):
             raise InputError(f"the map knows no place of the area '{lacking}'; give x and y of each")
         points = np.array([[where[x][0], -where[x][1]] for x in labels], dtype=np.float64)

@@ -416,3 +416,30 @@ def test_what_is_no_tensor_is_refused_by_name(message):
         aggregate(message, people.network("home"))
     with pytest.raises(InputError, match=f"tally 'ill': {type(message).__name__} was given"):
         tally("ill", message)
+
+
+def test_a_tally_of_one_number_is_refused():
+    with pytest.raises(InputError, match="tally 'ill': one number was given; give a tensor with agents"):
+        tally("ill", torch.tensor(5))
+
+
+def test_names_where_things_belong_are_refused_with_the_remedy():
+    people = Population.of({"home": [0, 0, 1]})
+    ill, home = torch.tensor([True, False, True]), people.network("home")
+    with pytest.raises(InputError, match="aggregate over 'home': give the message, then a network"):
+        aggregate(ill, "home")
+    with pytest.raises(InputError, match="aggregate over a tensor: give the message, then a network"):
+        aggregate(home, ill)
+    with pytest.raises(InputError, match=r"by='home' is a name; give strata, such as population.strata\(home='home'\)"):
+        tally("ill", ill, by="home")
+    with pytest.raises(InputError, match="site 'infection': Field was given; give an Exposure"):
+        happens("infection", aggregate(ill, home))
+
+
+@pytest.mark.parametrize("nothing", [None, [1.0]])
+def test_a_step_that_gives_no_state_is_named_by_its_day(nothing):
+    with (
+        pytest.raises(LpmError, match=f"gave {type(nothing).__name__} on day 0; return the state by name"),
+        DiscreteTime(),
+    ):
+        simulate(lambda _: nothing, {"x": torch.zeros(3)}, torch.tensor(0.0), torch.tensor(2.0))

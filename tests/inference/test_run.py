@@ -10,8 +10,11 @@ import pytest
 import torch
 import xarray as xr
 
+import lpmppl as lpm
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.run import run
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
 from tests.laws.conftest import policy, seirm_in_layers, sir_on_a_graph, worlds
 
 SEEDED = {"initial_infected": 0.02}
@@ -212,5 +215,42 @@ def test_tallies_that_come_every_few_days_are_filled():
     np.testing.assert_array_equal(thirds, whole[[0, 0, 0, 3, 3, 3, 6, 6, 6, 9]])
     assert tallies["visits"].values.ravel()[[1, 2, 4, 5]].sum() == 0
     model.tallies = {**model.tallies, "never": "never counted"}
-    with pytest.raises(LpmError, match="never counted it"):
+    with pytest.raises(LpmError, match="'never', but counted deaths"):
         run(model, days=10)
+
+
+class Faulty(SIR):
+    """SIR with one thing wrong."""
+
+    def __init__(self, people, parts=None, start=None, missing=()):
+        super().__init__(people, [people.everyone()])
+        for name, value in (parts or {}).items():
+            setattr(self, name, value)
+        self.start_with, self.missing = start or {}, missing
+
+    def initial(self, theta, start=0.0):
+        state = {**super().initial(theta, start), **self.start_with}
+        return {name: x for name, x in state.items() if name not in self.missing}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"parts": {"tallies": ["infections"]}}, r"Faulty.tallies must be a Mapping, but list was given"),
+        ({"parts": {"parameters": None}}, r"Faulty.parameters must be a Mapping, but nothing was given"),
+        ({"parts": {"parameters": {"beta": 0.3}}}, r"parameters\['beta'\] is float; make it a Parameter"),
+        ({"parts": {"by": "household"}}, r"Faulty.by is str; make it population.strata"),
+        ({"start": {"transmission": torch.ones(1, dtype=torch.long)}}, r"'transmission' as torch.int64"),
+        ({"missing": ["transmission"]}, r"gave no 'transmission', a part of the environment"),
+        ({"start": {"infectious": [True]}}, r"gave list for 'infectious'; give a tensor"),
+        ({"start": {"exposure": torch.zeros(60, dtype=torch.int32)}}, r"site 'infection': its cumulative hazard is"),
+        ({"parts": {"tallies": {"infecions": "typed wrongly"}}}, r"'infecions', but counted infections, infectious"),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask", [lpm.run, lambda m, days: lpm.counterfactual(m, {"transmission": 0.5}, at=1, days=days)]
+)
+def test_what_is_wrong_with_a_model_is_said_in_its_words(wrong, words, ask):
+    model = Faulty(Population.of({"household": np.arange(60) // 3}), **wrong)
+    with pytest.raises(LpmError, match=words):
+        ask(model, days=3)

@@ -324,3 +324,12 @@ def test_counts_that_dont_grow_with_the_people_are_found():
 
     found = verify(Fixed(folk()), 6, checks=["doubled"], make=Fixed)
     assert [f.where for f in found.broken] == ["tally 'few'"]
+
+
+def test_names_of_checks_may_come_from_anywhere_but_must_be_some():
+    model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    found = lpm.verify(model, days=2, checks=(name for name in ["units", "null"]))
+    assert {f.check for f in found.findings} == {"units", "null"}
+    for none in ([], 5):
+        with pytest.raises(InputError, match="give some of writers, units"):
+            lpm.verify(model, days=2, checks=none)

@@ -227,7 +227,7 @@ def test_a_hazard_that_is_no_sum_is_refused():
 
 def test_what_cant_be_told_is_refused_before_the_first_day(tmp_path):
     model = MODELS["sir_on_a_graph"]()
-    with pytest.raises(InputError, match="isn't kept in a checkpoint"):
+    with pytest.raises(InputError, match="isn't kept with a checkpoint"):
         lpm.run(model, 3, sources=BY, checkpoint=tmp_path / "c.npz")
     with pytest.raises(InputError, match="age_band"):
         lpm.run(model, 3, sources={"age": "age_bnd"})

@@ -419,3 +419,9 @@ def test_totals_of_the_page_and_of_the_report_agree(make_result):
     for tally in about["tallies"]:
         city = tables.city(tables.tallies(tree)[tally["name"]]).to_numpy()[0, 0]
         assert np.array_equal(array(raw, tally["mean"], 20, 5).sum(1), city)
+
+
+def test_more_areas_than_can_be_made_room_for_are_refused():
+    labels = [str(k) for k in range(501)]
+    with pytest.raises(InputError, match="501 areas of 'ward' are too many"):
+        places(labels, {x: (float(k), 0.0) for k, x in enumerate(labels)}, "ward")

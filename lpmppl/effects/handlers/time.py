@@ -283,6 +283,8 @@ class DiscreteTime(Solver[Tensor]):
                 clock = {"t": torch.tensor([t], device=device), "dt": torch.tensor([self.dt], device=device)}
                 with _Step(t, n):
                     new = dynamics({**state, **clock})
+                if not isinstance(new, Mapping):
+                    raise LpmError(f"the day's step gave {type(new).__name__} on day {t:g}; return the state by name")
                 state = {k: v for k, v in new.items() if k not in _CLOCK}
             return state
 
