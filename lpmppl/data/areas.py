@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["PUMAS", "Area", "borough_of"]
+__all__ = ["PUMAS", "Area"]
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,3 @@ PUMAS = MappingProxyType(
 Codes and districts: NYC Department of City Planning, "2020 Public Use Microdata Areas and community districts"; each
 is one community district, or two that were joined.
 """
-
-
-def borough_of(puma: str) -> str:
-    """The borough of a PUMA.
-
-    >>> borough_of("4112")
-    'Manhattan'
-    """
-    return PUMAS[puma].borough

@@ -45,8 +45,9 @@ def population(agents: int, seed: int = 0) -> xr.Dataset:
     dataset = nyc.build(agents, seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if damaged:
-            _make_way(path)
+        if damaged and not os.access(path / "zarr.json", os.R_OK):
+            # `store.save` replaces a Zarr folder, and nothing else.
+            forget(path)
         store.save(dataset, path, overwrite=damaged)
     except (InputError, OSError) as error:
         # Another process may have finished the same population first; that one is as good.
@@ -55,12 +56,6 @@ def population(agents: int, seed: int = 0) -> xr.Dataset:
                 f"the population is not kept in the cache: {error}; set LPMPPL_CACHE to another folder", stacklevel=2
             )
     return dataset
-
-
-def _make_way(path: Path) -> None:
-    """Take away an entry that is no Zarr folder or can't be read, which `store.save` would not replace."""
-    if not os.access(path / "zarr.json", os.R_OK):
-        forget(path)
 
 
 def forget(path: Path) -> None:

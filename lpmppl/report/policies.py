@@ -132,9 +132,9 @@ def said(tree: xr.DataTree, found: dict[str, list[Effect]]) -> str:
             )
         else:
             others.append(f'<div class="policy">{text}</div>')
-    who = tree.attrs.get("agents_are", "people")
     about = (
-        f"<p>The {who} and all of their chance are the same in every world, so that what differs between worlds is the "
+        f"<p>The {tables.agents_are(tree)} and all of their chance are the same in every world, so that what differs "
+        "between worlds is the "
         "policies' doing. An effect is what comes about with a policy, less what came about without it.</p>"
     )
     rest = f'<div class="policies">{"".join(others)}</div>' if others else ""
@@ -217,7 +217,7 @@ def origin(tree: xr.DataTree) -> dict[str, object]:
     return {
         "Policies": plain([f"{name}: {does(tree, name) or 'nothing'}" for name in policies(tree)]),
         "Draws": escape(draws_from(tree)),
-        "Worlds": f"Every world has the same {tree.attrs.get('agents_are', 'people')} and the same chance for each of "
+        "Worlds": f"Every world has the same {tables.agents_are(tree)} and the same chance for each of "
         "them, from the seed and draw; they "
         "are one until a policy acts.",
     }

@@ -15,6 +15,7 @@ __all__ = [
     "BAND",
     "HELD",
     "agents",
+    "agents_are",
     "city",
     "daily",
     "held",
@@ -98,9 +99,14 @@ def alternatives(policy: str, count: int) -> list[str]:
     return ["", policy] if count == 2 else ["", *(f"{policy} ({i})" for i in range(1, count))]
 
 
+def agents_are(tree: xr.DataTree) -> str:
+    """Say what the agents of a result are: people, where it doesn't say."""
+    return str(tree.attrs.get("agents_are", "people"))
+
+
 def agents(tree: xr.DataTree) -> str:
-    """Say how many agents a result is of, and what they are: people, where it doesn't say."""
-    return f"{number(int(tree.attrs['agents']))} {tree.attrs.get('agents_are', 'people')}"
+    """Say how many agents a result is of, and what they are."""
+    return f"{number(int(tree.attrs['agents']))} {agents_are(tree)}"
 
 
 def of_people(tally: xr.DataArray) -> bool:

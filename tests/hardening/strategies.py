@@ -311,6 +311,47 @@ def fuzz(
     return count
 
 
+def fuzz_json(
+    path: Path,
+    read: Callable[[], Any],
+    folder: Path,
+    many: int,
+    shown: Callable[[str, float], None],
+    one_line: bool = True,
+) -> int:
+    """Damage a kept JSON document so many times, its bytes or its values, or put something else there, and read it.
+
+    Args:
+        path: the document, as it was written.
+        read: reads it.
+        folder: what reading must leave as it is.
+        many: how many.
+        shown: told how many there were.
+        one_line: whether a refusal is one line.
+    """
+    whole = path.read_bytes()
+
+    def check(drawn: tuple[str, Any]) -> None:
+        how, edits = drawn
+        clear(path)
+        match how:
+            case "bytes":
+                path.write_bytes(bytes_after(whole, edits))
+            case "values":
+                path.write_bytes(json_after(json.loads(whole), edits))
+            case _:
+                put(path, edits)
+        read_or_refused(read, folder, one_line)
+
+    drawn = st.one_of(
+        st.tuples(st.just("bytes"), few(byte_edits)),
+        st.tuples(st.just("values"), few(value_edits)),
+        st.tuples(st.just("values"), few(value_edits)),
+        st.tuples(st.just("put"), st.sampled_from(UNREADABLE)),
+    )
+    return fuzz(drawn, check, many, shown)
+
+
 MANY = 100
 """From so many inputs on, they are others each time."""
 

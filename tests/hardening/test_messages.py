@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +30,10 @@ from tests.hardening.strategies import (
     clear,
     few,
     fuzz,
-    json_after,
+    fuzz_json,
     places,
     put,
     read_or_refused,
-    value_edits,
 )
 from tests.hardening.test_readers import many
 from tests.parties.parts import SHARING, messages, numbers, session
@@ -140,32 +138,13 @@ def test_damaged_numbers(many: int, shown: Shown) -> None:
 def test_a_damaged_session(many: int, tmp_path: Path, shown: Shown) -> None:
     path = tmp_path / "s.json"
     session(threshold=2).save(path)
-    whole = path.read_bytes()
 
     def read() -> None:
         of = Session.open(path)
         assert len(of.parties) == of.helpers + len(of.clients) + 1
         assert len(of.tag) == 16 and len(of.digest) == 32
 
-    def check(drawn: tuple[str, Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        match how:
-            case "bytes":
-                path.write_bytes(bytes_after(whole, edits))
-            case "values":
-                path.write_bytes(json_after(json.loads(whole), edits))
-            case _:
-                put(path, edits)
-        read_or_refused(read, tmp_path, one_line=False)
-
-    drawn = st.one_of(
-        st.tuples(st.just("bytes"), few(byte_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("put"), st.sampled_from(UNREADABLE)),
-    )
-    fuzz(drawn, check, many, shown)
+    fuzz_json(path, read, tmp_path, many, shown, one_line=False)
 
 
 @many(8, 250)

@@ -41,6 +41,7 @@ from tests.hardening.strategies import (
     clear,
     few,
     fuzz,
+    fuzz_json,
     json_after,
     put,
     read_or_refused,
@@ -439,7 +440,7 @@ RECORD: dict[str, Any] = {
 def test_a_damaged_run(many: int, tmp_path: Path, shown: Shown) -> None:
     path = tmp_path / "run" / "run.json"
     path.parent.mkdir()
-    whole = json.dumps(RECORD).encode()
+    path.write_text(json.dumps(RECORD))
 
     def read() -> None:
         for kind in ("", "calibration"):
@@ -453,25 +454,7 @@ def test_a_damaged_run(many: int, tmp_path: Path, shown: Shown) -> None:
                 folder.unlock()
         Settings.read(RunFolder.seen(path.parent).record.get("settings", {}), "run")
 
-    def check(drawn: tuple[Callable[..., bytes], Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        match how:
-            case "bytes":
-                path.write_bytes(bytes_after(whole, edits))
-            case "values":
-                path.write_bytes(json_after(RECORD, edits))
-            case _:
-                put(path, edits)
-        read_or_refused(read, tmp_path)
-
-    drawn = st.one_of(
-        st.tuples(st.just("bytes"), few(byte_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("put"), st.sampled_from(UNREADABLE)),
-    )
-    fuzz(drawn, check, many, shown)
+    fuzz_json(path, read, tmp_path, many, shown)
 
 
 @many(15, 500)
