@@ -128,10 +128,8 @@ def aggregate(message: Message, network: Network, onto: Tensor | None = None, re
     torch.Size([2])
     """
     if isinstance(network, str | Tensor):
-        given = repr(network) if isinstance(network, str) else "a tensor"
-        raise InputError(
-            f"aggregate over {given}: give the message, then a network such as population.network('household')"
-        )
+        given, name = (repr(network), network) if isinstance(network, str) else ("a tensor", "NAME")
+        raise InputError(f"aggregate over {given}: give the message, then a network: population.network({name!r})")
     return _aggregate(_message(f"network '{network.name}'", message), network, onto, reduce)
 
 
