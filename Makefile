@@ -66,7 +66,7 @@ format: $(VENV)/.installed-dev ## rewrite the sources in the house style
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-docs ## the documentation site, in docs/_build/html; warnings are errors
-	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going --quiet -d docs/_build/doctrees -b html docs docs/_build/html
 	@echo "The documentation is $(CURDIR)/docs/_build/html/index.html"
 
 # SIZES="10000 100000" takes other numbers of agents than the page has, and leaves the page as it is.

@@ -15,6 +15,7 @@ from lpmppl.effects.internals.segments import broadcast
 from lpmppl.effects.ops import evolve
 from lpmppl.errors import InputError
 from lpmppl.models import within_host
+from lpmppl.models.given import shown
 from lpmppl.models.immunity import with_course
 from lpmppl.models.part import Part
 from lpmppl.models.within_host import ARCHETYPES, DAYS, ONSETS, VARIATIONS
@@ -72,30 +73,47 @@ class Ode:
     ) -> None:
         if not callable(dynamics):
             raise InputError(f"the ODE is {type(dynamics).__name__}; give a function of the state")
-        times = torch.as_tensor(eval_times, dtype=torch.get_default_dtype())
-        last = float(DAYS - 1)
+        times, last = _numbers("eval_times", eval_times), float(DAYS - 1)
         if times.dim() != 1 or len(times) < 2 or not bool((times[1:] > times[:-1]).all()):
-            raise InputError(f"eval_times={times.tolist()}: give increasing days since infection, shape (T,)")
+            raise InputError(f"eval_times={shown(eval_times)}: give increasing days since infection, shape (T,)")
         if float(times[0]) != 0.0 or not float(times[-1]) >= last:
             raise InputError(
                 f"eval_times go from {float(times[0]):g} to {float(times[-1]):g}; let them go from 0 to 30"
             )
         self.dynamics, self.times, self.virus, self.solver = dynamics, times, virus, solver
+        if start is not None and (not isinstance(start, Mapping) or not all(isinstance(name, str) for name in start)):
+            raise InputError(f"the ODE's start is {shown(start)}; give numbers or tensors by name")
+        if not isinstance(virus, str):
+            raise InputError(f"virus={shown(virus)} was given; give the name of the viral load in the state")
+        if solver is not None and not isinstance(solver, TorchDiffEq):
+            raise InputError(f"solver={shown(solver)} was given; give a TorchDiffEq of ChiRho, or leave it out")
         self.given = _own_start() if start is None else dict(start)
         if virus not in self.given:
-            raise InputError(f"the ODE's start has {', '.join(self.given)}, but no '{virus}'; say which is virus=")
+            given = ", ".join(self.given) or "nothing"
+            raise InputError(f"the ODE's start has {given}, but no '{virus}'; say which is virus=")
         for name, value in self.given.items():
-            if (shape := tuple(torch.as_tensor(value).shape)) not in ((), (ARCHETYPES,)):
+            if (shape := tuple(_numbers(f"the ODE's start '{name}'", value).shape)) not in ((), (ARCHETYPES,)):
                 raise InputError(f"the ODE's start '{name}' has shape {shape}; give a number or shape ({ARCHETYPES},)")
         try:
             change = dynamics(self._start())
         except KeyError as e:
             raise InputError(f"the ODE reads {e}, which its start lacks; give start={{{e}: …}}") from e
+        except Exception as e:
+            raise InputError(
+                f"the ODE can't be evaluated ({type(e).__name__}: {e}); give a function of the state, tensors of shape "
+                f"({ARCHETYPES},) by name, to their derivatives"
+            ) from e
         if not isinstance(change, Mapping) or (extra := next((n for n in change if n not in self.given), None)):
             what = f"gives the derivative of '{extra}', which its start lacks" if isinstance(change, Mapping) else ""
             raise InputError(
                 f"the ODE {what or 'must give derivatives by name'}; its start has {', '.join(self.given)}"
             )
+        for name, x in change.items():
+            shape = tuple(_numbers(f"the ODE's derivative of '{name}'", x, finite=False).shape)
+            if shape not in ((), (ARCHETYPES,)):
+                raise InputError(
+                    f"the ODE's derivative of '{name}' has shape {shape}; give a number or shape ({ARCHETYPES},)"
+                )
 
     def _start(self) -> State:
         kind = torch.get_default_dtype()
@@ -149,6 +167,17 @@ class Ode:
         after = torch.searchsorted(times, days).clamp(1, len(times) - 1)
         share = ((days - times[after - 1]) / (times[after] - times[after - 1])).to(load.dtype)
         return load[..., after - 1] + share * (load[..., after] - load[..., after - 1])
+
+
+def _numbers(what: str, value: object, finite: bool = True) -> Tensor:
+    """A number or tensor as real numbers."""
+    try:
+        found = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as e:
+        raise InputError(f"{what} is {shown(value)}; give numbers") from e
+    if found.is_complex() or (finite and not bool(found.isfinite().all())):
+        raise InputError(f"{what} is {shown(value)}; give finite, real numbers")
+    return found.to(torch.get_default_dtype())
 
 
 def _antiviral(k: int, variation: Tensor, left: Tensor) -> StaticIntervention:

@@ -20,7 +20,8 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.inference.run import run
 from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.model import Model
-from lpmppl.models.population import Population
+from lpmppl.models.people import needed
+from lpmppl.models.population import Population, named
 from lpmppl.report import hexagons
 from lpmppl.report import map as maps
 from lpmppl.report.places import Places, known, places
@@ -35,6 +36,10 @@ POSITIONS = "positions"
 
 AREA = "area"
 """The dimension of hexagons in which positions are gathered."""
+
+
+_OPTIONS = [name for name in inspect.signature(run).parameters if name not in ("model", "days", "seed")]
+"""What a run takes besides."""
 
 
 class Simulation:
@@ -59,7 +64,14 @@ class Simulation:
         self.result: xr.DataTree | None = None
 
     def execute(self, days: int = 90, seed: int = 0, **options: Any) -> xr.DataTree:
-        """Run it, as `run(model, days, seed, …)` does, and keep the result in `.result`."""
+        """Run it, as `run(model, days, seed, …)` does, and keep the result in `.result`.
+
+        Raises:
+            InputError: for an option that `run` doesn't have, or what it refuses.
+        """
+        for name in options:
+            if name not in _OPTIONS:
+                raise InputError(nearest("option of a run", name, _OPTIONS))
         with self.behaviour or nullcontext():
             self.result = run(self.model, days, seed, **options)
         return self.result
@@ -130,24 +142,24 @@ def create(
             `Archetypes` by which people decide.
         options: what else the model takes; values of `by` may be positions, such as `{"area": "household/positions"}`.
     Raises:
-        InputError: for what is no model, or a name that the model hasn't or that can't be swapped.
+        InputError: for what is no model or no population, an option that the model doesn't take, or a name that it
+            hasn't or that can't be swapped.
 
     >>> import lpmppl as lpm
     >>> simulation = create(lpm.nyc.seirm, lpm.nyc.population(1_000))
     >>> simulation.execute(days=5)["prior_predictive"]["infections"].dims
     ('chain', 'draw', 'day', 'puma', 'age')
     """
-    if not callable(model):
-        raise InputError(f"model is {type(model).__name__}; give what makes one of a population, such as nyc.pandemic")
-    takes = inspect.signature(model).parameters
+    takes = _taken(model)
+    people = needed(population)
     swaps = _swaps(archetype)
     variables: dict[str, str] = {}
     binned: dict[str, NDArray[np.int64]] = {}
-    if isinstance(population, Population) and "by" in takes:
-        by = options.get("by") or _areas_of(population)
-        if isinstance(by, Mapping):
-            population, options["by"], binned = _gathered(population, by)
-            variables = {dim: str(index).rpartition("/")[2] for dim, index in by.items()}
+    if "by" in takes:
+        by = named(options.get("by"), _areas_of(people) or {})
+        if by:
+            people, options["by"], binned = _gathered(people, by)
+            variables = {dim: index.rpartition("/")[2] for dim, index in by.items()}
     for name, value in list(swaps.items()):
         argument = _argument(name, value)
         if argument is None:
@@ -156,7 +168,8 @@ def create(
             raise InputError(f"archetype '{name}' can't be swapped in {_name(model)}: it has no {argument}=")
         options[argument] = [value.part()] if isinstance(value, Ode) else value
         del swaps[name]
-    made = model(population, **options)
+    _check_options(model, takes, options)
+    made = model(people, **options)
     if not isinstance(made, Model):
         raise InputError(f"{_name(model)} made {type(made).__name__}, which is no model")
     for course in (archetype or {}).values():
@@ -164,6 +177,32 @@ def create(
             # A run of one ODE isn't resumed with another.
             made.variant = f"{made.variant} {course.mark}"
     return Simulation(made, variables, binned, _behaviour(made, swaps))
+
+
+def _taken(model: Any) -> Mapping[str, inspect.Parameter]:
+    """What a maker of models takes, by name."""
+    own = inspect.isclass(model) and not issubclass(model, Model)
+    if not callable(model) or own or inspect.isbuiltin(model):
+        what = f"the class {model.__name__}" if inspect.isclass(model) else type(model).__name__
+        raise InputError(f"model is {what}; give what makes one of a population, such as nyc.pandemic")
+    return inspect.signature(model).parameters
+
+
+def _check_options(
+    model: Callable[..., Model], takes: Mapping[str, inspect.Parameter], options: Mapping[str, object]
+) -> None:
+    """Refuse options that a maker of models doesn't take, and say what it needs besides."""
+    most = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+    for name in options:
+        if name not in takes and not most:
+            raise InputError(nearest(f"option of {_name(model)}", name, [*takes][1:]))
+    try:
+        inspect.signature(model).bind(None, **options)
+    except TypeError as e:
+        raise InputError(
+            f"{_name(model)} can't be made of a population and {', '.join(options) or 'no options'} ({e}); give a "
+            "function of the population that makes it, such as lambda people: …"
+        ) from e
 
 
 def _name(model: Callable[..., Model]) -> str:

@@ -377,3 +377,93 @@ def test_the_global_random_state_is_left_alone():
     simulation.execute(3, set=SEEDED)
     simulation.visualize()
     assert torch.equal(before, torch.get_rng_state())
+
+
+# First mistakes
+
+
+WAVE = lambda s: {"virus": s["virus"]}  # noqa: E731
+COURSE = {"dynamics": WAVE, "eval_times": torch.arange(31.0), "start": {"virus": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model": int}, "model is the class int; give what makes one of a population"),
+        ({"model": dict}, "model is the class dict"),
+        ({"model": len}, "model is builtin_function_or_method"),
+        ({"model": lambda: 3}, r"can't be made of a population and no options \(too many positional arguments\)"),
+        ({"model": SIR}, r"SIR can't be made of .*\(missing a required argument: 'networks'\); give a function"),
+        ({"population": None}, "a population is needed, but NoneType was given"),
+        ({"population": "nyc"}, "a population is needed, but str was given"),
+        ({"nonsense": 3}, "unknown option of pandemic 'nonsense'"),
+        ({"without": 3}, "without=3 was given; give a list"),
+        ({"swapped": 3}, "swapped=3 was given; give a list of parts"),
+        ({"swapped": [3]}, r"swapped=\[3\] was given; give a list of parts"),
+        ({"app": "yes"}, "app='yes' was given; say True or False"),
+        ({"negotiated": 1}, "negotiated=1 was given; say True or False"),
+        ({"by": []}, r"by=\[\] was given; give variables by the name of their dimension"),
+        ({"by": {3: "puma"}}, "names of dimensions and of variables are words"),
+        ({"by": {"a": ["puma"]}}, "names of dimensions and of variables are words"),
+        ({"by": {"": "puma"}}, "names of dimensions and of variables are words"),
+        ({"archetype": {"isolate": {"isolate": 3.0}}}, "option 'isolate': float was given for coefficients"),
+        ({"archetype": {"isolate": {"x": 1}}}, "option 'x': int was given for coefficients"),
+        ({"archetype": {"isolate": {"isolate": {"intercept": "y"}}}}, "coefficient of 'intercept' is y; give a finite"),
+    ],
+)
+def test_what_create_cant_use_is_said_in_words(people, arguments, said):
+    with pytest.raises(InputError, match=said) as e:
+        create(**{"model": lpm.nyc.pandemic, "population": people, **arguments})
+    assert "\n" not in str(e.value)
+
+
+def test_no_strata_are_none_and_not_the_models_own(people):
+    simulation = create(lpm.nyc.seirm, people, by={})
+    tallies = simulation.execute(2)["prior_predictive"]
+    assert tallies["infections"].dims == ("chain", "draw", "day")
+    assert create(lpm.nyc.seirm, people, by=None).model.by.dims.keys() == {"puma", "age"}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: s.execute(2, draw=3), "did you mean 'draws'"),
+        (lambda s: s.visualize("puma", path=3), "path=3 was given"),
+        (lambda s: s.visualize("puma", path=""), "path='' was given; give a file that ends in .html"),
+        (lambda s: s.visualize(None), "geo_index='None'"),
+    ],
+)
+def test_what_a_simulation_cant_use_is_said_in_words(people, call, said):
+    simulation = create(lpm.nyc.seirm, people)
+    simulation.execute(1)
+    with pytest.raises(InputError, match=said):
+        call(simulation)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"dynamics": lambda: {}}, "can't be evaluated .TypeError.*give a function of the state"),
+        ({"dynamics": lambda s: 1 / 0}, "can't be evaluated .ZeroDivisionError"),
+        ({"dynamics": lambda s: s["virus"].foo}, "can't be evaluated .AttributeError"),
+        ({"dynamics": lambda s: {"virus": None}}, "derivative of 'virus' is None; give numbers"),
+        ({"dynamics": lambda s: {"virus": "x"}}, "derivative of 'virus' is 'x'; give numbers"),
+        ({"dynamics": lambda s: {"virus": torch.zeros(7)}}, r"derivative of 'virus' has shape \(7,\); give a number"),
+        ({"eval_times": None}, "eval_times is None; give numbers"),
+        ({"eval_times": "x"}, "eval_times is 'x'; give numbers"),
+        ({"eval_times": [0.0, "x"]}, "eval_times is .*; give numbers"),
+        ({"eval_times": [0.0, float("inf")]}, "eval_times is .*; give finite, real numbers"),
+        ({"eval_times": torch.arange(31.0) + 0j}, "give finite, real numbers"),
+        ({"start": 3}, "start is 3; give numbers or tensors by name"),
+        ({"start": {}}, "start has nothing, but no 'virus'"),
+        ({"start": {3: 1.0, "virus": 1.0}}, "give numbers or tensors by name"),
+        ({"start": {"virus": None}}, "start 'virus' is None; give numbers"),
+        ({"start": {"virus": float("nan")}}, "start 'virus' is nan; give finite, real numbers"),
+        ({"virus": []}, r"virus=\[\] was given; give the name"),
+        ({"solver": "rk4"}, "solver='rk4' was given; give a TorchDiffEq"),
+    ],
+)
+def test_what_an_ode_cant_use_is_said_in_words(arguments, said):
+    with pytest.raises(InputError, match=said) as e:
+        archetype.ode(**{**COURSE, **arguments})
+    assert "\n" not in str(e.value)

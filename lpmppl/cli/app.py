@@ -34,6 +34,9 @@ __all__ = ["app", "invoke", "main"]
 
 BAD_INPUT = 2
 
+_DEEPEST = 200
+"""How many folders a path may have in one another: Python makes and lists them recursively."""
+
 app = typer.Typer(
     name="lpmppl",
     rich_markup_mode="rich",
@@ -129,8 +132,10 @@ def ready() -> None:
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Raise InputError for an argument that isn't text, which no file that is kept could repeat."""
+    """Raise InputError for an argument that isn't text, which no file kept could repeat, or is too deep a path."""
     for argument in arguments:
+        if (depth := argument.count(os.sep)) > _DEEPEST:
+            raise InputError(f"the path {argument[:20]}… has {depth:,} folders in one another: choose a shorter one")
         try:
             argument.encode()
         except UnicodeEncodeError:

@@ -20,7 +20,7 @@ from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
-from lpmppl.cli.simulate import explicitly_given, keep, opening, people_for, people_of
+from lpmppl.cli.simulate import explicitly_given, keep, needs_app, opening, people_for, people_of
 from lpmppl.cli.spelling import interventions, settings
 from lpmppl.cli.summary import closing
 from lpmppl.errors import InputError, LpmError
@@ -81,6 +81,7 @@ def calibrate(
         list[str] | None, typer.Option(metavar="NAME=VALUE@DAY", help="What was done. Repeat for more.")
     ] = None,
     start: options.Start = "2020-03-01",
+    app: options.App = False,
     out: options.Out = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted calibration in this folder.")
@@ -147,7 +148,7 @@ def calibrate(
                 name=name, model="pandemic", days=days_to(until, start) + max(0, ahead), seed=seed, start=start,
                 population_seed=population_seed, device=device, saved=str(population.absolute()) if population else "",
                 agents=None if population and "agents" not in explicit else agents,
-                set=settings(set_ or []), intervene=tuple(interventions(intervene or [])),
+                set=settings(set_ or []), intervene=tuple(interventions(intervene or [])), app=app,
             )  # fmt: skip
             folder = RunFolder.claim(out, {**opening(asked), "calibration": question}) if out else None
         outcome = compute(asked, question, folder, bool(resume))
@@ -190,15 +191,16 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
     if vintage and question["until"] > (last := str(data["day"].values[-1])[:10]):
         raise InputError(f"--until {question['until']}: on {vintage} no day after {last} was known")
     before = load(question["before"]) if question.get("before") else None
+    needs_app(asked, [*asked.set, *question["fit"], *(name for name, _, _ in asked.intervene)])
     people, prepared = people_of(asked, folder)
     fitted = days_to(question["until"], asked.start)
     ahead = question["ahead"]
     within = "" if vintage else "borough"
-    model = nyc.varying(people, fitted, asked.start, ahead=ahead, within=within)
+    model = nyc.varying(people, fitted, asked.start, ahead=ahead, within=within, app=asked.app)
     small = None
     if 0 < question["coarse"] < people.size and not asked.saved:
         few = people_for(replace(asked, agents=question["coarse"]))
-        small = nyc.varying(few, fitted, asked.start, ahead=ahead, within=within)
+        small = nyc.varying(few, fitted, asked.start, ahead=ahead, within=within, app=asked.app)
     # What comes after the data is unknown, and the walk rests where they end.
     rests, later = (model.steps(fitted - 1, fitted - 1), model.steps(fitted, fitted + 2 * ahead)) if ahead else ([], [])
     shown = [n for n in model.parameters if n in nyc.FITTED or n not in model.model.parameters]

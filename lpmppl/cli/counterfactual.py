@@ -14,7 +14,7 @@ from lpmppl.cli import options
 from lpmppl.cli.folder import RunFolder, whole_or_nothing
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
-from lpmppl.cli.simulate import asked_of, keep, made, opening, people_of
+from lpmppl.cli.simulate import asked_of, keep, made, needs_app, opening, people_of
 from lpmppl.cli.spelling import policies
 from lpmppl.cli.summary import closing
 from lpmppl.errors import InputError
@@ -62,6 +62,7 @@ def counterfactual(
     ] = None,
     start: options.Start = "",
     by: options.By = None,
+    app: options.App = False,
     out: options.Out = None,
     as_json: options.AsJson = False,
     device: options.Device = "cpu",
@@ -92,6 +93,7 @@ def counterfactual(
         raise InputError("there is no policy: say one, such as --do stimulus=500@30")
     chosen = policies(do)
     asked = asked_of(context)
+    needs_app(asked, [act.name for policy in chosen for act in policy.acts])
     folder = RunFolder.claim(out, {**opening(asked), "policies": list(do)}) if out else None
     with whole_or_nothing(folder, "a counterfactual"):
         outcome = compute(asked, chosen, factorial, draws, replicates, posterior, folder)

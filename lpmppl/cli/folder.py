@@ -54,21 +54,24 @@ class RunFolder:
     def claim(cls, path: Path, record: Mapping[str, Any]) -> RunFolder:
         """Make `path` the folder of a new run.
 
+        What a killed process left that can't be taken up again is begun anew: it has nothing worth keeping.
+
         Raises InputError where it isn't an empty or new folder, or can't be written.
         """
         folder = cls(path)
         if path.is_file():
             raise InputError(f"--out {path} is a file: choose a new folder")
-        if path.is_dir() and any(not entry.name.endswith(PART) for entry in path.iterdir()):
-            resumable = (path / "run.json").is_file() and not _ONCE.keys() & record.keys()
-            on = f", or go on with --resume {path}" if resumable else ""
-            raise InputError(f"--out {path} exists and isn't empty: choose a new folder{on}")
         new = [p for p in (path, *path.parents) if not p.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out {path} can't be made ({error.strerror}): choose another folder") from error
         folder.lock()
+        if not (folder._empty() or folder._lost()):
+            folder.unlock()
+            resumable = (path / "run.json").is_file() and not _ONCE.keys() & record.keys()
+            on = f", or go on with --resume {path}" if resumable else ""
+            raise InputError(f"--out {path} exists and isn't empty: choose a new folder{on}")
         folder._made = new
         try:
             folder.write(record)
@@ -76,6 +79,20 @@ class RunFolder:
             folder.abandon()
             raise
         return folder
+
+    def _empty(self, besides: str = "") -> bool:
+        """Whether nothing is here, but for a file of that name and what was still being written."""
+        return all(entry.name.endswith(PART) or entry.name == besides for entry in self.path.iterdir())
+
+    def _lost(self) -> bool:
+        """Whether a process was killed here that keeps nothing until it is done."""
+        if not self._empty("run.json"):
+            return False
+        try:
+            record = self.seen(self.path).record
+        except InputError:
+            return False
+        return record["status"] == "running" and bool(_ONCE.keys() & record.keys())
 
     @classmethod
     def again(cls, path: Path, record: Mapping[str, Any]) -> RunFolder:

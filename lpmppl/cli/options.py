@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "By", "Days", "Device", "Model", "Out", "People", "PopulationSeed", "Saved", "Seed", "Start"]
+__all__ = [
+    "App",
+    "AsJson",
+    "By",
+    "Days",
+    "Device",
+    "Model",
+    "Out",
+    "People",
+    "PopulationSeed",
+    "Saved",
+    "Seed",
+    "Start",
+]
 
 Model = Annotated[str, typer.Option(help="pandemic, seirm or sir, as for simulate.")]
 People = Annotated[int, typer.Option(help="How many people.")]
@@ -21,6 +34,7 @@ By = Annotated[
         "borough and age. Repeat for more, or join them by commas.",
     ),
 ]
+App = Annotated[bool, typer.Option("--app", help="Let people adopt an app that tells of contacts with positive ones.")]
 Start = Annotated[str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keep results.nc, report.html and run.json in this new folder.")

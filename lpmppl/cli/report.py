@@ -21,7 +21,8 @@ def report(
 ) -> None:
     """Make report.html again from results.nc, and with --map a map of its areas, day by day.
 
-    Both are one self-contained file: they need no network and read well on a phone. The report prints on A4.
+    Both are one self-contained file: they need no network and read well on a phone. The report prints on A4, and links
+    to the map that lies beside it.
 
     [bold]Examples[/]
 
@@ -38,11 +39,11 @@ def report(
     if geo is not None and not map_:
         raise InputError(f"--geo {geo} is of the map: give --map too, or leave it out")
     tree = datatree.load(folder / "results.nc")
-    made = [page.write(tree, folder / "report.html")]
+    there, link = folder / "map.html", "map.html"
+    print(page.write(tree, folder / "report.html", link if there.exists() else ""), flush=True)
     if map_:
         from lpmppl.report import map as maps
 
         # The report comes first: a result without areas has it all the same.
-        print(made.pop(), flush=True)
-        made.append(maps.write(tree, folder / "map.html", geo, back="report.html"))
-    print(*made, sep="\n")
+        print(maps.write(tree, there, geo, back="report.html"))
+        page.write(tree, folder / "report.html", link)

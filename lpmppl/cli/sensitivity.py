@@ -14,7 +14,7 @@ from lpmppl.cli import options
 from lpmppl.cli.folder import RunFolder, whole_or_nothing
 from lpmppl.cli.machine import peak_rss_mb
 from lpmppl.cli.settings import Settings
-from lpmppl.cli.simulate import asked_of, keep, made, opening, people_for, people_of
+from lpmppl.cli.simulate import asked_of, keep, made, needs_app, opening, people_for, people_of
 from lpmppl.cli.summary import closing
 from lpmppl.errors import InputError
 
@@ -69,6 +69,7 @@ def sensitivity(
         typer.Option(metavar="NAME=VALUE@DAY", help="What is done in every run. Repeat for more."),
     ] = None,
     start: options.Start = "",
+    app: options.App = False,
     out: options.Out = None,
     as_json: options.AsJson = False,
     device: options.Device = "cpu",
@@ -92,6 +93,7 @@ def sensitivity(
     """
     names = wrt or ["all"]
     asked = asked_of(context)
+    needs_app(asked, [of, *names])
     wanted = "all" if names == ["all"] else names
     question = {"of": of, "wrt": wanted, "draws": draws, "precision": precision, "estimator": estimator}
     folder = RunFolder.claim(out, {**opening(asked), "sensitivity": question}) if out else None

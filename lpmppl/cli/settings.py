@@ -28,7 +28,7 @@ class Settings:
     `saved` is the path of a saved population, "" for none; `agents` is None where that population's size decides.
     `llm_url` is that of a language model's server, "" for one in this process, of which `llm_logprobs` are asked or
     samples; `cache` is the file of its answers. `by` are the variables by which tallies are broken down, by the name of
-    their dimension; none for the model's own.
+    their dimension; none for the model's own. `app` is whether people may adopt an app.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Settings:
     cache: str = ""
     llm_logprobs: bool = False
     by: tuple[tuple[str, str], ...] = ()
+    app: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in POPULATIONS:
@@ -89,6 +90,7 @@ class Settings:
                 **{n: of(n, record[n], int) for n in ("samples",) if n in record},
                 by=tuple((of("by", n, str), of(f"by {n}", v, str)) for n, v in of("by", record.get("by", []), list)),
                 llm_logprobs=flag("llm_logprobs", record.get("llm_logprobs", False)),
+                app=flag("app", record.get("app", False)),
                 saved=saved,
                 agents=None if saved and record["agents"] is None else of("agents", record["agents"], int),
                 set={name: number(f"set {name}", value) for name, value in of("set", record["set"], dict).items()},

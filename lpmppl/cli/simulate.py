@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,7 @@ def simulate(
         str, typer.Option(metavar="DATE", help="The date of day 0 of the pandemic; by default 2020-03-01.")
     ] = "",
     by: options.By = None,
+    app: options.App = False,
     out: options.Out = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with an interrupted run in this folder.")
@@ -115,6 +116,10 @@ def simulate(
     Another value of a parameter, the result as JSON:
 
     [cyan]lpmppl simulate nyc --agents 100000 --set beta=0.4 --json[/]
+
+    With an app that tells of contacts, installed on the phones of a third of people on day 10:
+
+    [cyan]lpmppl simulate nyc --agents 100000 --app --intervene app_seeds=0.3@10[/]
 
     By community district and age, for a map of the city (lpmppl report runs/districts --map):
 
@@ -191,6 +196,7 @@ def asked_of(context: typer.Context) -> Settings:
         set=settings(given["set_"] or []),
         intervene=tuple(interventions(given["intervene"] or [])),
         by=strata(given.get("by") or []),
+        app=given["app"],
         **{key: given[key] for key in ("behaviour", "llm_url", "llm_model", "llm_logprobs", "samples") if key in given},
         cache=str(given["cache"].absolute()) if given.get("cache") else "",
     )
@@ -345,16 +351,29 @@ def begin(folder: RunFolder, asked: Settings, data: Mapping[str, Any]) -> None:
 def made(asked: Settings, population: Population) -> Model:
     """Make the model of its people."""
     make = getattr(importlib.import_module(f"lpmppl.models.{asked.name}"), asked.model)
-    if asked.start and "start" not in inspect.signature(make).parameters:
+    takes = inspect.signature(make).parameters
+    if asked.start and "start" not in takes:
         raise InputError(f"--start {asked.start}: the model {asked.model} has no dates; leave --start out")
+    if asked.app and "app" not in takes:
+        raise InputError(f"--app: the model {asked.model} has no app; leave --app out")
     start, by = {"start": asked.start} if asked.start else {}, {"by": dict(asked.by)} if asked.by else {}
-    model: Model = make(population, **start, **by)
+    app = {"app": True} if asked.app else {}
+    model: Model = make(population, **start, **by, **app)
+    needs_app(asked, [*asked.set, *(name for name, _, _ in asked.intervene)])
     if model.by is not None and model.by.count > MOST_GROUPS:
         raise InputError(
             f"--by {plain(asked.by)} makes {model.by.count:,} groups, of which every day is kept: give variables that "
             f"make at most {MOST_GROUPS:,}"
         )
     return model
+
+
+def needs_app(asked: Settings, names: Iterable[str]) -> None:
+    """Refuse a name that the model has with its app alone, where that isn't turned on."""
+    city = importlib.import_module(f"lpmppl.models.{asked.name}")
+    takes = inspect.signature(getattr(city, asked.model)).parameters
+    if not asked.app and "app" in takes and (lone := next((n for n in names if n in city.OF_APP), None)):
+        raise InputError(f"'{lone}' is of the app, which nobody has here: turn it on with --app")
 
 
 def simulated(

@@ -28,6 +28,9 @@ FORMAT = 2
 
 _KIND = "lpmppl population"
 _REBUILD = "it is truncated or damaged; build it again with `lpmppl population`"
+_WRONG = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+"""What Zarr and xarray raise for what is damaged, besides Zarr's own."""
+
 _CHUNK = 1 << 22  # elements: a few megabytes a chunk load in parallel, and 8.4 million agents take a handful of files
 
 
@@ -169,7 +172,7 @@ def _lazily(path: Path) -> Iterator[tuple[xr.Dataset, dict[str, str]]]:
         raise InputError(f"'{path}' is not a Zarr folder (no zarr.json); build a population with `lpmppl population`")
     try:
         attrs = dict(zarr.open_group(path, mode="r").attrs)
-    except (OSError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
+    except (*_WRONG, zarr.errors.BaseZarrError) as error:
         raise InputError(f"'{path}' can't be read as Zarr ({_line(error)}): {_REBUILD}") from error
     if attrs.get("kind") != _KIND:
         raise InputError(f"'{path}' is Zarr, but not a population of lpmppl; build one with `lpmppl population`")
@@ -193,7 +196,7 @@ def _lazily(path: Path) -> Iterator[tuple[xr.Dataset, dict[str, str]]]:
         yield dataset, checksums
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zarr.errors.BaseZarrError) as error:
+    except (*_WRONG, zarr.errors.BaseZarrError) as error:
         raise InputError(f"'{path}' can't be read ({_line(error)}): {_REBUILD}") from error
 
 

@@ -88,7 +88,8 @@ class Custodian(Opening):
         Raises:
             LpmError: naming the network, its smallest group and what to do.
         """
-        few = sizes[(sizes > 0) & (sizes < self.least)]
+        # No group has more members than a population.
+        few = sizes[(sizes > 0) & (sizes.long() < min(self.least, 2**32))]
         if few.numel():
             smallest = int(few.min())
             known = f", or say {type(self).__name__}(least={smallest}) if that may be known" if smallest > 1 else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from lpmppl._compat import ConditionMessenger, Interruption, Solver, handler_stack
 from lpmppl.errors import InputError, nearest
+from lpmppl.models.given import whole
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
@@ -153,8 +153,6 @@ def setting(model: Model, name: str, value: object) -> float:
     Raises:
         InputError: for a word or number that it can't be.
     """
-    if isinstance(value, bool):
-        raise InputError(f"the intervention {name}={value} can't be: give a number, such as {int(value)}")
     words = model.options.get(name)
     if words is not None and isinstance(value, str):
         if value not in words:
@@ -170,19 +168,10 @@ def setting(model: Model, name: str, value: object) -> float:
     return number
 
 
-def whole(what: str, value: object, least: int) -> int:
-    """Take a whole number of any integer type."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{what}={value!r} was given; give a whole number, {least} or more")
-    return number
-
-
 def _number(what: str, value: object) -> float:
     """Take a number that is finite in single precision, in which agents' values are kept."""
+    if isinstance(value, bool):
+        raise InputError(f"{what}={value} can't be: give a number, such as {int(value)}")
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -29,12 +30,15 @@ _AMOUNTS = re.compile(r"(^|\b)(per|days?|dollars?|factor|rate|transmissions|cont
 
 def declarations(trials: Trials) -> Iterator[Finding]:
     """Whether every substep reads and writes what it declares, and every key has one writer and a reader."""
-    parts, seen = trials.substeps, trials.base.witness
-    assert seen is not None
+    parts = trials.substeps
     if not parts:
         yield Finding("declarations", "doesn't apply", "", ONE_PIECE)
         return
-    given = set(trials.base.begun)
+    seen, begun, stopped = trials.so_far
+    if seen is None:
+        assert stopped is not None
+        yield trials.tell("declarations", stopped)
+        return
     broken: list[Finding] = []
     for part in parts:
         turns = seen.substeps.get(part.name)
@@ -43,11 +47,16 @@ def declarations(trials: Trials) -> Iterator[Finding]:
         reads, writes = {*part.reads, *CLOCK}, {*part.writes}
         words = [f"reads '{key}' and doesn't declare it" for key in sorted(turns.read - reads - writes)]
         words += [f"writes '{key}' and doesn't declare it" for key in sorted(turns.wrote - writes)]
-        never = sorted(writes - turns.wrote)
+        never = sorted(writes - turns.wrote) if turns.turns else ()
         words += [f"declares to write '{key}' and never did in {turns.turns} turns" for key in never]
         broken += [_of(part, said) for said in words]
     yield from broken
-    yield from _unused(trials, given)
+    yield from _nowhere(trials, set(begun))
+    if stopped is not None:
+        # What a run that ends early doesn't read or write, it may have read or written later.
+        yield trials.tell("declarations", stopped)
+        return
+    yield from _unused(trials, set(begun))
     if not broken:
         yield Finding(
             "declarations",
@@ -86,15 +95,21 @@ def _twice(parts: tuple[Substep, ...]) -> Iterator[Finding]:
             writer.setdefault(key, part.name)
 
 
+def _nowhere(trials: Trials, given: set[str]) -> Iterator[Finding]:
+    """Keys that are declared as read and never there."""
+    written = {key for part in trials.substeps for key in part.writes}
+    for part in trials.substeps if given else ():
+        for key in sorted({*part.reads} - given - written - {*CLOCK}):
+            yield _of(part, f"reads '{key}', which neither the start gives nor a substep writes")
+
+
 def _unused(trials: Trials, given: set[str]) -> Iterator[Finding]:
-    """Keys that are read and never there, that nobody reads, or that are declared as read and weren't."""
+    """Keys that nobody reads, or that are declared as read and weren't."""
     seen = trials.base.witness
     assert seen is not None
     written = {key for part in trials.substeps for key in part.writes}
     read = {key for turns in seen.substeps.values() for key in turns.read}
     for part in trials.substeps:
-        for key in sorted({*part.reads} - given - written - {*CLOCK}):
-            yield _of(part, f"reads '{key}', which neither the start gives nor a substep writes")
         turns = seen.substeps.get(part.name)
         if turns is not None and (idle := sorted({*part.reads} - turns.read - {*part.writes} - {*CLOCK})):
             yield _of(part, f"declares to read {_list(idle)} and didn't in {turns.turns} turns", "warning")
@@ -118,7 +133,9 @@ def _outcomes(trials: Trials) -> set[str]:
 
     read: set[str] = set()
     for what in trials.model.outcomes.values():
-        what(Noting(trials.base.state))
+        # What an outcome can't read is said where names are.
+        with suppress(KeyError):
+            what(Noting(trials.base.state))
     return read
 
 
@@ -186,8 +203,8 @@ def _bound(support: object, end: str) -> float:
 
 def scales(trials: Trials) -> Iterator[Finding]:
     """Whether the parts' periods fit the step and each other, and the step the hazards."""
-    seen, found = trials.base.witness, False
-    assert seen is not None
+    seen, _, stopped = trials.so_far
+    found = False
     writer = {key: part for part in trials.substeps for key in part.writes}
     for part in trials.substeps:
         if abs(part.every / trials.dt - round(part.every / trials.dt)) > 1e-6:
@@ -203,7 +220,7 @@ def scales(trials: Trials) -> Iterator[Finding]:
             found, old = True, next(p.every for p in trials.substeps if p.name == name) - 1
             words = f"reads {_list(sorted(keys))} every {part.every} days, up to {old} days after '{name}' wrote it"
             yield Finding("scales", "warning", f"substep '{part.name}'", words, {"days": float(old)})
-    for name, site in seen.sites.items():
+    for name, site in seen.sites.items() if seen is not None else ():
         risk, likely = sum(site.at_risk), sum(site.likely)
         if risk and likely > _LIKELY * risk:
             found = True
@@ -212,7 +229,9 @@ def scales(trials: Trials) -> Iterator[Finding]:
                 "long for this process"
             )
             yield Finding("scales", "warning", f"site '{name}'", words, {"share": likely / risk})
-    if not found:
+    if stopped is not None:
+        yield trials.tell("scales", stopped)
+    elif not found:
         yield Finding("scales", "kept", "", f"every period and hazard fits a step of {trials.dt:g} days")
 
 

@@ -34,7 +34,7 @@ def global_sensitivity(
 ) -> xr.Dataset:
     r"""How much each parameter matters over the whole of its prior: the derivative-based global measure.
 
-    .. math:: \nu_k = \mathbb E_\theta \Big(\frac{\partial\, \mathbb E X}{\partial z_k}\Big)^2, \qquad
+    .. math:: \nu_k = \mathbb E_\theta \left(\frac{\partial\, \mathbb E X}{\partial z_k}\right)^2, \qquad
         S_k^{tot} \le \frac{\nu_k}{\operatorname{Var}_\theta \mathbb E X}
 
     with z_k the parameter on the scale on which it is unbounded, in standard deviations of its prior. The square of an

@@ -14,7 +14,7 @@ import xarray as xr
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.audit import are_apart
 from lpmppl.inference.checks import checked, setting, whole
-from lpmppl.inference.market import CLEAR, Market, Quantity
+from lpmppl.inference.market import CLEAR, Market, Quantity, Seen
 from lpmppl.models.model import Model
 
 __all__ = ["price"]
@@ -97,12 +97,14 @@ def price(
         set: values of parameters, by name.
         interventions: `(name, value, day)`: what is done whatever the price.
     Returns:
-        the `price`, within the range and the budget; the `root`, which it is where neither bounds it, with its standard
-        error `root_se`; at the price, with fresh chance, the `externality` and its `externality_se`, `acts`,
-        `spending`, `spending_se`, the `gain` over doing nothing, in dollars of social cost, with `gain_se`, and
-        `gap_closed`, the share of it in the gain that there is to be had, as the slope of e has it. Over `round`:
-        `tried`, the price `measured` there, which is e(s) without a burden, `measured_se`, `acts_then` and
-        `spending_then`. The attr `ended` says why it did, `moved` how e moves with the price.
+        the `price`, within the range and the budget, with its standard error `price_se`: where the budget binds that of
+        the spending over what a dollar more would cost, and 0 at an end of the range; the `root`, which it is where
+        neither bounds it, with its standard error `root_se`, greater the further it lies from the prices tried; at the
+        price, with fresh chance, the `externality` and its `externality_se`, `acts`, `spending`, `spending_se`, the
+        `gain` over doing nothing, in dollars of social cost, with `gain_se`, and `gap_closed`, the share of it in the
+        gain that there is to be had, as the slope of e has it. Over `round`: `tried`, the price `measured` there, which
+        is e(s) without a burden, `measured_se`, `acts_then` and `spending_then`. The attr `ended` says why it did,
+        `moved` how e moves with the price.
     Raises:
         InputError: for a lever, tally, range or number that can't be used.
         LpmError: where acts don't follow the lever, clear of chance.
@@ -159,7 +161,7 @@ class _Learner:
 
     def __init__(self, market: Market, low: float, high: float, step: float, draws: int, budget: float | None) -> None:
         self.market, self.low, self.high, self.step, self.draws = market, low, high, step, draws
-        self.budget, self.bound = budget, ""
+        self.budget, self.bound, self.limited = budget, "", False
         self.price = min(max(market.today, low), high)
         self.response = 0.0
         self.tried: list[tuple[float, float, float, float]] = []
@@ -167,11 +169,15 @@ class _Learner:
     @property
     def moved(self) -> float:
         """How what should be paid moves with the price, by all rounds: least squares, and nothing where unsure."""
+        return min(self._slope()[0], _STEEPEST)
+
+    def _slope(self) -> tuple[float, float]:
+        """That slope, however steep, with its standard error."""
         prices, values, errors, _ = np.array(self.tried).T
         weights = 1 / np.maximum(errors, self.least) ** 2
         apart = prices - np.average(prices, weights=weights)
-        slope = (weights * apart * values).sum() / ((weights * apart**2).sum() + _BELIEVED**-2.0)
-        return float(min(slope, _STEEPEST))
+        known = (weights * apart**2).sum() + _BELIEVED**-2.0
+        return float((weights * apart * values).sum() / known), float(known**-0.5)
 
     @property
     def least(self) -> float:
@@ -193,7 +199,17 @@ class _Learner:
     @property
     def error(self) -> float:
         """The root's standard error."""
-        return float((self._roots()[1] ** -2.0).sum() ** -0.5)
+        return self.unsure(self.root) / (1 - self.moved)
+
+    def unsure(self, price: float) -> float:
+        """The standard error of what should be paid at a price by the rounds, greater where they lie further off.
+
+        A budget keeps all rounds on one side of the root: then how steep the line is, and whether it is one, are no
+        errors of each round that a mean would take away.
+        """
+        weights = self._roots()[1] ** -2.0
+        off = price - float(np.average([tried[0] for tried in self.tried], weights=weights))
+        return math.hypot((1 - self.moved) * float(weights.sum()) ** -0.5, self._slope()[1] * off, _CURVED * off)
 
     def settled(self, precision: float) -> bool:
         """Whether the root is known to so small a share, and lies no further from the last price than chance does."""
@@ -231,6 +247,7 @@ class _Learner:
         wanted = value if len(self.tried) == 1 else self.root
         wanted = min(max(wanted, self.low), self.high)
         self.price = self.affordable(wanted)
+        self.limited = self.price < wanted
         if len(self.tried) > 2:
             self.bound = self._bound(middle, value, error, wanted)
 
@@ -275,6 +292,7 @@ def _told(learner: _Learner, ended: str, first: int) -> xr.Dataset:
             break
         # Spending rises faster than the price, so that this is enough but for chance.
         learner.price = max(best * learner.budget / float(spent.mean()) * (1 - 1e-3), learner.low)
+        learner.limited = True
     if learner.budget is not None and spent.mean() > learner.budget:
         raise InputError(
             f"paying {best:g} for an act costs {spent.mean():.6g}, more than the budget of {learner.budget:g}; give a "
@@ -282,8 +300,8 @@ def _told(learner: _Learner, ended: str, first: int) -> xr.Dataset:
         )
     value, error = seen.target(market.burden)
     raw, raw_error = seen.target(0.0)
-    expected, unsure = learner.expected(best), abs(1 - learner.moved) * learner.error
-    if bool(are_apart(value, expected, math.hypot(error, unsure), learner.draws)) and not learner.bound:
+    expected = learner.expected(best)
+    if bool(are_apart(value, expected, math.hypot(error, learner.unsure(best)), learner.draws)) and not learner.bound:
         warnings.warn(
             f"with {market.lever}={best:.4g} an act should be paid {expected:.4g} by the rounds, but {value:.4g} by "
             "differences of other draws over half the step; take more draws or rounds, or a smaller step",
@@ -297,10 +315,12 @@ def _told(learner: _Learner, ended: str, first: int) -> xr.Dataset:
     gain = seen.harm[-1] - seen.harm[-2] - private - market.burden * raised
     # The social cost is a parabola about the root, and the price is off by what bounds it and by chance.
     bend = max((seen.response + market.burden * seen.change) * (1 - learner.moved), 0.0)
-    left = bend / 2 * ((learner.root - best) ** 2 + learner.error**2)
+    best_error = _of_price(learner, seen, best, spent)
+    left = bend / 2 * ((learner.root - best) ** 2 + best_error**2)
     middle, measured, errors, counted = (np.array(x) for x in zip(*learner.tried, strict=True))
     numbers = {
         "price": best,
+        "price_se": best_error,
         "root": learner.root,
         "root_se": learner.error,
         "externality": raw,
@@ -318,6 +338,16 @@ def _told(learner: _Learner, ended: str, first: int) -> xr.Dataset:
         {name: float(x) for name, x in numbers.items()} | {name: ("round", x) for name, x in path.items()},
         {"round": np.arange(1, len(middle) + 1)},
     ).assign_attrs(lever=market.lever, ended=ended, moved=learner.moved, draws=learner.draws)
+
+
+def _of_price(learner: _Learner, seen: Seen, price: float, spent: np.ndarray) -> float:
+    """The standard error of the price: the root's, but of the spending where a budget binds, and 0 at a range's end."""
+    if price in (learner.low, learner.high):
+        return 0.0
+    if not learner.limited:
+        return learner.error
+    # What paying a dollar more would cost.
+    return _error(spent) / (float(seen.acts[-2].mean()) + price * max(seen.change, 0.0))
 
 
 def _error(x: np.ndarray) -> float:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lpmppl.errors import InputError
 from lpmppl.inference.findings import Finding
+from lpmppl.inference.trials import line
 from lpmppl.models.model import Meant, Model
 from lpmppl.typing import State
 
-__all__ = ["ERRORS", "Ledger"]
+__all__ = ["ERRORS", "Ledger", "laws"]
 
 ERRORS = 4.0
 """Standard errors by which a sum over the run may miss its expectation, besides twice the furthest single miss.
@@ -35,6 +38,11 @@ class _Sum:
     furthest: float = 0.0
 
 
+def laws(declared: Any) -> Mapping[str, Any]:
+    """What a model declares by name; nothing where it isn't so, which is said where names are."""
+    return declared if isinstance(declared, Mapping) else {}
+
+
 class Ledger:
     """What every step left of the model's meanings.
 
@@ -48,19 +56,27 @@ class Ledger:
         self.sums: dict[str, _Sum] = {}
         self.broken: dict[str, Finding] = {}
         self.missing: dict[str, str] = {}
+        self.counted: set[str] = set()
 
     def enter(self, before: State, after: State, counted: Mapping[str, Tensor]) -> None:
         """Carry a step into the ledger: its states, and the totals of its tallies and what was observed in it."""
-        for name, meaning in self.model.meanings.items():
-            if name in self.missing:
+        self.counted |= {*counted}
+        for name, meaning in laws(self.model.meanings).items():
+            if name in self.broken:
                 continue
+            t = float(before["t"])
             try:
-                self._enter(name, meaning(self.theta, before, after, counted), float(before["t"]))
+                self._enter(name, meaning(self.theta, before, after, counted), t)
             except KeyError as e:
-                # A part that was left out, or a tally that isn't counted, leaves nothing to say.
-                self.missing[name] = str(e)
+                # A part that was left out, or a tally that isn't counted today, leaves nothing to say.
+                self.missing[name] = str(e.args[0]) if e.args else str(e)
+            except Exception as e:  # noqa: BLE001 (a meaning that can't be asked is a finding)
+                words = f"it stops with {type(e).__name__} on day {t:g}: {line(e)}"
+                self.broken[name] = Finding("meanings", "broken", f"'{name}'", words)
 
     def _enter(self, name: str, meant: Meant, t: float) -> None:
+        if not isinstance(meant, Meant):
+            raise InputError(f"{type(meant).__name__} was given; give Meant(seen, expected)")
         seen, expected, variance = torch.broadcast_tensors(
             *(torch.as_tensor(x).detach().double().cpu() for x in (meant.seen, meant.expected, meant.variance))
         )

@@ -10,11 +10,11 @@ from torch import Tensor
 from lpmppl.effects.handlers.verify import Site
 from lpmppl.errors import InputError
 from lpmppl.inference.findings import Finding
-from lpmppl.inference.trials import Trial, Trials, apart
+from lpmppl.inference.trials import Stopped, Trial, Trials, apart
 from lpmppl.models.substep import Substep, compose
 from lpmppl.typing import Dynamics
 
-__all__ = ["halving", "order"]
+__all__ = ["by_steps", "halving", "order"]
 
 TOLERANCE = 0.05
 """Relative change of a tally's total above which the order of two substeps is warned of."""
@@ -49,9 +49,11 @@ def _played(trials: Trials, parts: Sequence[Substep], dt: float) -> Trial | None
     key = ("order", dt, *(part.name for part in parts))
     try:
         return trials.kept(*key, dynamics=day, dt=dt)
-    except (KeyError, InputError):
-        # So does a model that has no step of this length.
-        return None
+    except Stopped as stopped:
+        if isinstance(stopped.error, KeyError | InputError):
+            # So does a model that has no step of this length.
+            return None
+        raise
 
 
 def _shared(a: Substep, b: Substep) -> list[str]:
@@ -142,15 +144,17 @@ def halving(trials: Trials) -> Iterator[Finding]:
     T_{1/4}|`. Totals that go on changing by a constant factor are in proportion to a power of the step: a rate was
     multiplied by it twice, or not at all.
     """
-    if _by_steps(trials):
+    if by_steps(trials):
         words = "nothing of it reads how long a step is, `dt`: a step is a period of its own, which has no half"
         yield Finding("halving", "warning", "", words)
         return
     steps = [trials.dt / 2**k for k in range(3)]
     try:
         runs = [trials.base, *(trials.witnessed(dt=dt) for dt in steps[1:])]
-    except InputError as refused:
-        yield Finding("halving", "doesn't apply", "", f"it refuses a shorter step: {refused}")
+    except Stopped as stopped:
+        if not isinstance(stopped.error, InputError):
+            raise
+        yield Finding("halving", "doesn't apply", "", f"it refuses a shorter step: {stopped.error}")
         return
     found = 0
     for what, name, values in _measures(runs):
@@ -179,7 +183,7 @@ def halving(trials: Trials) -> Iterator[Finding]:
         )
 
 
-def _by_steps(trials: Trials) -> bool:
+def by_steps(trials: Trials) -> bool:
     """Whether neither the day nor any substep reads the length of the step."""
     seen, read = trials.base.witness, set[str]()
     if seen is not None and any("dt" in turns.read for turns in seen.substeps.values()):

@@ -15,7 +15,7 @@ from chirho.dynamical.handlers.interruption import StaticIntervention
 from torch import Tensor
 
 from lpmppl.inference.findings import Finding
-from lpmppl.inference.trials import Trial, Trials, apart
+from lpmppl.inference.trials import Trial, Trials, apart, like
 
 __all__ = ["chance", "influence", "null", "responses", "resumed", "spread", "worlds"]
 
@@ -27,11 +27,12 @@ NO_POLICIES = "the model has no environment that policies could change"
 
 def chance(trials: Trials) -> Iterator[Finding]:
     """Whether a seed gives the same numbers whatever the global random state is, which is left alone."""
-    seen = trials.base.witness
-    assert seen is not None
-    found = [
-        Finding("chance", "broken", f"site '{n}'", "it stands outside the agents' plate") for n in sorted(seen.strays)
-    ]
+    seen, _, stopped = trials.so_far
+    strays = sorted(seen.strays) if seen is not None else []
+    found = [Finding("chance", "broken", f"site '{n}'", "it stands outside the agents' plate") for n in strays]
+    if stopped is not None:
+        yield from found
+        raise stopped
     with _shaken(1):
         before = _states()
         one = trials.play()
@@ -86,7 +87,7 @@ def _some(names: list[str]) -> str:
 def null(trials: Trials) -> Iterator[Finding]:
     """Whether setting the environment to what it is changes nothing, bit for bit."""
     model = trials.model
-    acts = [(n, x, trials.days // 2) for n, x in model.environment.items() if n not in model.pulses]
+    acts = [(n, x, trials.at(1 / 2)) for n, x in model.environment.items() if n not in model.pulses]
     if not acts:
         yield Finding("null", "doesn't apply", "", NO_POLICIES)
     elif off := apart(trials.plain, trials.play(acts=acts)):
@@ -101,7 +102,7 @@ def worlds(trials: Trials) -> Iterator[Finding]:
     if not values:
         yield Finding("worlds", "doesn't apply", "", NO_POLICIES)
         return
-    day, device = torch.tensor(float(trials.days // 4)), trials.model.population.device
+    day, device = torch.tensor(trials.at(1 / 4)), trials.model.population.device
 
     def act() -> Any:
         return StaticIntervention(day, {n: torch.tensor([x], device=device) for n, x in values.items()})
@@ -132,18 +133,18 @@ def _world(trial: Trial, k: int) -> Trial:
 
 def resumed(trials: Trials) -> Iterator[Finding]:
     """Whether a run that is stopped and taken up from its state equals the uninterrupted one, bit for bit."""
-    half, whole = trials.days // 2, trials.plain
+    half, whole = trials.at(1 / 2), trials.plain
     if not half:
-        yield Finding("resumed", "doesn't apply", "", "one day can't be parted")
+        yield Finding("resumed", "doesn't apply", "", "one step can't be parted")
         return
-    first = trials.play(span=(0.0, float(half)))
-    rest = trials.play(span=(float(half), float(trials.days)), state=first.state)
+    first = trials.play(span=(0.0, half))
+    rest = trials.play(span=(half, float(trials.days)), state=first.state)
     joined = {n: _joined(first, rest, n) for n in {*first.series} | {*rest.series}}
     if off := apart(whole, Trial(whole.begun, rest.state, joined, whole.stocks)):
-        words = f"taken up from its state on day {half} it goes on otherwise: {_some(off)} differ"
+        words = f"taken up from its state on day {half:g} it goes on otherwise: {_some(off)} differ"
         yield Finding("resumed", "broken", "", words)
     else:
-        yield Finding("resumed", "kept", "", f"taken up from its state on day {half} it goes on to the same bits")
+        yield Finding("resumed", "kept", "", f"taken up from its state on day {half:g} it goes on to the same bits")
 
 
 def _joined(a: Trial, b: Trial, name: str) -> Tensor:
@@ -157,6 +158,10 @@ def spread(trials: Trials) -> Iterator[Finding]:
     seen = base.witness
     assert seen is not None
     if not name or name not in seen.sites:
+        if name and name not in seen.sampled:
+            words = f"agents are said to act on each other there, and it never came up{like(name, seen.sampled)}"
+            yield Finding("spread", "broken", f"site '{name}'", words)
+            return
         why = "the model doesn't say at which site agents act on each other" if not name else f"'{name}' has no hazard"
         yield Finding("spread", "doesn't apply", "", why)
         return
@@ -171,8 +176,8 @@ def spread(trials: Trials) -> Iterator[Finding]:
         bad.append(Finding("spread", "broken", where, words))
     most = max(range(len(site.accrued)), key=site.accrued.__getitem__)
     day = site.days[most]
-    if site.accrued[most] > 0 and day == int(day):
-        twice = _site(trials.witnessed(acts=[(SCALE, 2 * one, int(day))]), name).accrued[most] / site.accrued[most]
+    if site.accrued[most] > 0:
+        twice = _site(trials.witnessed(acts=[(SCALE, 2 * one, day)]), name).accrued[most] / site.accrued[most]
         if abs(twice - 2) > 0.01:
             words = f"with {SCALE} doubled on day {day:g} its hazard that day is {twice:.3f} times as high, not 2"
             bad.append(Finding("spread", "broken", where, words, {"ratio": twice}))
@@ -201,17 +206,26 @@ def responses(trials: Trials) -> Iterator[Finding]:
     """Whether tallies go with parameters and the environment the way the model declares, under common chance."""
     if not trials.model.responses:
         yield Finding("responses", "doesn't apply", "", "the model declares no `responses`")
+    known = {*trials.model.parameters, *trials.model.environment}
     for name, signs in trials.model.responses.items():
+        if name not in known:
+            words = f"the model has no such parameter or part of the environment{like(name, known)}"
+            yield Finding("responses", "broken", f"'{name}'", words)
+            continue
         low, high = _ends(trials, name, range(1))
         idle = not apart(low[0], high[0])
-        if not idle and not all(_clearly(sign, low[0].total(t), high[0].total(t)) for t, sign in signs.items()):
+        counted = {t: sign for t, sign in signs.items() if t in low[0].series and t in high[0].series}
+        for tally in {*signs} - {*counted}:
+            words = f"it is declared to go with '{name}', and is never counted{like(tally, trials.model.tallies)}"
+            yield Finding("responses", "broken", f"tally '{tally}'", words)
+        if not idle and not all(_clearly(sign, low[0].total(t), high[0].total(t)) for t, sign in counted.items()):
             # What one draw of chance doesn't show, the others may, unless nothing at all has come of it.
             more = _ends(trials, name, range(1, trials.replicates))
             low, high = low + more[0], high + more[1]
         if any(apart(x, y, state=False) for x, y in zip(low, high, strict=True)):
             trials.moving.add(name)
-        found = 0
-        for tally, sign in signs.items():
+        found = len(signs) - len(counted)
+        for tally, sign in counted.items():
             a, b = (sum(run.total(tally) for run in runs) for runs in (low, high))
             most, numbers, severity = max(abs(a), abs(b)), {"low": a, "high": b}, "broken"
             if sign * (b - a) < -_slack(a, b):
@@ -249,7 +263,7 @@ def _ends(trials: Trials, name: str, chances: range) -> tuple[list[Trial], list[
         return tuple([trials.play(theta=t, chance=r) for r in chances] for t in thetas)  # type: ignore[return-value]
     pulse = name in trials.model.pulses
     low_limit, high_limit = trials.model.limits.get(name, (0.0, math.inf))
-    day, bottom = (1 if pulse else 0), max(low_limit, 0.0)
+    day, bottom = (trials.at(1 / trials.days) if pulse else 0.0), max(low_limit, 0.0)
     value = 500.0 if pulse else high_limit if math.isfinite(high_limit) else trials.other(name)
     if trials.model.environment[name] > 0:
         bottom, value = trials.other(name), trials.model.environment[name]
@@ -276,7 +290,11 @@ def influence(trials: Trials) -> Iterator[Finding]:
             idle.append(f"parameter '{name}'")
     for name in {*model.environment} - trials.moving:
         value = 500.0 if name in model.pulses else trials.other(name)
-        if not apart(trials.plain, trials.play(acts=[(name, value, min(1, trials.days - 1))]), state=False):
+        if not apart(
+            trials.plain,
+            trials.play(acts=[(name, value, trials.at(min(1, trials.days - 1) / trials.days))]),
+            state=False,
+        ):
             idle.append(f"environment '{name}'")
     for where in sorted(idle):
         yield Finding("influence", "warning", where, f"another value of it changes nothing in {trials.days} days")

@@ -24,6 +24,7 @@ from lpmppl._compat import (
 )
 from lpmppl.effects.handlers.behaviour import Utility
 from lpmppl.effects.handlers.noise import ExogenousNoise
+from lpmppl.effects.handlers.per_agent import PerAgent
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.sharded import Sharded
 from lpmppl.effects.handlers.time import DiscreteTime
@@ -210,6 +211,7 @@ def playing(
     if (ranks := model.population.ranks) is not None:
         ranks.agree("the run's model, chance and interventions", code(model.name, model.variant, seed, chance, acts))
     with ONE_AT_A_TIME, ExitStack() as stack:
+        stack.enter_context(PerAgent(model.population.size))
         record = stack.enter_context(Record())
         for handler in outside:
             stack.enter_context(handler)

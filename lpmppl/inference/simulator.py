@@ -38,7 +38,7 @@ class Simulator:
     A guide's parameters φ give θ in reverse mode; the simulation gives its Jacobian :math:`J = \partial x / \partial
     \theta` without a graph over its days, by differences among the same chance or in forward mode, and
 
-    .. math:: \nabla_\varphi\, \ell(x(\theta_\varphi)) = \Big(\frac{\partial \theta}{\partial \varphi}\Big)^{\!\top}
+    .. math:: \nabla_\varphi\, \ell(x(\theta_\varphi)) = \left(\frac{\partial \theta}{\partial \varphi}\right)^{\!\top}
         J^{\top}\, \nabla_x \ell
 
     So the memory of a gradient doesn't grow with days, and a Pyro guide is fitted through it like through any function.

@@ -11,9 +11,11 @@ from torch import Tensor
 from lpmppl.effects.cohorts import dense
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.verify import Witness
+from lpmppl.errors import InputError
 from lpmppl.inference.findings import Finding
-from lpmppl.inference.meanings import Ledger
-from lpmppl.inference.trials import Each, Trials
+from lpmppl.inference.meanings import Ledger, laws
+from lpmppl.inference.orders import by_steps
+from lpmppl.inference.trials import Each, Stopped, Trial, Trials, like, line
 from lpmppl.models.model import Model
 from lpmppl.models.substep import CLOCK
 from lpmppl.typing import State
@@ -35,16 +37,15 @@ class _Book:
         self.model, self.note, self.whole = model, note, whole
         self.meanings, self.witness = meanings, witness
         self.steps = 0
-        self.missing: dict[str, str] = {}
 
     def __call__(self, before: State, after: State, record: Record) -> None:
         t = float(before["t"])
         self.steps += 1
         self.whole(before, after)
         self._environment(before, after, t)
-        for name, law in self.model.balances.items():
+        for name, law in laws(self.model.balances).items():
             self._balance(name, law, before, after, t)
-        for name, read in self.model.accounts.items():
+        for name, read in laws(self.model.accounts).items():
             self._account(name, read, before, after, record, t)
         counted = dict(self.witness.observed)
         for name, series in record.series.items():
@@ -52,6 +53,8 @@ class _Book:
             if series.days[-1] == t:
                 counted[name] = series.entries[-1].double().sum() * (series.quantum or 1.0)
         self.meanings.enter(before, after, counted)
+        # What isn't drawn or decided in a step isn't left from another.
+        self.witness.observed.clear()
 
     def _environment(self, before: State, after: State, t: float) -> None:
         for name in self.model.environment:
@@ -65,15 +68,22 @@ class _Book:
                 self.note(f"key '{key}'", "it is lost", "the state no longer has it", t)
 
     def _balance(self, name: str, law: Callable[[State, State], Tensor], before: State, after: State, t: float) -> None:
-        try:
-            off = torch.as_tensor(law(before, after))
-        except KeyError as e:
-            self.missing.setdefault(name, str(e))
+        off = self._read(f"balance '{name}'", law, before, after, t)
+        if off is None:
             return
         wrong = ~(off.abs() < 1e-3) if off.is_floating_point() else off != 0
         if bool(wrong.any()):
             seen = f"{int(wrong.sum())} of {wrong.numel()} are out, such as by {_first(off[wrong])}"
             self.note(f"balance '{name}'", "it doesn't hold", seen, t)
+
+    def _read(self, where: str, law: Callable[[State, State], Any], before: State, after: State, t: float) -> Any:
+        """What a law of the model says of two states; None where it says nothing, which is noted."""
+        try:
+            return torch.as_tensor(dense(law(before, after))).detach()
+        except Exception as e:  # noqa: BLE001 (a law that can't be asked is a finding)
+            what = "it reads what the state doesn't have" if isinstance(e, KeyError) else f"it stops with {_kind(e)}"
+            self.note(where, what, line(e, {*before, *after}), t)
+            return None
 
     def _account(
         self, name: str, read: Callable[[State, State], Tensor], before: State, after: State, record: Record, t: float
@@ -83,11 +93,10 @@ class _Book:
             return
         unit = series.quantum or 1.0
         counted = series.entries[-1].double().sum() * unit
-        try:
-            read_off = torch.as_tensor(dense(read(before, after))).double()
-        except KeyError as e:
-            self.missing.setdefault(name, str(e))
+        read_off = self._read(f"tally '{name}'", read, before, after, t)
+        if read_off is None:
             return
+        read_off = read_off.double()
         # Amounts that aren't whole are rounded for everybody by themselves, and kept in single precision.
         amount = float(read_off.sum())
         slack = 0.0 if unit == 1.0 else 1e-3 * abs(amount) + 0.5 * unit * read_off.numel()
@@ -114,13 +123,20 @@ def _first(x: Tensor) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _kind(error: Exception) -> str:
+    return type(error).__name__
+
+
 def steps_kept(trials: Trials) -> Iterator[Finding]:
-    """Whether every step keeps what it must: at the defaults, in other draws of the parameters, and under policies."""
+    """Whether every step keeps what it must: at the defaults, in other draws, under policies and at half the step."""
     yield from _one(trials, "", theta=trials.theta)
     for number, theta in enumerate(trials.draws, 1):
         yield from _one(trials, f" in draw {number} of the parameters", theta=theta)
-    if acts := [(name, x, trials.days // 4) for name, x in trials.stirred().items()]:
+    acts = [(name, x, trials.at(1 / 4)) for name, x in trials.stirred().items()]
+    if acts:
         yield from _one(trials, " under policies", theta=trials.theta, acts=acts)
+    if not trials.stops and not by_steps(trials):
+        yield from _one(trials, f" at steps of {trials.dt / 2:g} days", theta=trials.theta, acts=acts, dt=trials.dt / 2)
 
 
 def _one(trials: Trials, which: str, **how: Any) -> Iterator[Finding]:
@@ -141,10 +157,17 @@ def _one(trials: Trials, which: str, **how: Any) -> Iterator[Finding]:
         books.append(_Book(trials.model, note, whole, Ledger(trials.model, theta), witness))
         return books[0]
 
-    trial = trials.witnessed(watch, **how)
+    trial: Trial | Stopped
+    try:
+        trial = trials.witnessed(watch, **how)
+    except Stopped as stopped:
+        if "dt" in how and isinstance(stopped.error, InputError):
+            yield Finding("state", "doesn't apply", "", f"it refuses a shorter step: {stopped.error}")
+            return
+        trial = stopped
     if not which:
         trials.keep("base", trial)
-    seen = trial.witness
+    seen, (book,) = trial.witness, books
     assert seen is not None
     for breach in seen.breaches:
         kind = "exposures" if breach.site else "state"
@@ -154,16 +177,43 @@ def _one(trials: Trials, which: str, **how: Any) -> Iterator[Finding]:
     for (where, what), (words, t) in noted.items():
         kind = "tallies" if where.startswith("tally") else "balances" if where.startswith("balance") else "state"
         yield Finding(kind, "broken", where, f"{what} on day {t:g}{which}: {words}")
-    wrong = list(books[0].meanings.findings(which))
+    wrong = list(book.meanings.findings(which))
     yield from wrong
+    if isinstance(trial, Stopped):
+        # Each of the four says that nothing is known of the days that didn't come.
+        yield trials.tell("state", trial)
+        for check in ("exposures", "balances", "tallies", "meanings") if not which else ():
+            yield trials.tell(check, trial)
+        return
     for name in sorted({*trials.model.tallies} - {*trial.series}):
         if trials.days >= 7 and not which:
             yield Finding("tallies", "broken", f"tally '{name}'", f"the model declares it and never counts it{which}")
-    for name, key in books[0].missing.items() if books and not which else ():
-        yield Finding("balances", "doesn't apply", f"'{name}'", f"the state has no {key}")
+    if not which:
+        yield from _unmet(trials, book.meanings, trial)
     if seen.breaches or noted or wrong:
         return
-    yield from _kept(trials, seen.sites, books[0], which)
+    yield from _kept(trials, seen.sites, book, which)
+
+
+def _unmet(trials: Trials, ledger: Ledger, trial: Trial) -> Iterator[Finding]:
+    """The meanings of which nothing is known, and why."""
+    model = trials.model
+    seen = trial.witness
+    assert seen is not None
+    declared = {key for part in trials.substeps for key in (*part.reads, *part.writes)}
+    sites = {f"{site}: {what}" for site in seen.sampled for what in ("mean", "variance", "who")}
+    known = {*trial.begun, *trial.state, *declared, *CLOCK, *model.tallies, *model.parameters, *sites, *ledger.counted}
+    for name in laws(model.meanings):
+        if name in ledger.sums:
+            continue
+        key = ledger.missing.get(name)
+        if key is None:
+            yield Finding("meanings", "doesn't apply", f"'{name}'", "nothing came up that it could be said of")
+        elif key in known:
+            yield Finding("meanings", "doesn't apply", f"'{name}'", f"'{key}' never came up")
+        else:
+            words = f"it reads '{key}', which no part that plays has as a key, tally or site{like(key, known)}"
+            yield Finding("meanings", "warning", f"'{name}'", words)
 
 
 def _kept(trials: Trials, sites: Mapping[str, Any], book: _Book, which: str) -> Iterator[Finding]:

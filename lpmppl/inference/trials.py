@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +18,17 @@ from torch import Tensor
 from lpmppl._compat import Messenger
 from lpmppl.effects.handlers.record import Record
 from lpmppl.effects.handlers.time import DiscreteTime
-from lpmppl.effects.handlers.verify import Invariant, Witness
+from lpmppl.effects.handlers.verify import Invariant, Whereabouts, Witness
 from lpmppl.effects.ops import simulate
+from lpmppl.errors import InputError
+from lpmppl.inference.checks import begun as checked_start
+from lpmppl.inference.findings import Finding
 from lpmppl.inference.run import playing
 from lpmppl.models.model import Model
 from lpmppl.models.substep import CLOCK, Substep
 from lpmppl.typing import Dynamics, State
 
-__all__ = ["Each", "Trial", "Trials", "apart"]
+__all__ = ["Each", "Stopped", "Trial", "Trials", "apart", "like", "line"]
 
 Each = Callable[[State, State, Record], None]
 
@@ -48,6 +55,58 @@ class Trial:
         x = self.series[name]
         summed = float(x.sum())
         return summed / max(x.shape[0], 1) if name in self.stocks else summed
+
+
+class Stopped(Exception):  # noqa: N818 (it says what a model did, and is no error of ours)
+    """A model that stopped with an error of its own while it was played.
+
+    Args:
+        where: the substep, or what of the model it was at.
+        when: the day, and how it was played, in words.
+        what: the error in words.
+        error: the error.
+    Attributes:
+        begun: the state at the start, if there was one.
+        witness: what was noted until then, where it was asked for.
+    """
+
+    def __init__(self, where: str, when: str, what: str, error: Exception) -> None:
+        super().__init__(f"{where}: {what}")
+        self.where, self.when, self.what, self.error = where, when, what, error
+        self.begun: State | None = None
+        self.witness: Witness | None = None
+
+    @property
+    def same(self) -> tuple[str, str]:
+        """What another that stops for the same reason has too."""
+        return self.where, self.what
+
+
+def like(name: str, names: Iterable[object]) -> str:
+    """The name that may have been meant, as a question after a comma; "" where none is near."""
+    close = difflib.get_close_matches(name, sorted({str(n) for n in names} - {name}), n=1, cutoff=0.6)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def line(error: Exception, names: Iterable[object] = ()) -> str:
+    """An error in a line: of a key that isn't there, which one may have been meant."""
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        return f"there is no '{error.args[0]}'{like(str(error.args[0]), names)}"
+    return (str(error).strip().splitlines() or ["it says no more"])[0][:300]
+
+
+_HERE = Path(__file__).parent.parent
+_HANDLERS = tuple(str(_HERE / part) for part in ("effects", "inference", "_compat", "simulation"))
+_LIBRARIES = (*(sysconfig.get_path(kind) for kind in ("stdlib", "platlib", "purelib")), "<frozen")
+
+
+def _source(error: Exception) -> str:
+    """The file and line of the model at which an error came: the last that is neither a library's nor the handlers'."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        name = frame.filename
+        if not name.startswith(_HANDLERS if name.startswith(str(_HERE)) else _LIBRARIES):
+            return f" ({Path(name).name}, line {frame.lineno})"
+    return ""
 
 
 def apart(a: Trial, b: Trial, state: bool = True) -> list[str]:
@@ -85,6 +144,7 @@ class Trials:
         draws: further values of the parameters.
         runs: how many runs were played.
         moving: the parameters and parts of the environment that were seen to move a tally.
+        stops: what stopped the model and has been told.
     """
 
     model: Model
@@ -98,7 +158,8 @@ class Trials:
     draws: Sequence[Mapping[str, float]] = ()
     runs: int = 0
     moving: set[str] = field(default_factory=set)
-    _kept: dict[Any, Trial] = field(default_factory=dict)
+    stops: set[tuple[str, str]] = field(default_factory=set)
+    _kept: dict[Any, Trial | Stopped] = field(default_factory=dict)
 
     @property
     def agents(self) -> int:
@@ -112,30 +173,74 @@ class Trials:
     @cached_property
     def substeps(self) -> tuple[Substep, ...]:
         """The parts of a day."""
-        return tuple(self.model.substeps(self.tensors()))
+        try:
+            parts = tuple(self.model.substeps(self.tensors()))
+            if wrong := [type(part).__name__ for part in parts if not isinstance(part, Substep)]:
+                raise InputError(f"{self.model.name}.substeps gave {wrong[0]}; give Substeps")
+            return parts
+        except Exception as e:
+            raise Stopped("the substeps", "as they are made", _said(e, self._names({})), e) from e
 
     @property
     def base(self) -> Trial:
-        """The run that the others are held against, with a witness."""
+        """The run that the others are held against, with a witness.
+
+        Raises:
+            Stopped: if it can't be played to its end, with what was noted until then.
+        """
         if "base" not in self._kept:
-            self.keep("base", self.witnessed())
-        return self._kept["base"]
+            try:
+                self.keep("base", self.witnessed())
+            except Stopped as stopped:
+                self.keep("base", stopped)
+        return self.known("base")
 
     @property
-    def known(self) -> frozenset[Any]:
-        """The runs that are kept."""
-        return frozenset(self._kept)
+    def so_far(self) -> tuple[Witness | None, State, Stopped | None]:
+        """What was noted of the run that the others are held against, its start, and what stops it."""
+        try:
+            return self.base.witness, self.base.begun, None
+        except Stopped as stopped:
+            return stopped.witness, stopped.begun or {}, stopped
 
-    def keep(self, key: Any, trial: Trial) -> None:
-        """Keep a run for others who ask for it."""
+    def known(self, key: Any) -> Trial:
+        """A run that is kept.
+
+        Raises:
+            Stopped: if the model stopped in it.
+        """
+        kept = self._kept[key]
+        if isinstance(kept, Stopped):
+            raise kept
+        return kept
+
+    def keep(self, key: Any, trial: Trial | Stopped) -> None:
+        """Keep a run for others who ask for it, or what stopped it."""
         self._kept[key] = trial
+
+    def tell(self, check: str, stopped: Stopped) -> Finding:
+        """What a check says of a model that stopped: that it is broken, once, and then that the check can't be made."""
+        if stopped.same in self.stops:
+            words = f"it can't be asked {stopped.when}: the model stops there as said above"
+            return Finding(check, "doesn't apply", stopped.where, words)
+        self.stops.add(stopped.same)
+        words = f"it stops with {type(stopped.error).__name__} {stopped.when}: {stopped.what}"
+        return Finding(check, "broken", stopped.where, words)
+
+    def at(self, share: float) -> float:
+        """A day after a share of the run that lies on its grid of steps."""
+        return math.floor(share * self.days / self.dt + 1e-6) * self.dt
 
     def witnessed(self, watch: Callable[[Witness], Each] | None = None, **how: Any) -> Trial:
         """A run under a witness of substeps and hazards; `watch` gives what sees every step, `how` goes to `play`."""
         witness = Witness(self.agents, *self.invariants)
         each = None if watch is None else watch(witness)
         inside = (witness, *how.pop("inside", ()))
-        return self.play(inside=inside, each=each, witness=witness, **how)
+        try:
+            return self.play(inside=inside, each=each, witness=witness, **how)
+        except Stopped as stopped:
+            stopped.witness = witness
+            raise
 
     @property
     def plain(self) -> Trial:
@@ -165,8 +270,11 @@ class Trials:
     def kept(self, *key: Any, **how: Any) -> Trial:
         """A run that several checks ask for, played once."""
         if key not in self._kept:
-            self._kept[key] = self.play(**how)
-        return self._kept[key]
+            try:
+                self.keep(key, self.play(**how))
+            except Stopped as stopped:
+                self.keep(key, stopped)
+        return self.known(key)
 
     def play(
         self,
@@ -199,21 +307,81 @@ class Trials:
             inside: handlers inside the agents' noise.
             each: what sees the state before and after every step, and the record.
             witness: the witness among the handlers.
+        Raises:
+            Stopped: with any error of the model's.
         """
         model, dt = model or self.model, dt or self.dt
         values, (first, last) = self.tensors(theta), span or (0.0, float(self.days))
         self.runs += 1
-        with torch.no_grad(), playing(model, self.seed, chance, acts, DiscreteTime(dt), outside, inside) as record:
-            begun = dict(model.initial(values, first) if state is None else state)
-            day = (dynamics or model.day)(values)
+        now, part, begun = first, "the start", None
+        place = Whereabouts()
 
-            def step(s: State) -> State:
-                after = day(s)
-                if each is not None:
-                    each(s, after, record)
-                return after
+        def step(s: State) -> State:
+            nonlocal now
+            now = float(s["t"])
+            after = day(s)
+            if each is not None:
+                each(s, after, record)
+            return after
 
-            end = simulate(step, begun, torch.tensor(first), torch.tensor(last))
+        try:
+            handlers = (*inside, place)
+            with (
+                torch.no_grad(),
+                playing(model, self.seed, chance, acts, DiscreteTime(dt), outside, handlers) as record,
+            ):
+                begun = dict(state) if state is not None else checked_start(model, model.initial(values, first))
+                part = "the day"
+                day = (dynamics or model.day)(values)
+                end = simulate(step, begun, torch.tensor(first), torch.tensor(last))
+        except Exception as e:
+            how = self._how(theta, acts, dt, chance, model, outside, state)
+            at = f", at {place.site}" if place.site else ""
+            where = f"substep '{place.substep}'" if place.substep else part
+            words = _said(e, self._names(begun or {}))
+            stopped = Stopped(where, f"on day {now:g}{at}, {how}", words, e)
+            stopped.begun = begun
+            raise stopped from e
         series = {n: torch.as_tensor(x.values).double() for n, x in record.series.items()}
         stocks = frozenset(n for n, x in record.series.items() if x.stock)
         return Trial(begun, {k: v for k, v in end.items() if k not in CLOCK}, series, stocks, witness)
+
+    def _names(self, state: State) -> set[str]:
+        """The names that may have been meant."""
+        return {*state, *CLOCK, *self.model.parameters, *self.model.environment, *self.model.tallies}
+
+    def _how(
+        self,
+        theta: Mapping[str, float] | None,
+        acts: Sequence[Sequence[Any]],
+        dt: float,
+        chance: int,
+        model: Model,
+        outside: Sequence[Messenger],
+        state: State | None,
+    ) -> str:
+        """How a run was played, in words."""
+        words = []
+        if theta is not None and (other := [n for n in theta if theta[n] != self.theta.get(n)]):
+            words.append(f"with {_few([f'{n}={theta[n]:g}' for n in other])}")
+        if acts:
+            words.append(f"under {_few([f'{name}={value:g}@{day:g}' for name, value, day in acts])}")
+        if dt != self.dt:
+            words.append(f"at steps of {dt:g} days")
+        if chance:
+            words.append("with another chance")
+        if model is not self.model:
+            words.append("of the people put otherwise")
+        if outside:
+            words.append("in two worlds at once")
+        if state is not None:
+            words.append("taken up from its own state")
+        return " ".join(words) or "as it was set"
+
+
+def _few(words: Sequence[str]) -> str:
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def _said(error: Exception, names: Iterable[object]) -> str:
+    return line(error, names) + _source(error)

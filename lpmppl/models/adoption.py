@@ -10,7 +10,7 @@ from itertools import pairwise
 import pyro
 import pyro.distributions as dist
 import torch
-from scipy import optimize
+from scipy import optimize, special
 from torch import Tensor
 
 from lpmppl.effects.cohorts import Cohort
@@ -21,6 +21,7 @@ from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
 from lpmppl.models import transmission
 from lpmppl.models.contacts import CONTACTS
+from lpmppl.models.given import number
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
 from lpmppl.models.part import Part, Setting
@@ -40,6 +41,9 @@ SCHEMES = ("people", "workplaces", "areas", "connected")
 """Who is given the app, by the number in the environment's `app_seeding`."""
 
 _WEEK = 7.0
+
+_MOST = 1e6
+"""A greater value than an app is worth to anybody, in utility."""
 
 _MOST_PAID = 1e4
 """Dollars that an install may cost: the bound of one person's contribution to the tally."""
@@ -206,17 +210,15 @@ def folds(network_value: float) -> tuple[float, float]:
     Args:
         network_value: ν, above 4, times the share of people who have a phone and would use the app.
     Raises:
-        InputError: for a network value of 4 or less, where there is one level whatever the app is worth alone.
+        InputError: for no number, or one of 4 or less, where there is one level whatever the app is worth alone.
     Source: Brock and Durlauf, "Discrete choice with social interactions", Review of Economic Studies 68 (2001), 235.
 
     >>> [round(x, 3) for x in folds(7.0)]
     [-4.224, -2.776]
     """
-    if not network_value > 4.0:
-        raise InputError(f"network_value={network_value:g} was given; two levels of adoption need one above 4")
-    turn = 0.5 * math.sqrt(1.0 - 4.0 / network_value)
-    low, high = (_alone(0.5 + sign * turn, network_value) for sign in (1.0, -1.0))
-    return low, high
+    if (value := number("network_value", network_value, most=_MOST)) <= 4.0:
+        raise InputError(f"network_value={value:g} was given; two levels of adoption need one above 4")
+    return _alone(_turning(value), value), _alone(-_turning(value), value)
 
 
 def levels(standalone: float, network_value: float) -> list[float]:
@@ -228,25 +230,35 @@ def levels(standalone: float, network_value: float) -> list[float]:
     Returns:
         shares of those who have a phone and would use the app, increasing; of three the outer two are stable, and the
         one between is the critical mass. At a fold, where two of them meet, it is counted once or not at all.
+    Raises:
+        InputError: for what are no numbers.
 
     >>> [round(y, 3) for y in levels(-3.2, 7.0)]
     [0.057, 0.398, 0.974]
     """
-    turns = [0.0, 1.0]
-    if network_value > 4.0:
-        half = 0.5 * math.sqrt(1.0 - 4.0 / network_value)
-        turns = [0.0, 0.5 - half, 0.5 + half, 1.0]
-    edges = [min(max(turn, 1e-15), 1.0 - 1e-15) for turn in turns]
+    alone, value = (
+        number("standalone", standalone, -_MOST, _MOST),
+        number("network_value", network_value, -_MOST, _MOST),
+    )
+    beyond = abs(alone) + abs(value) + 1.0
+    turns = [] if value <= 4.0 else [-_turning(value), _turning(value)]
 
-    def gap(y: float) -> float:
-        return _alone(y, network_value) - standalone
+    def gap(odds: float) -> float:
+        return _alone(odds, value) - alone
 
-    return [optimize.brentq(gap, a, b, xtol=1e-14) for a, b in pairwise(edges) if gap(a) * gap(b) < 0]
+    edges = pairwise([-beyond, *turns, beyond])
+    found = [optimize.brentq(gap, a, b, xtol=1e-14) for a, b in edges if (gap(a) > 0) != (gap(b) > 0)]
+    return [float(special.expit(odds)) for odds in found]
 
 
-def _alone(y: float, network_value: float) -> float:
-    """The value of the app alone at which a share y have it and stay so many."""
-    return math.log(y / (1.0 - y)) - network_value * y
+def _alone(odds: float, network_value: float) -> float:
+    """The value of the app alone at which a share with these log-odds have it and stay so many."""
+    return odds - network_value * float(special.expit(odds))
+
+
+def _turning(network_value: float) -> float:
+    """The log-odds of the greater of the two shares at which that value turns, of a network value above 4."""
+    return math.log(network_value) + 2.0 * math.log(0.5 + 0.5 * math.sqrt(1.0 - 4.0 / network_value))
 
 
 def _turn(people: Population, kind: str, variable: str) -> Tensor:

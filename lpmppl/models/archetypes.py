@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from lpmppl.effects.clear import in_clear
 from lpmppl.effects.cohorts import Cohort
 from lpmppl.effects.internals.segments import broadcast
 from lpmppl.errors import InputError, nearest
+from lpmppl.models.given import number, shown
 from lpmppl.models.population import Population
 
 __all__ = ["Archetypes", "Bins", "Lookup", "counts"]
@@ -39,7 +41,16 @@ class Bins:
 
     def code(self, attribute: str, people: Population) -> tuple[Tensor, tuple[str, ...]]:
         """Each agent's interval, int64 of shape (N,), and the labels."""
-        edges, labels = list(self.edges), tuple(self.labels)
+        if (
+            isinstance(self.labels, str)
+            or not isinstance(self.edges, Collection)
+            or not isinstance(self.labels, Collection)
+        ):
+            raise InputError(
+                f"attribute '{attribute}': edges={shown(self.edges)} and labels={shown(self.labels)} were given; give "
+                "a list of each"
+            )
+        edges, labels = [number(f"an edge of attribute '{attribute}'", x) for x in self.edges], tuple(self.labels)
         if any(not low < high for low, high in pairwise(edges)) or len(labels) != len(edges) + 1:
             raise InputError(
                 f"attribute '{attribute}': {len(edges)} edges {edges} and {len(labels)} labels were given; edges must "
@@ -76,6 +87,9 @@ class Lookup:
         known = people.labels(self.column)
         if self.groups is None:
             return values, tuple(known)
+        for members in _named(f"the groups of attribute '{attribute}'", self.groups, "lists of labels").values():
+            if not isinstance(members, Collection):
+                raise InputError(f"attribute '{attribute}' gathers {shown(members)}; give a list of labels")
         of: dict[str, int] = {}
         for k, members in enumerate(self.groups.values()):
             for label in [members] if isinstance(members, str) else members:
@@ -92,6 +106,13 @@ class Lookup:
         return torch.tensor([of[label] for label in known], device=values.device)[values], tuple(self.groups)
 
 
+def _named(what: str, values: Any, such: str) -> Mapping[str, Any]:
+    """Values by name, or what is wrong with what was given for them."""
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise InputError(f"{what} are {shown(values)}; give {such} by name")
+    return values
+
+
 def _of_agents(attribute: str, column: str, people: Population) -> Tensor:
     """A variable of the population for each agent, shape (N,), also where it belongs to a group."""
     if column not in people.dataset:
@@ -99,6 +120,10 @@ def _of_agents(attribute: str, column: str, people: Population) -> Tensor:
             nearest(
                 f"variable of the population in attribute '{attribute}'", column, map(str, people.dataset.variables)
             )
+        )
+    if people.dataset[column].ndim != 1:
+        raise InputError(
+            f"attribute '{attribute}': '{column}' has shape {people.dataset[column].shape}; give one of (N,)"
         )
     (dim,) = people.dataset[column].dims
     return people[column] if dim == "agent" else people[column].index_select(0, people[str(dim)])
@@ -144,6 +169,12 @@ class Archetypes:
         static: Mapping[str, Bins | Lookup],
         dynamic: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        for name, source in _named("the attributes of archetypes", static, "Bins(…) or Lookup(…)").items():
+            if not isinstance(source, Bins | Lookup):
+                raise InputError(f"attribute '{name}' is {shown(source)}; give Bins(…) or Lookup(…)")
+        for name, labels in _named("the dynamic attributes", dynamic or {}, "their labels").items():
+            if isinstance(labels, str) or not isinstance(labels, Collection) or not len(labels):
+                raise InputError(f"dynamic attribute '{name}' has the labels {shown(labels)}; give a list of words")
         self.dynamic = {name: tuple(labels) for name, labels in (dynamic or {}).items()}
         """Labels of the dynamic attributes, by name."""
         if twice := sorted(set(static) & set(self.dynamic)):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from lpmppl.models import disease_meanings, economic_meanings, response_meanings
+from lpmppl.models import chance_meanings, disease_meanings, economic_meanings, response_meanings
 from lpmppl.models.economic_books import LABOUR, MOBILITY, STIMULUS, members
 from lpmppl.models.part import Book
 from lpmppl.models.population import Population
@@ -161,7 +161,7 @@ _PROGRESSION = Book(
         "fatality": {"deaths": 1},
         "incubation_median": {"admissions": -1},
     },
-    meanings=disease_meanings.PROGRESSION,
+    meanings={**disease_meanings.PROGRESSION, **chance_meanings.PROGRESSION},
 )
 
 _IMMUNITY = Book(
@@ -196,7 +196,7 @@ _TESTING = Book(
         "other_reasons": {"tests_sought": 1},
         "pcr_delay": {"cases": -1},
     },
-    meanings=response_meanings.TESTING,
+    meanings={**response_meanings.TESTING, **chance_meanings.TESTING},
 )
 
 
@@ -225,7 +225,7 @@ _BEHAVIOUR = Book(
     },
     accounts={"isolating": lambda _, __, a: a["isolating"]},
     responses={"isolation_days": {"isolating": 1}},
-    meanings=response_meanings.BEHAVIOUR,
+    meanings={**response_meanings.BEHAVIOUR, **chance_meanings.BEHAVIOUR},
 )
 
 _MASKING = Book(
@@ -240,6 +240,7 @@ _MASKING = Book(
     },
     accounts={"masked": lambda _, __, a: a["masked"]},
     responses={"mask_mandate": {"masked": 1}},
+    meanings=chance_meanings.MASKING,
 )
 
 
@@ -316,12 +317,12 @@ def _reports(people: Population, before: State, after: State) -> Tensor:
 _OBSERVATION = Book(
     balances={"what awaits its report moves up a day": _reports},
     responses={"report_delay": {"reported_cases": -1}},
-    meanings=response_meanings.OBSERVATION,
+    meanings={**response_meanings.OBSERVATION, **chance_meanings.OBSERVATION},
 )
 
 BOOKS: Mapping[str, Book] = {
     "behaviour": _BEHAVIOUR,
-    "claims": Book(meanings=economic_meanings.CLAIMS),
+    "claims": Book(meanings={**economic_meanings.CLAIMS, **chance_meanings.CLAIMS}),
     "immunity": _IMMUNITY,
     "labour": LABOUR,
     "masking": _MASKING,

@@ -8,7 +8,6 @@ it read: its own keys and those of later parts before the step, those of earlier
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -19,12 +18,21 @@ from lpmppl.models.model import Meant
 from lpmppl.models.part import Setting
 from lpmppl.models.periods import lognormal
 from lpmppl.models.progression import AT_HOME, CLINICAL, PRESYMPTOMATIC, Stage, fatality_by_age, survivors_by_age
+from lpmppl.models.seen import Counted, with_total
 from lpmppl.models.within_host import DAYS, PRIORS, VARIATIONS
 from lpmppl.typing import State, Theta
 
-__all__ = ["IMMUNITY", "PROGRESSION", "TRANSMISSION", "is_in", "load", "summed", "weekly"]
-
-Counted = Mapping[str, Tensor]
+__all__ = [
+    "IMMUNITY",
+    "LEGS",
+    "PROGRESSION",
+    "TRANSMISSION",
+    "in_effect",
+    "is_in",
+    "load",
+    "summed",
+    "weekly",
+]
 
 
 def is_in(stage: Tensor, *names: str) -> Tensor:
@@ -86,7 +94,8 @@ def _force(setting: Setting, theta: Theta, b: State, a: State, _: Counted) -> Me
     season = 1 + theta["season"] * math.cos(2 * math.pi * day / 365.25)
     meets = inside + (work + elsewhere) * masks * ~a["isolating"]
     hazard = meets * theta["beta"] * a["transmission"] * season * a["protection"]
-    return Meant(seen, (hazard * torch.tensor(SUSCEPTIBILITY)[age])[risk], near=2e-4)
+    expected = (hazard * torch.tensor(SUSCEPTIBILITY)[age])[risk]
+    return Meant(*with_total(seen, expected), near=2e-4)
 
 
 TRANSMISSION = {"the hazard of infection is that of equation 8": _force}
@@ -152,7 +161,7 @@ def _severe(setting: Setting, theta: Theta, b: State, a: State, _: Counted) -> M
     return Meant(((a["destiny"][who] & 1) > 0).double(), p, p * (1 - p))
 
 
-_LEGS = {
+LEGS = {
     ("EXPOSED", "ASYMPTOMATIC", 0): (8.0, 2.0),
     ("PRESYMPTOMATIC", "MILD", 0): (8.0, 2.0),
     ("PRESYMPTOMATIC", "MILD", 1): (6.6, 4.9),
@@ -169,7 +178,7 @@ _LEGS = {
 def _periods(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
     """Each stage's length where it lies in its log-normal: uniform but for those that last one step at least."""
     us, means = [a["due"].new_zeros(0).double()], [a["due"].new_zeros(0).double()]
-    for (was, now, destiny), (mean, spread) in _LEGS.items():
+    for (was, now, destiny), (mean, spread) in LEGS.items():
         # The severe's are told apart by whether they become critical, and the critical by whether they die.
         bits = {"ASYMPTOMATIC": 0, "MILD": 5, "SEVERE": 2, "CRITICAL": 4}[now]
         own = a["destiny"] & bits
@@ -193,7 +202,7 @@ PROGRESSION = {
 }
 
 
-def _in_effect(b: State, at: Tensor) -> tuple[Tensor, Tensor]:
+def in_effect(b: State, at: Tensor) -> tuple[Tensor, Tensor]:
     """How many doses protect, and for how many days the last of those given has."""
     given = b["doses"].long()
     wait = torch.tensor((0.0, *TAKES_EFFECT))[given.clamp(max=2)]
@@ -204,7 +213,7 @@ def _in_effect(b: State, at: Tensor) -> tuple[Tensor, Tensor]:
 def _protection(_: Setting, theta: Theta, b: State, a: State, __: Counted) -> Meant:
     if not weekly(b):
         return Meant(a["protection"], b["protection"])
-    doses, since = _in_effect(b, b["t"])
+    doses, since = in_effect(b, b["t"])
     fresh = torch.where(doses == 0, 0.0, torch.where(doses == 1, theta["efficacy_one"], theta["efficacy_two"]))
     ever = ~b["infected_at"].isinf()
     ago = torch.where(ever, b["t"] - b["infected_at"], 0.0)
@@ -222,7 +231,7 @@ def weekly(s: State) -> bool:
 
 def _prior(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
     new = b["infected"]
-    doses, _since = _in_effect(b, b["infected_at"])
+    doses, _since = in_effect(b, b["infected_at"])
     prior = torch.where(doses == 1, PRIORS.index("one dose"), 0)
     prior = torch.where(b["episode"] > 1, PRIORS.index("infected"), prior)
     prior = torch.where(doses > 1, PRIORS.index("two doses"), prior)

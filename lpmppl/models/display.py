@@ -164,7 +164,7 @@ def _here(people: Population) -> str:
 
 def _step(many: int) -> int:
     """One in how many is read."""
-    return -(-many // ALL)
+    return max(1, -(-many // ALL))
 
 
 def _groups(people: Population) -> dict[str, tuple[int, float, int]]:
@@ -179,7 +179,7 @@ def _groups(people: Population) -> dict[str, tuple[int, float, int]]:
             codes = people.dataset[name].to_numpy()
             if codes.dtype.kind not in "iu":
                 continue
-            sizes = np.bincount(codes[codes >= 0] if codes.dtype.kind == "i" and (codes < 0).any() else codes)
+            sizes = _tallied(codes[codes >= 0] if codes.dtype.kind == "i" and (codes < 0).any() else codes)[1]
         if (sizes := sizes[sizes > 0]).size:
             found[name] = int(sizes.size), float(sizes.mean()), int(sizes.max())
     return found
@@ -188,6 +188,7 @@ def _groups(people: Population) -> dict[str, tuple[int, float, int]]:
 def _variable(name: str, variable: xr.DataArray, groups: Mapping[str, tuple[int, float, int]]) -> list[str]:
     """A row about a variable."""
     units, labels = variable.attrs.get("units"), variable.attrs.get("labels")
+    labels = labels if isinstance(labels, list | tuple | np.ndarray) else None
     values = variable.to_numpy().ravel()
     values = values[:: _step(values.size)]
     said, drawn = "–", ""
@@ -207,10 +208,22 @@ def _variable(name: str, variable: xr.DataArray, groups: Mapping[str, tuple[int,
 def _counted(codes: NDArray[Any], labels: list[str]) -> tuple[NDArray[Any], list[str]]:
     """The share of each label, with names for codes that have none."""
     unknown = codes.dtype.kind == "i" and bool((codes < 0).any())
-    counts = np.bincount(np.maximum(codes, -1).astype(np.int64) + 1 if unknown else codes)
+    found, counts = _tallied(np.maximum(codes, -1).astype(np.int64) + 1 if unknown else codes)
     names = (["unknown"] if unknown else []) + labels
-    names += [f"code {k - unknown}" for k in range(len(names), len(counts))]
-    return np.pad(counts, (0, len(names) - len(counts))) / codes.size, names
+    known = found < len(names)
+    share = np.zeros(len(names))
+    share[found[known]] = counts[known] / codes.size
+    more = [f"code {k - unknown}" for k in found[~known].tolist()]
+    return np.append(share, counts[~known] / codes.size), names + more
+
+
+def _tallied(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Codes of 0 or more that there are, and how often: by counting, or where they lie far apart by sorting."""
+    if not codes.size or int(codes.max()) > ALL + 10 * codes.size:
+        return np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)
+    found = np.flatnonzero(counts)
+    return found, counts[found]
 
 
 def _shares(share: NDArray[Any], names: Sequence[str]) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lpmppl.models import economic_meanings
+from lpmppl.models import chance_meanings, economic_meanings
 from lpmppl.models.part import Book
 from lpmppl.models.population import Population
 from lpmppl.typing import State
@@ -90,7 +90,7 @@ LABOUR = Book(
         "claim_share": {"ui_claims": 1},
         "claim_delay": {"ui_claims": -1},
     },
-    meanings=economic_meanings.LABOUR,
+    meanings={**economic_meanings.LABOUR, **chance_meanings.LABOUR},
 )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,12 +12,11 @@ from lpmppl.models.labour import BENEFIT, SUPPLEMENT, relative_layoffs, wages
 from lpmppl.models.mobility import calendar_of, since_2020, trained
 from lpmppl.models.model import Meant
 from lpmppl.models.part import Setting
+from lpmppl.models.seen import Counted
 from lpmppl.models.stimulus import AT_HOME, CHEQUES, CHILD_SHARE, eligibility, income_quartiles, normal_spending
 from lpmppl.typing import State, Theta
 
 __all__ = ["CLAIMS", "LABOUR", "MOBILITY", "STIMULUS"]
-
-Counted = Mapping[str, Tensor]
 
 
 def _activity(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lpmppl.data.industries import UNITED_STATES, Industries
 from lpmppl.errors import InputError
+from lpmppl.models import given
 from lpmppl.models.population import Population
 
 __all__ = ["REGIONS", "SIZES", "firms", "usual_output"]
@@ -36,6 +37,9 @@ _LARGEST_IMPORTER = 10.0
 
 _PLANT = 100.0
 """Thousand dollars a day that one plant makes, at most (chosen)."""
+
+_MOST, _MORE, _CAUTION = 100_000_000, 100.0, 3.0
+"""The most firms, suppliers for each size class, and spread of stocks in logarithms that can be meant."""
 
 Index = NDArray[np.int64]
 Numbers = NDArray[np.float64]
@@ -64,8 +68,8 @@ def firms(
         industries: what they make and use.
         port_share: the share of imports that come through the West.
         least: inputs of less than so many dollars per dollar of output aren't followed.
-        more: further suppliers of each product, for each size class above the smallest.
-        caution: how differently firms hold stocks, as a standard deviation in logarithms.
+        more: further suppliers of each product, for each size class above the smallest, up to 100.
+        caution: how differently firms hold stocks, as a standard deviation in logarithms, up to 3.
     Returns:
         a population over `agent` with `sector`, `region`, `size_class`, `foreign`, `plants`, `usual` and `final` in
         thousand dollars a day, and `caution`, the factor on the days of use that a firm holds, 1 on average; over
@@ -77,13 +81,13 @@ def firms(
     >>> people.size, people.labels("sector")[:3]
     (1000, ['farms', 'mining', 'utilities'])
     """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1_000:
-        raise InputError(f"number={number!r} of firms was given; give a whole number, 1000 or more")
-    if not 0.0 <= port_share <= 1.0 or not 0.0 <= least < 1.0 or more < 0 or caution < 0:
-        raise InputError(
-            f"port_share={port_share}, least={least}, more={more} and caution={caution} were given; shares lie in 0 … "
-            "1, and the others are 0 or more"
-        )
+    number, seed = given.whole("number", number, 1_000, _MOST), given.whole("seed", seed, 0)
+    if not isinstance(industries, Industries):
+        raise InputError(f"industries={given.shown(industries)} was given; give Industries, such as UNITED_STATES")
+    port_share, least = given.number("port_share", port_share, 0.0, 1.0), given.number("least", least, 0.0, 1.0)
+    more, caution = given.number("more", more, 0.0, _MORE), given.number("caution", caution, 0.0, _CAUTION)
+    if least == 1.0:
+        raise InputError("least=1 was given, with which nobody would use anything; give less than 1")
     rng, industries = np.random.default_rng(seed), industries.followed(least)
     sector, foreign = _placed(number, industries)
     size = (1 - rng.random(number) * (1 - _LARGEST**-_ZIPF)) ** (-1 / _ZIPF)

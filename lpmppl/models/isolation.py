@@ -16,9 +16,11 @@ from torch import Tensor
 
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import aggregate, decide, happens, substep, tally
-from lpmppl.errors import InputError
+from lpmppl.errors import InputError, nearest
 from lpmppl.models.archetypes import Archetypes
+from lpmppl.models.given import number, shown, whole
 from lpmppl.models.model import Model, Parameter
+from lpmppl.models.people import broken_down, needed
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -33,6 +35,15 @@ _OF_RANGE = 2.0**-25
 """The least and the greatest share of people at which a cost is still told apart: single precision has no finer."""
 
 _CENT, _MOST = 0.01, 1e4
+
+_DOLLARS = 1e12
+"""More dollars than anything costs that one agent does."""
+
+_NUMBERS = (
+    ("prevalence", 0.0, 1.0), ("rate", 0.0, math.inf), ("loss", 0.0, _DOLLARS), ("public", 0.0, _DOLLARS),
+    ("benefit", -_DOLLARS, _DOLLARS),
+)  # fmt: skip
+"""The numbers of a game, with the least and the greatest that they can be."""
 
 _COSTS = stats.logistic(60.0, 15.0)
 """What a period of isolation costs people, dollars: chosen."""
@@ -60,8 +71,8 @@ class Game:
         benefit: b, what isolating is worth to who does, whatever others do, dollars.
         costs: F, the law of what isolating costs, dollars: a frozen continuous one of `scipy.stats`.
     Raises:
-        InputError: for numbers that can't be, or where the infections that isolating spares don't fall as more isolate,
-            so that there may be several optima.
+        InputError: for numbers that can't be, in its methods too, or where the infections that isolating spares don't
+            fall as more isolate, so that there may be several optima.
     Source: Pigou, The Economics of Welfare (1920), part II.
 
     >>> game = Game(size=1000, prevalence=0.05, rate=1.5, loss=300.0, public=200.0, benefit=5.0)
@@ -80,18 +91,11 @@ class Game:
     costs: Any = _COSTS
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 2:
-            raise InputError(f"size={self.size!r} was given; give a whole number of people, 2 or more")
-        if not 0.0 <= self.prevalence < 1.0 or not 0.0 <= self.rate < math.inf:
-            raise InputError(
-                f"prevalence={self.prevalence} and rate={self.rate} were given; give a share below 1 and a rate of 0 "
-                "or more"
-            )
-        if not all(0.0 <= x < math.inf for x in (self.loss, self.public)) or not math.isfinite(self.benefit):
-            raise InputError(
-                f"loss={self.loss}, public={self.public} and benefit={self.benefit} were given; give dollars, of a "
-                "loss 0 or more"
-            )
+        object.__setattr__(self, "size", whole("size", self.size, 2, 10**12))
+        for name, least, most in _NUMBERS:
+            object.__setattr__(self, name, number(name, getattr(self, name), least, most))
+        if self.prevalence == 1.0:
+            raise InputError("prevalence=1.0 was given, where nobody is left to be infected; give a share below 1")
         _check(self.costs)
         if self.size * self._met > 2.0:
             raise InputError(
@@ -107,10 +111,12 @@ class Game:
 
     def risk(self, p: float) -> float:
         """π: the probability that one who goes out is infected, where a share p of the others isolate."""
+        p = number("p", p, 0.0, 1.0)
         return -(1 - self.prevalence) * math.expm1((self.size - 1) * math.log1p(-(1 - p) * self._met))
 
     def spread(self, p: float) -> float:
         r"""How many others one who goes out infects, on average: :math:`(1-q)(n-1)(1-p)\,\delta\,g^{n-2}`."""
+        p = number("p", p, 0.0, 1.0)
         escape = 1 - (1 - p) * self._met
         return (1 - self.prevalence) * (self.size - 1) * (1 - p) * self._met * escape ** (self.size - 2)
 
@@ -120,6 +126,7 @@ class Game:
 
     def equilibrium(self, subsidy: float = 0.0) -> float:
         """The share who isolate in the symmetric Nash equilibrium: there is one, as the risk falls as more do."""
+        subsidy = number("subsidy", subsidy)
         return self._where(lambda p: self.benefit + subsidy + self.loss * self.risk(p))
 
     def optimum(self) -> float:
@@ -132,13 +139,14 @@ class Game:
         With a `burden`, of what it costs to raise a dollar beyond that dollar, it is the one of the least social cost
         with that of raising it.
         """
+        burden = number("burden", burden, 0.0)
         if burden == 0.0:
             return self.externality(self.optimum())
 
         def price(p: float) -> float:
             return float(self.costs.ppf(p)) - self.benefit - self.loss * self.risk(p)
 
-        least, most = self.equilibrium(), self.optimum()
+        least, most = min(self.equilibrium(), 1 - 1e-9), self.optimum()
         found = optimize.minimize_scalar(
             lambda p: self.social_cost(p) + burden * price(p) * p,
             bounds=(least, max(most, least + 1e-9)),
@@ -149,6 +157,7 @@ class Game:
 
     def social_cost(self, p: float) -> float:
         r"""Dollars a head: :math:`\int_0^p (F^{-1}(v) - b)\,dv + (\ell + h)(1 - p)\,\pi(p)`; payments only move."""
+        p = number("p", p, 0.0, 1.0)
         cost, _ = integrate.quad(self.costs.ppf, 0.0, p)
         return float(cost) - self.benefit * p + (self.loss + self.public) * (1 - p) * self.risk(p)
 
@@ -198,7 +207,11 @@ class Isolation(Model):
         archetypes: Archetypes | None = None,
     ) -> None:
         _check(costs)
-        self.population, self.costs, self.loss, self.benefit = population, costs, float(loss), float(benefit)
+        self.population, self.costs = needed(population), costs
+        self.loss = number("loss", loss, 0.0, _DOLLARS)
+        self.benefit = number("benefit", benefit, -_DOLLARS, _DOLLARS)
+        if not isinstance(among, str):
+            raise InputError(f"among={shown(among)} was given; give the name of a variable, or '' for everybody")
         self.network = population.network(among) if among else population.everyone()
         sizes = torch.bincount(self.network.index.long(), minlength=self.network.count)
         if among == "":
@@ -209,11 +222,17 @@ class Isolation(Model):
                 "of one size, 2 or more"
             )
         self.size = int(sizes.max())
+        if not isinstance(archetypes, Archetypes | None) or (
+            archetypes is not None and archetypes.of() is not population
+        ):
+            raise InputError(
+                f"archetypes={shown(archetypes)} was given; give Archetypes of these people, or leave it out"
+            )
         self.kinds = Archetypes(population, {}) if archetypes is None else archetypes
         self._kind = self.kinds.code()
         counted = population.together(torch.bincount(self._kind.long(), minlength=self.kinds.size))
         self._share = counted.double() / population.everybody
-        self.by = population.strata(**by) if by else None
+        self.by = broken_down(population, by)
         self.parameters = {
             "prevalence": Parameter(
                 dist.Beta(2.0, 38.0), 0.05, "infectious people", "share", "chosen: one in twenty, of whom nobody knows"
@@ -251,6 +270,9 @@ class Isolation(Model):
             public: what an infection costs others than whom it strikes, dollars.
             parameters: values of parameters, by name; the others are at their defaults.
         """
+        for name in parameters:
+            if name not in self.parameters:
+                raise InputError(nearest("parameter of the game", name, self.parameters))
         values = {name: p.default for name, p in self.parameters.items()} | parameters
         return Game(self.size, **values, loss=self.loss, public=public, benefit=self.benefit, costs=self.costs)
 
@@ -310,5 +332,9 @@ class Isolation(Model):
 
 def _check(costs: Any) -> None:
     """Refuse what is no law of costs."""
-    if not all(callable(getattr(costs, name, None)) for name in ("cdf", "pdf", "ppf")):
-        raise InputError(f"costs={costs!r} was given; give a law, such as scipy.stats.logistic(60, 15)")
+    frozen = isinstance(getattr(costs, "dist", None), stats.rv_continuous)
+    if not frozen or not all(math.isfinite(float(costs.ppf(p))) for p in (_OF_RANGE, 0.5, 1 - _OF_RANGE)):
+        raise InputError(
+            f"costs={shown(costs)} was given; give a continuous law with its numbers, such as "
+            "scipy.stats.logistic(60, 15)"
+        )

@@ -15,6 +15,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
 from lpmppl.models import display
+from lpmppl.models.given import number
 from lpmppl.models.networks import Groups
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep
@@ -28,11 +29,13 @@ class Parameter:
     """A structural parameter: a sample site outside the agents' plate.
 
     Args:
-        prior: its distribution before any data.
+        prior: its distribution before any data, Pyro's or torch's.
         default: the value a run uses unless it is set or drawn.
         description: what it is, in a few words.
         units: its unit, such as "per day".
         source: where the default comes from.
+    Raises:
+        InputError: for a prior that is no distribution of one number, or a default that is no number.
 
     >>> from pyro import distributions as dist
     >>> beta = Parameter(dist.LogNormal(-1.0, 0.3), 0.4, "transmission", "contacts per day", "chosen")
@@ -45,6 +48,32 @@ class Parameter:
     description: str
     units: str
     source: str
+
+    def __post_init__(self) -> None:
+        prior = _of_pyro(self.prior)
+        object.__setattr__(self, "prior", prior)
+        if not isinstance(prior, TorchDistributionMixin):
+            own = isinstance(prior, torch.distributions.Distribution)
+            given = f"torch's {type(prior).__name__}" if own else repr(prior)
+            raise InputError(
+                f"the prior of '{self.description}' is {given}; give a distribution of Pyro's, such as "
+                "pyro.distributions.LogNormal(-1.0, 0.3)"
+            )
+        if shape := tuple(prior.shape()):
+            raise InputError(
+                f"the prior of '{self.description}' has shape {shape}, but a parameter is one number; give each its own"
+            )
+        number(f"the default of '{self.description}'", self.default)
+
+
+def _of_pyro(prior: Any) -> Any:
+    """A distribution of torch's own as Pyro's of the same name, which can be a site; anything else as it is."""
+    kind = getattr(pyro.distributions, type(prior).__name__, None)
+    if isinstance(prior, TorchDistributionMixin) or not isinstance(prior, torch.distributions.Distribution):
+        return prior
+    # Of two ways to say the same, one is enough.
+    named = {n: getattr(prior, n) for n in prior.arg_constraints if n != "logits"}
+    return kind(**named) if named and isinstance(kind, type) and issubclass(kind, type(prior)) else prior
 
 
 class Meant(NamedTuple):
@@ -86,7 +115,8 @@ class Model(ABC):
         responses: which way tallies go with parameters and the environment: by the name of one of these, which
             tallies never fall (1) or never rise (−1) in it.
         meanings: what parameters and equations mean, by what it says: the parameters, the states before and after a
-            step and the totals of its tallies to what was seen and what is expected of it.
+            step, and the totals of its tallies with what each site is drawn from, to what was seen and what is expected
+            of it.
         spreads: the hazard site at which agents act on each other, such as `infection`, where there is one.
         variant: what tells it from models of the same name, so that a run goes on in the one it was begun in.
         timed: whether what agents do to others follows the time of their events within a step, as derivatives along

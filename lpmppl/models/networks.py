@@ -16,6 +16,7 @@ from lpmppl.effects.internals.segments import broadcast, copy, differentiated, e
 from lpmppl.effects.internals.successors import changed
 from lpmppl.effects.tape import added, on_tape, plain
 from lpmppl.errors import InputError
+from lpmppl.models.given import number, shown, whole
 
 __all__ = ["Edges", "Groups"]
 
@@ -33,7 +34,10 @@ def _members(name: str, index: Tensor, count: int, what: str) -> Tensor:
 
 
 def _check_units(name: str, quantum: float, bound: float) -> None:
-    if not (quantum > 0 and bound > 0):
+    if not isinstance(name, str):
+        raise InputError(f"a network can't be called {shown(name)}; give it a name in words")
+    given = [number(f"network '{name}': {what}", x) for what, x in (("quantum", quantum), ("bound", bound))]
+    if min(given) <= 0:
         raise InputError(f"network '{name}': quantum {quantum:g} and bound {bound:g} were given; both must be above 0")
 
 
@@ -100,6 +104,7 @@ class Groups:
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)
+        whole(f"network '{self.name}': count", self.count, 0)
         if not isinstance(self.public, bool):
             raise InputError(f"network '{self.name}': public={self.public!r}; say True or False")
         if self.members is not None and not isinstance(self.members, Tensor):
@@ -114,8 +119,10 @@ class Groups:
                 f"given for {self.count} groups; give a whole number for each"
             )
         object.__setattr__(self, "index", _members(self.name, self.index, self.count, "group numbers"))
-        if self.nowhere is not None and not 0 <= self.nowhere < self.count:
-            raise InputError(f"network '{self.name}': nowhere={self.nowhere} is no group of 0 … {self.count - 1}")
+        if self.nowhere is not None and (isinstance(self.nowhere, bool) or self.nowhere not in range(self.count)):
+            raise InputError(
+                f"network '{self.name}': nowhere={shown(self.nowhere)} is no group of 0 … {self.count - 1}"
+            )
         if self.dims and math.prod(len(labels) for labels in self.dims.values()) != self.count:
             raise InputError(f"network '{self.name}': the labels of {dict(self.dims)} don't make {self.count} groups")
 
@@ -206,6 +213,7 @@ class Edges:
 
     def __post_init__(self) -> None:
         _check_units(self.name, self.quantum, self.bound)
+        whole(f"network '{self.name}': agents", self.agents, 0)
         object.__setattr__(self, "source", _members(self.name, self.source, self.agents, "sources"))
         object.__setattr__(self, "target", _members(self.name, self.target, self.agents, "targets"))
         if self.source.shape != self.target.shape:

@@ -14,14 +14,16 @@ from lpmppl.errors import InputError, nearest
 from lpmppl.models import negotiation, notification, outings, stimulus
 from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.contacts import CONTACTS, Layer
+from lpmppl.models.given import shown
 from lpmppl.models.pandemic import PARTS, Pandemic
 from lpmppl.models.part import Part
+from lpmppl.models.people import needed
 from lpmppl.models.population import Population, named
 from lpmppl.models.seirm import SEIRM
 from lpmppl.models.sir import SIR
 from lpmppl.models.varying import Varying
 
-__all__ = ["CONTACTS", "FITTED", "pandemic", "population", "seirm", "sir", "varying"]
+__all__ = ["CONTACTS", "FITTED", "OF_APP", "pandemic", "population", "seirm", "sir", "varying"]
 
 
 RESIDENTS = 8_480_225
@@ -35,6 +37,13 @@ PEOPLE = (
 
 FITTED = ("initial_infected", "beta", "severity", "fatality", "report_delay", "report_dispersion")
 """What daily counts of admissions and deaths say something of, besides the steps and places of `varying`."""
+
+_APP = [part for part in notification.notified(PARTS) if part.name in ("adoption", "notification")]
+
+OF_APP = {n for part in _APP for n in (*part.parameters, *part.environment, *part.tallies)} - {
+    n for part in PARTS for n in part.parameters
+}
+"""Parameters, parts of the environment and tallies that the pandemic has with its app alone."""
 
 STRATA = {"borough": "borough", "age": "age_band"}
 
@@ -121,6 +130,13 @@ def pandemic(
     """
     _require(people, *PEOPLE)
     strata = named(by, STRATA)
+    for name, value in {"negotiated": negotiated, "going_out": going_out, "app": app}.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={shown(value)} was given; say True or False")
+    if not isinstance(without, Collection):
+        raise InputError(f"without={shown(without)} was given; give a list of substeps' names")
+    if not isinstance(swapped, Collection) or not all(isinstance(part, Part) for part in swapped):
+        raise InputError(f"swapped={shown(swapped)} was given; give a list of parts, such as [archetype.ode(…).part()]")
     parts = [negotiation.PART if negotiated and part is stimulus.PART else part for part in PARTS]
     if going_out:
         parts = outings.decided(parts)
@@ -144,6 +160,7 @@ def varying(
     ahead: int = 0,
     without: Collection[str] = (),
     within: str = "borough",
+    app: bool = False,
 ) -> Varying:
     """The composed pandemic with transmission that varies from fortnight to fortnight and by borough, to be calibrated.
 
@@ -155,11 +172,12 @@ def varying(
         ahead: for how many days after them the walk goes on, of which the data say nothing; it rests at their end.
         without: the names of substeps to leave out.
         within: the variable whose values have factors of their own; "" for none, as where counts are of the whole city.
+        app: whether people may adopt an exposure-notification app, as in `pandemic`.
     """
     knots = [*range(every, max(every, days - 7), every)]
     if ahead:
         knots += range(days - 1, days + ahead + every, every)
-    return Varying(pandemic(people, start, without), knots=knots, within=within)
+    return Varying(pandemic(people, start, without, app=app), knots=knots, within=within)
 
 
 def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:
@@ -169,9 +187,7 @@ def sir(people: Population, by: Mapping[str, str] | None = None) -> SIR:
 
 
 def _require(people: Population, *names: str) -> None:
-    if not isinstance(people, Population):
-        raise InputError(f"a population is needed, but {type(people).__name__} was given; say nyc.population(agents)")
-    if missing := [n for n in names if n not in people.dataset]:
+    if missing := [n for n in names if n not in needed(people).dataset]:
         raise InputError(
             f"the population '{people.name}' lacks {', '.join(missing)}, which this model needs; build one with "
             "`lpmppl population nyc`"

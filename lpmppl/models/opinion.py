@@ -18,8 +18,10 @@ from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.ops import aggregate, decide, happens, running, tally
 from lpmppl.errors import InputError, nearest
 from lpmppl.models.archetypes import Archetypes, Bins, Lookup
+from lpmppl.models.given import shown
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Groups
+from lpmppl.models.people import broken_down, met, needed
 from lpmppl.models.periods import around
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep, compose
@@ -109,8 +111,8 @@ def switching(
     r"""The substep in which agents take an opinion up or give it up, by what they and their neighbours think of it.
 
     .. math::
-        h_i^{0 \to 1} = a\, P(k_i) + b \sum_l \Big(\frac{n_{il}^1}{n_{il}}\Big)^\alpha, \qquad
-        h_i^{1 \to 0} = a\, (1 - P(k_i)) + b \sum_l \Big(\frac{n_{il}^0}{n_{il}}\Big)^\alpha
+        h_i^{0 \to 1} = a\, P(k_i) + b \sum_l \left(\frac{n_{il}^1}{n_{il}}\right)^\alpha, \qquad
+        h_i^{1 \to 0} = a\, (1 - P(k_i)) + b \sum_l \left(\frac{n_{il}^0}{n_{il}}\right)^\alpha
 
     with n¹ of the n neighbours over network l of opinion 1 at the start of the step and n⁰ of opinion 0, and P the
     probability that i's archetype adopts when it deliberates: with :math:`a_0 = a P(0)` and :math:`a_1 = a (1 - P(0))`
@@ -260,20 +262,16 @@ class Opinion(Model):
         behaviour: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
         zealots: str | None = None,
     ) -> None:
-        self.population, self.networks = population, tuple(networks)
+        self.population, self.networks = needed(population), met(population, networks)
         names = [network.name for network in self.networks]
         if not names or len({*names}) < len(names):
             raise InputError(f"the networks are {names}; give one or more, each with a name of its own")
-        for network in self.networks:
-            if network.agents != population.size:
-                raise InputError(
-                    f"network '{network.name}' has {network.agents} agents, but there are {population.size}; give one "
-                    "of the same people, and where ranks share them, groups of the rank's own part"
-                )
-        self.by = population.strata(**by) if by else None
-        self.kinds = Archetypes(population, attributes or {}, {"offer": OFFER})
+        self.by = broken_down(population, by)
+        self.kinds = Archetypes(population, {} if attributes is None else attributes, {"offer": OFFER})
         self.zealots = None if zealots is None else _zealots(population, zealots)
         self.behaviour = UTILITY if behaviour is None else behaviour
+        if not isinstance(self.behaviour, Mapping):
+            raise InputError(f"behaviour={shown(behaviour)} was given; give coefficients, such as UTILITY")
         if "adopt" not in self.behaviour:
             raise InputError(nearest("decision of the behaviour", "adopt", self.behaviour))
         self.prompts = {"adopt": PROMPT}
@@ -355,6 +353,8 @@ class Opinion(Model):
 
 def _zealots(people: Population, variable: str) -> Tensor:
     """Who is a zealot, and of which opinion: integers of shape (N,)."""
+    if not isinstance(variable, str):
+        raise InputError(f"zealots={shown(variable)} was given; give the name of a variable of the population")
     codes = people[variable]
     if (
         codes.is_floating_point()

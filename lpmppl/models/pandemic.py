@@ -31,7 +31,8 @@ from lpmppl.models.archetypes import Archetypes
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.new_yorkers import checked
 from lpmppl.models.part import Book, Part, Setting, chosen
-from lpmppl.models.population import Population
+from lpmppl.models.people import broken_down, needed
+from lpmppl.models.population import Population, named
 from lpmppl.models.substep import CLOCK, Substep, compose
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -86,12 +87,13 @@ class Pandemic(Model):
             day = date.fromisoformat(start)
         except (TypeError, ValueError) as e:
             raise InputError(f"start={start!r} is no date; write it as '2020-03-01'") from e
+        needed(population)
         self.population, self.start, self.parts = population, start, chosen(parts, without)
         taken = {dim: part.name for part in self.parts for dim in part.dims}
-        for dim in by or ():
+        for dim in named(by, {}):
             if dim in taken:
                 raise InputError(f"a stratum can't be called '{dim}': substep '{taken[dim]}' uses that name in results")
-        self.by = population.strata(**by) if by else None
+        self.by = broken_down(population, by)
         self.setting = Setting(population, day, self.by, residents, checked(archetypes, population))
         self.parameters: dict[str, Parameter] = {}
         self.environment: dict[str, float] = {}

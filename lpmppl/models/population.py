@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,23 +21,13 @@ from lpmppl.effects.plates import AgentPlate
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError, nearest
 from lpmppl.models import display
+from lpmppl.models.given import column, device_of, named, shown
 from lpmppl.models.networks import Groups
 from lpmppl.models.partition import parted, with_own_groups
 
 __all__ = ["STRATA", "Population", "named"]
 
 T = TypeVar("T")
-
-
-def named(by: object, default: Mapping[str, str]) -> Mapping[str, str]:
-    """Variables by the name of their dimension: those given, or where None is, the default.
-
-    Raises:
-        InputError: for anything else, such as the name of a variable alone.
-    """
-    if by is not None and not isinstance(by, Mapping):
-        raise InputError(f"by={by!r} was given; give variables by the name of their dimension, such as {dict(default)}")
-    return default if by is None else by
 
 
 STRATA = {"borough": "borough", "age": "age_band", "income": "income_band"}
@@ -47,6 +38,9 @@ HOME = "household"
 
 _WHOLE = "whole"
 """The attribute of a part with the checksum of the whole and its number of households."""
+
+_SPARSE = 1_000_000
+"""How much larger than ten times the agents the number of a group may be: sums are kept of every group."""
 
 _TAKEN = {
     *("chain", "draw", "policy", "day", "layer", "was", "would", "estimate", "outcome", "people", "weight"),
@@ -74,15 +68,17 @@ class Population:
     """
 
     def __init__(self, dataset: xr.Dataset, device: str | torch.device = "cpu", ranks: Ranks | None = None) -> None:
+        if not isinstance(dataset, xr.Dataset):
+            raise InputError(
+                f"{type(dataset).__name__} was given for a population; give an xarray Dataset over 'agent', or "
+                "Population.of({'variable': values})"
+            )
         if dataset.sizes.get("agent", 0) < 1:
             raise InputError(
                 f"a population needs a dimension 'agent' of one or more, but the dataset has {dict(dataset.sizes)}"
             )
         self.dataset, self.ranks = dataset, ranks
-        try:
-            self.device = torch.device(device)
-        except RuntimeError as e:
-            raise InputError(f"device '{device}' is none that torch knows; say cpu or cuda") from e
+        self.device = device_of(device)
         self._tensors: dict[str, Tensor] = {}
         self._groups: dict[tuple[object, ...], Groups] = {}
         self._derived: dict[str, object] = {}
@@ -99,8 +95,25 @@ class Population:
 
     @classmethod
     def of(cls, variables: Mapping[str, object], **attrs: str) -> Population:
-        """Make a population of per-agent arrays by name."""
-        return cls(xr.Dataset({k: ("agent", np.asarray(v)) for k, v in variables.items()}, attrs=attrs))
+        """Make a population of per-agent arrays by name.
+
+        Args:
+            variables: one value for each agent, numbers, codes or Booleans, of one length, by the variable's name.
+            attrs: what the population says of itself, such as its `title`.
+        Raises:
+            InputError: for variables that aren't such.
+
+        >>> Population.of({"household": [0, 0, 1], "age": [40, 8, 70]}).size
+        3
+        """
+        if not isinstance(variables, Mapping) or not variables:
+            raise InputError(f"{shown(variables)} was given; give values by name, such as {{'household': [0, 0, 1]}}")
+        columns = {name: column(name, values) for name, values in variables.items()}
+        sizes = {name: len(values) for name, values in columns.items()}
+        if len({*sizes.values()}) > 1:
+            said = ", ".join(f"'{name}' has {size:,}" for name, size in list(sizes.items())[:4])
+            raise InputError(f"each variable needs a value for each agent, but {said}; give all of one length")
+        return cls(xr.Dataset({name: ("agent", values) for name, values in columns.items()}, attrs=attrs))
 
     @classmethod
     def open(cls, path: str | Path, device: str | torch.device = "cpu", ranks: Ranks | None = None) -> Population:
@@ -110,6 +123,8 @@ class Population:
         """
         from lpmppl.data import store
 
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"path={shown(path)} was given; give the folder that save wrote")
         if ranks is None:
             return cls(store.load(Path(path)), device)
         found, wrong = None, InputError(f"'{path}' can't be read by all ranks")
@@ -126,11 +141,13 @@ class Population:
         """Write the population to a Zarr folder that isn't there yet, whole or not at all."""
         from lpmppl.data import store
 
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(f"path={shown(path)} was given; give a folder that isn't there yet")
         store.save(self.dataset, Path(path))
 
     def to(self, device: str | torch.device) -> Population:
         """The same people with their tensors on a device."""
-        return self if torch.device(device) == self.device else Population(self.dataset, device, self.ranks)
+        return self if device_of(device) == self.device else Population(self.dataset, device, self.ranks)
 
     def shard(self, ranks: Ranks) -> Population:
         """The part of the people that is this rank's: whole households, and neighbouring areas together.
@@ -209,13 +226,18 @@ class Population:
     def _ids(self) -> Tensor:
         if "agent" not in self.dataset.coords:
             return torch.arange(self.size, dtype=torch.int32 if self.size < 2**31 else torch.int64, device=self.device)
-        ids = torch.from_numpy(self.dataset["agent"].to_numpy().astype(np.int64))
+        given = self.dataset["agent"].to_numpy()
+        if given.dtype.kind not in "iu":
+            raise InputError(f"agents' ids are {given.dtype}; give whole numbers, or leave 'agent' out")
+        ids = torch.from_numpy(given.astype(np.int64))
         if int(ids.min()) < 0 or int(ids.max()) >= 2**32 or ids.unique().shape != ids.shape:
             raise InputError("agents' ids must be distinct and lie in 0 … 2³² − 1")
         return ids.to(self.device)
 
     def __getitem__(self, name: str) -> Tensor:
         """A variable as a tensor, shape (N,) or that of its group dimension."""
+        if not isinstance(name, Hashable):
+            raise InputError(f"{shown(name)} was given for a variable of the population; give its name")
         if name not in self._tensors:
             if name not in self.dataset:
                 raise InputError(nearest("variable of the population", name, [str(v) for v in self.dataset.variables]))
@@ -226,6 +248,11 @@ class Population:
                 )
             if not values.ndim:
                 raise InputError(f"variable '{name}' of the population is one number; give one for each agent or group")
+            if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+                # torch has few operations for unsigned integers of several bytes.
+                if values.size and int(values.max()) >= 2**63:
+                    raise InputError(f"variable '{name}' of the population goes up to {int(values.max())}; give codes")
+                values = values.astype(np.int32 if values.dtype.itemsize == 2 else np.int64)
             writable = values if values.flags.writeable and values.flags.c_contiguous else values.copy()
             self._tensors[name] = torch.from_numpy(writable).to(self.device)
         return self._tensors[name]
@@ -241,7 +268,11 @@ class Population:
         codes = self._codes(name)
         labels = self.dataset[name].attrs.get("labels")
         if labels is None:
-            return [str(c) for c in range(self._most(codes) + 1)]
+            if codes.is_floating_point() and not bool(codes.isfinite().all()):
+                raise InputError(f"variable '{name}' holds numbers that aren't finite; codes are whole, 0 or more")
+            return [str(c) for c in range(self._counted(name, codes))]
+        if not isinstance(labels, list | tuple | np.ndarray):
+            raise InputError(f"the labels of variable '{name}' are {shown(labels)}; give a list of words")
         return [str(label) for label in labels]
 
     def _codes(self, name: str) -> Tensor:
@@ -264,6 +295,8 @@ class Population:
         >>> people.cohort(people["age"], above=17).agent.tolist()
         [0, 2]
         """
+        if not isinstance(x, Tensor):
+            raise InputError(f"a cohort of {shown(x)} was asked for; give a tensor with a value for each agent")
         return Cohort.of(x, self.ids, above, below)
 
     def due(self, clock: Tensor, t: Tensor | float, dt: Tensor | float = 1.0) -> Cohort:
@@ -284,6 +317,8 @@ class Population:
             nowhere: the number of the group whose members meet nobody.
             together: whether sums of all groups are read together, on every rank, instead of each by its own members.
         """
+        if not isinstance(name, Hashable):
+            raise InputError(f"{shown(name)} was given for a network; give the name of a variable, such as 'household'")
         key = (name, nowhere, together)
         if key not in self._groups and name in self._with_own_groups:
             self._groups[key] = self._own_network(name, nowhere, together)
@@ -295,7 +330,15 @@ class Population:
                 raise InputError(
                     f"network '{name}': each rank has groups of its own, whose sums can't be read together"
                 )
-            many = (int(index.max()) if here else self._most(index)) + 1 if members is None else members.shape[0]
+            if index.is_floating_point() or index.dim() != 1:
+                raise InputError(
+                    f"network '{name}': the variable holds {index.dtype} of shape {tuple(index.shape)}; give the "
+                    "number of each agent's group, whole numbers of shape (N,)"
+                )
+            if members is not None:
+                many = members.shape[0]
+            else:
+                many = int(index.max()) + 1 if here else self._counted(name, index)
             count = int(self.dataset.sizes.get(name, many))
             members = self._everywhere(index, count) if members is None and not here else members
             shared = self.ranks is not None and not here
@@ -336,6 +379,16 @@ class Population:
         most = int(codes.max())
         return most if self.ranks is None else max(self.ranks.agree("the largest code", each=most))
 
+    def _counted(self, name: str, codes: Tensor) -> int:
+        """How many groups or labels there are by the largest number of one, if these are as many as can be meant."""
+        many = self._most(codes) + 1 if codes.numel() else 0
+        if many > _SPARSE + 10 * self.everybody:
+            raise InputError(
+                f"variable '{name}' has numbers up to {many - 1:,} among {self.everybody:,} agents; number its groups "
+                "0, 1, 2 …, as np.unique(values, return_inverse=True)[1] does"
+            )
+        return many
+
     def _least(self, codes: Tensor) -> int:
         """The smallest code of anybody."""
         least = int(codes.min())
@@ -367,11 +420,13 @@ class Population:
         >>> people.strata(borough="borough", age="age_band").count
         6
         """
-        key = ("strata", *dims.items())
+        key = ("strata", *((dim, shown(variable)) for dim, variable in dims.items()))
         if key not in self._groups:
             code = torch.zeros(self.size, dtype=torch.int32, device=self.device)
             labels: dict[str, list[str]] = {}
             for dim, variable in dims.items():
+                if not isinstance(variable, str):
+                    raise InputError(f"strata {dim}={shown(variable)} was given; give the name of a variable")
                 if dim in _TAKEN or dim.startswith("from_") or "/" in dim:
                     raise InputError(f"a stratum can't be called '{dim}': results use such names; give it another one")
                 labels[dim], values = self._of_agents(variable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,52 +13,45 @@ from lpmppl.models.model import Meant
 from lpmppl.models.new_yorkers import archetypes_of, present
 from lpmppl.models.observation import STREAMS, WEEKDAYS
 from lpmppl.models.part import Setting
+from lpmppl.models.seen import Counted
 from lpmppl.models.testing import DETECTION, capacity
 from lpmppl.models.vaccination import ADULT, FIRST_VACCINATIONS
 from lpmppl.typing import State, Theta
 
-__all__ = ["BEHAVIOUR", "OBSERVATION", "TESTING", "VACCINATION"]
+__all__ = [
+    "BEHAVIOUR",
+    "OBSERVATION",
+    "TESTING",
+    "VACCINATION",
+    "alive",
+    "arriving",
+    "chances",
+    "supply",
+    "tired",
+]
 
-Counted = Mapping[str, Tensor]
 
-
-def _alive(a: State) -> Tensor:
+def alive(a: State) -> Tensor:
+    """Who lives after the step."""
     return ~is_in(a["stage"], "DEAD")
 
 
 def _sought(_: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
-    ill = b["seeks_test"] & _alive(a)
-    others = (_alive(a) & ~b["seeks_test"]).sum()
+    ill = b["seeks_test"] & alive(a)
+    others = (alive(a) & ~b["seeks_test"]).sum()
     p = (theta["other_reasons"] * b["dt"]).clamp(max=1.0)
     return Meant(counted["tests_sought"] - ill.sum(), others * p, others * p * (1 - p))
 
 
-def _supply(setting: Setting, b: State, a: State) -> Tensor:
+def supply(setting: Setting, b: State, a: State) -> Tensor:
+    """The tests that there are in the step."""
     recorded = capacity(setting.date_of(float(b["t"])))
     return torch.where(a["capacity"] < 0, recorded, a["capacity"]) * b["dt"] * setting.people.everybody
 
 
 def _detectable(b: State, a: State) -> Tensor:
     limit = torch.tensor(DETECTION)[(a["test"] > 0.5).long()]
-    return a["active"] & (load(a, b["infected_at"], b["t"]) >= limit) & _alive(a)
-
-
-def _done(setting: Setting, _: Theta, b: State, a: State, counted: Counted) -> Meant:
-    """Who asks is tested as far as there are tests; besides, the admitted, contacts, and everybody once a screening."""
-    sought, alive = counted["tests_sought"].double(), _alive(a)
-    served = (_supply(setting, b, a) / sought.clamp(min=1)).clamp(max=1.0).double()
-    ill = b["seeks_test"] & alive
-    others = (sought - ill.sum()) / (alive & ~ill).sum().clamp(min=1)
-    none = 1 - served * torch.where(ill, 1.0, others)
-    home = setting.people["household"].long()
-    contacts = (summed(b["learnt"].long(), home, int(home.max()) + 1)[home] > 0) & ~b["learnt"]
-    none = none * (1 - contacts * a["tracing"].double()) * ~a["admitted"]
-    every = torch.ceil(a["screening"].double())
-    none = torch.where(every > 0, none * (1 - 1 / every.clamp(min=1)), none)
-    p = torch.where(alive, 1 - none, 0.0)
-    # Once it is known how many asked, those who are served of them are the chance that is left.
-    variance = sought * served * (1 - served) + (p * (1 - p)).sum() * bool((every > 0) | (a["tracing"] > 0))
-    return Meant(counted["tests"], p.sum(), variance + 1e-6)
+    return a["active"] & (load(a, b["infected_at"], b["t"]) >= limit) & alive(a)
 
 
 def _false(_: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
@@ -74,7 +66,7 @@ def _false(_: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Me
 def _wait(setting: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
     """A result that is awaited from today on comes after the delay, as many times as long as there is a queue."""
     new = b["result_at"].isinf() & ~a["result_at"].isinf()
-    queue = (counted["tests_sought"] / _supply(setting, b, a).clamp(min=1e-6)).clamp(1.0, 4.0)
+    queue = (counted["tests_sought"] / supply(setting, b, a).clamp(min=1e-6)).clamp(1.0, 4.0)
     wait = torch.where(a["test"] > 0.5, 0.0, theta["pcr_delay"] * queue)
     return Meant(a["result_at"][new], (b["t"] + wait).expand(int(new.sum())), near=1e-3)
 
@@ -87,13 +79,12 @@ def _admitted(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
 
 def _arrives(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
     """Who awaited a result learns of it in the step in which it comes."""
-    due = (b["result_at"] < b["t"] + b["dt"] * (1 - 1e-6)) & _alive(a)
+    due = (b["result_at"] < b["t"] + b["dt"] * (1 - 1e-6)) & alive(a)
     return Meant(a["learnt"][due].double(), torch.ones(int(due.sum())))
 
 
 TESTING = {
     "other_reasons is the share who ask for a test in a day": _sought,
-    "tests done are those wanted, or as many as there are": _done,
     "false_positive is the share positive of those without a virus to detect": _false,
     "a result takes pcr_delay, times the queue": _wait,
     "the admitted are tested": _admitted,
@@ -107,7 +98,7 @@ def _given(setting: Setting, _: Theta, b: State, a: State, counted: Counted) -> 
     share = torch.where(a["doses_per_day"] < 0, recorded, a["doses_per_day"]).double()
     people = setting.people
     years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
-    wanted = ((b["doses"] == 0) & a["willing"] & (years >= ADULT) & _alive(a)).sum()
+    wanted = ((b["doses"] == 0) & a["willing"] & (years >= ADULT) & alive(a)).sum()
     due = ((b["doses"] == 1) & (a["doses"] == 2)).sum()
     there = share * people.everybody * b["dt"].double()
     return Meant(counted["doses"], torch.minimum(there, wanted + due), near=1.0 if float(share) else 1e-6)
@@ -133,7 +124,7 @@ VACCINATION = {
 _OWN = ("isolating", "isolate_until", "works_ill", "seeks_test", "before/isolate", "before/test", "masked")
 
 
-def _chances(setting: Setting, b: State, a: State, who: Tensor, decision: str) -> Tensor:
+def chances(setting: Setting, b: State, a: State, who: Tensor, decision: str) -> Tensor:
     """With what chance each of those does what it decides, as its archetype remembers."""
     kinds = archetypes_of(setting)
     s = {**a, **{key: b[key] for key in _OWN if key in b}}
@@ -142,14 +133,14 @@ def _chances(setting: Setting, b: State, a: State, who: Tensor, decision: str) -
 
 
 def _seeks(setting: Setting, _: Theta, b: State, a: State, __: Counted) -> Meant:
-    p = _chances(setting, b, a, a["onset"], "test")
+    p = chances(setting, b, a, a["onset"], "test")
     return Meant(a["seeks_test"][a["onset"]].double(), p, p * (1 - p) + 1e-9)
 
 
 def _isolates(setting: Setting, _: Theta, b: State, a: State, __: Counted) -> Meant:
     """Who falls ill, or learns of a test, isolates where its inclination is below its archetype's chance."""
     who = (a["onset"] | a["learnt"]) & ~(b["isolating"] & (b["isolate_until"] > b["t"]))
-    p = _chances(setting, b, a, who, "isolate")
+    p = chances(setting, b, a, who, "isolate")
     return Meant(a["isolating"][who].double(), (b["inclination/isolate"][who] < p).double())
 
 
@@ -163,9 +154,14 @@ def _ends(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
     return Meant(a["isolating"][over].double(), torch.zeros(int(over.sum())))
 
 
+def tired(days: float) -> float:
+    """The fatigue some days after people were to stay at home."""
+    return 1.0 - math.exp(-max(days, 0.0) / FATIGUE)
+
+
 def _tired(setting: Setting, _: Theta, b: State, __: State, counted: Counted) -> Meant:
-    days = max(float(b["t"]) - setting.day(STAY_AT_HOME), 0.0)
-    return Meant(counted["isolate: fatigue"], torch.tensor(1.0 - math.exp(-days / FATIGUE)))
+    days = float(b["t"]) - setting.day(STAY_AT_HOME)
+    return Meant(counted["isolate: fatigue"], torch.tensor(tired(days)))
 
 
 def _risk(_: Setting, __: Theta, ___: State, a: State, counted: Counted) -> Meant:
@@ -200,7 +196,7 @@ def _shares(mean: Tensor) -> Tensor:
     return share / share.sum()
 
 
-def _arriving(setting: Setting, theta: Theta, b: State, a: State, stream: str) -> Tensor:
+def arriving(setting: Setting, theta: Theta, b: State, a: State, stream: str) -> Tensor:
     """What awaited its report before the step and what happened in it, by the days until the report: (15, strata)."""
     was = b[f"pending/{stream}"].double().reshape(15, -1)
     happened = a[STREAMS[stream]].double()
@@ -211,8 +207,8 @@ def _arriving(setting: Setting, theta: Theta, b: State, a: State, stream: str) -
 def _delays(setting: Setting, theta: Theta, b: State, a: State, _: Counted) -> Meant:
     now, meant = [], []
     for stream in STREAMS:
-        arriving = _arriving(setting, theta, b, a, stream)
-        meant.append(torch.cat((arriving[1:], torch.zeros_like(arriving[:1]))).flatten())
+        coming = arriving(setting, theta, b, a, stream)
+        meant.append(torch.cat((coming[1:], torch.zeros_like(coming[:1]))).flatten())
         now.append(a[f"pending/{stream}"].double())
     return Meant(torch.cat(now), torch.cat(meant), near=1e-3)
 
@@ -221,7 +217,7 @@ def _reports(setting: Setting, theta: Theta, b: State, a: State, counted: Counte
     seen, means, variances = [], [], []
     weekday = setting.date_of(float(b["t"])).weekday()
     for stream in STREAMS:
-        mean = _arriving(setting, theta, b, a, stream)[0] * setting.weight * WEEKDAYS[stream][weekday]
+        mean = arriving(setting, theta, b, a, stream)[0] * setting.weight * WEEKDAYS[stream][weekday]
         seen.append(counted[f"reported_{stream}"].double())
         means.append(mean.sum())
         variances.append((mean + mean**2 / theta["report_dispersion"]).sum())

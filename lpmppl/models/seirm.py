@@ -22,6 +22,7 @@ from lpmppl.models import seirm_meanings
 from lpmppl.models.contacts import SUSCEPTIBILITY, Layer
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Groups
+from lpmppl.models.people import broken_down, needed
 from lpmppl.models.periods import around, each, lognormal
 from lpmppl.models.population import Population
 from lpmppl.models.substep import Substep, compose
@@ -217,8 +218,8 @@ class SEIRM(Model):
     timed = True
 
     def __init__(self, population: Population, layers: Sequence[Layer], by: Mapping[str, str] | None = None) -> None:
-        self.population, self.layers = population, tuple(layers)
-        self.by = population.strata(**by) if by else None
+        self.population, self.layers = needed(population), tuple(layers)
+        self.by = broken_down(population, by)
         covasim = "Kerr et al., PLOS Computational Biology 17 (2021), table 1"
         self.parameters = {
             "beta": Parameter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,11 +13,10 @@ from lpmppl.models.contacts import SUSCEPTIBILITY, Layer
 from lpmppl.models.model import Meant
 from lpmppl.models.periods import lognormal
 from lpmppl.models.population import Population
+from lpmppl.models.seen import Counted, drawn, with_total
 from lpmppl.typing import State, Theta
 
 __all__ = ["deaths", "delay", "force", "period", "shedding", "unread"]
-
-Counted = Mapping[str, Tensor]
 
 
 def shedding(before: State, after: State, stage: int) -> Tensor:
@@ -45,37 +44,65 @@ def force(
         met = met + torch.as_tensor(dense(aggregate(sheds, layer.network))) * each
         met = torch.where(torch.as_tensor(dense(aggregate(unknown, layer.network))) > 0, torch.nan, met)
     hazard = met * theta["beta"] * a["transmission"] * torch.tensor(SUSCEPTIBILITY)[people["age_band"].long()]
-    risk = b["susceptible"]
-    return Meant((a["exposure"] - b["exposure"])[risk] / b["dt"], hazard[risk], near=2e-4)
+    # Where it isn't known who sheds nothing is expected.
+    risk = b["susceptible"] & ~hazard.isnan()
+    return Meant(*with_total((a["exposure"] - b["exposure"])[risk] / b["dt"], hazard[risk]), near=2e-4)
 
 
-def period(name: str, was: int, now: int, theta: Theta, b: State, a: State, _: Counted) -> Meant:
+def _and_moments(chance: Meant, counted: Counted, site: str, law: torch.distributions.Distribution) -> Meant:
+    """What is meant by chance, and what the site is drawn from, which must be so: of everybody's first infection."""
+    meant = {"mean": law.mean, "variance": law.variance, "episode": torch.zeros(())}
+    meant = {m: x for m, x in meant.items() if f"{site}: {m}" in counted}
+    moments = [counted[f"{site}: {m}"].double().flatten() for m in meant]
+    exactly = [x.double().expand_as(y) for x, y in zip(meant.values(), moments, strict=True)]
+    variance = torch.as_tensor(chance.variance).double().expand_as(chance.seen)
+    return Meant(
+        torch.cat((chance.seen.double(), *moments)),
+        torch.cat((chance.expected.double(), *exactly)),
+        torch.cat((variance, *(torch.zeros_like(x) for x in moments))),
+    )
+
+
+def period(name: str, was: int, now: int, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
     """A stage's length where it lies in its log-normal: uniform, but for those that last one step at least."""
+    site = f"{name}_period"
     law = lognormal(theta[f"{name}_mean"], theta[f"{name}_spread"])
     if was == 0:
         # Who is in the next stage already waited for less than two steps: half wait for longer than the median.
         new = b["infected"]
         longer = (a["stage"] == now) & (a["due"] - b["infected_at"] > law.icdf(torch.tensor(0.5).double()))
         half = torch.where(law.cdf(2 * b["dt"].double()) > 0.5, torch.nan, 0.5)
-        return Meant(longer[new].double(), half.expand(int(new.sum())), 0.25)
+        return _and_moments(Meant(longer[new].double(), half.expand(int(new.sum())), 0.25), counted, site, law)
     who = (b["stage"] == was) & (a["stage"] == now)
     u = law.cdf((a["due"] - b["due"])[who].double().clamp(min=1e-6))
-    return Meant(u, (0.5 + law.cdf(b["dt"].double()) ** 2 / 2).expand_as(u), 1 / 12)
+    return _and_moments(Meant(u, (0.5 + law.cdf(b["dt"].double()) ** 2 / 2).expand_as(u), 1 / 12), counted, site, law)
 
 
 def deaths(
-    people: Population, risks: Sequence[float], stages: tuple[int, int], theta: Theta, b: State, a: State, _: Counted
+    people: Population,
+    risks: Sequence[float],
+    stages: tuple[int, int],
+    theta: Theta,
+    b: State,
+    a: State,
+    counted: Counted,
 ) -> Meant:
-    """The share of those whose infection ends who will die of it, by age."""
+    """Of those whose infection ends, and of nobody else, it is drawn whether they will die of it, by age."""
     infectious, dying = stages
     ends = (b["stage"] == infectious) & (a["stage"] != infectious)
-    p = (torch.tensor(risks)[people["age_band"].long()[ends]] * theta["fatality"]).clamp(max=1.0)
-    return Meant((a["stage"][ends] == dying).double(), p, p * (1 - p) + 1e-9)
+    p = (torch.tensor(risks)[people["age_band"].long()] * theta["fatality"]).clamp(max=1.0).double()
+    places, mean = drawn(people, counted, "fatal")
+    there = torch.zeros_like(p).index_fill(0, places, 1.0)
+    episode = drawn(people, counted, "fatal", "episode")[1]
+    seen = torch.cat(((a["stage"][ends] == dying).double(), there, mean, episode))
+    variance = torch.cat(((p * (1 - p) + 1e-9)[ends], torch.zeros(len(there) + 2 * len(mean))))
+    return Meant(seen, torch.cat((p[ends], ends.double(), p[places], episode * 0)), variance, near=1e-7)
 
 
-def delay(law: Sequence[float], stages: tuple[int, int], _: Theta, b: State, a: State, __: Counted) -> Meant:
+def delay(law: Sequence[float], stages: tuple[int, int], _: Theta, b: State, a: State, counted: Counted) -> Meant:
     """The time from the end of the infection to death, where it lies in its log-normal."""
     infectious, dying = stages
     who = (b["stage"] == infectious) & (a["stage"] == dying)
-    u = lognormal(*torch.tensor(law)).cdf((a["due"] - b["due"])[who].double().clamp(min=1e-6))
-    return Meant(u, torch.full_like(u, 0.5), 1 / 12)
+    published = lognormal(*torch.tensor(law))
+    u = published.cdf((a["due"] - b["due"])[who].double().clamp(min=1e-6))
+    return _and_moments(Meant(u, torch.full_like(u, 0.5), 1 / 12), counted, "death_delay", published)

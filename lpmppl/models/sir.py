@@ -14,6 +14,7 @@ from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.fields import Network
 from lpmppl.effects.ops import aggregate, happens, substep, tally
 from lpmppl.models.model import Meant, Model, Parameter
+from lpmppl.models.people import broken_down, met, needed
 from lpmppl.models.population import Population
 from lpmppl.typing import Dynamics, State, Theta
 
@@ -38,8 +39,8 @@ class SIR(Model):
     def __init__(
         self, population: Population, networks: Sequence[Network], by: Mapping[str, str] | None = None
     ) -> None:
-        self.population, self.networks = population, tuple(networks)
-        self.by = population.strata(**by) if by else None
+        self.population, self.networks = needed(population), met(population, networks)
+        self.by = broken_down(population, by)
         self.parameters = {
             "beta": Parameter(
                 dist.LogNormal(-1.2, 0.3),

@@ -14,8 +14,10 @@ from lpmppl.data.industries import UNITED_STATES, Industries
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import aggregate, happens, tally
 from lpmppl.errors import InputError, nearest
+from lpmppl.models.given import shown
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Edges
+from lpmppl.models.people import needed
 from lpmppl.models.periods import around
 from lpmppl.models.population import Population, named
 from lpmppl.models.substep import Substep, compose
@@ -31,6 +33,12 @@ _UNIT = 2.0**-16
 
 _STOPPED = 0.5
 """The share of what it is asked for and could make below which a firm without inputs counts as stopped."""
+
+
+_CODES, _TRADE = ("sector", "region", "seller", "buyer"), ("seller", "buyer")
+
+_LEAST = dict.fromkeys((*_CODES, "usual", "final", "foreign", "caution"), 0.0) | {"plants": 1.0}
+"""The least value of each variable of firms."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,16 @@ class SupplyChain(Model):
         by: Mapping[str, str] | None = None,
         port: str | None = "West",
     ) -> None:
+        if not isinstance(industries, Industries):
+            raise InputError(f"industries={shown(industries)} was given; give Industries, such as UNITED_STATES")
+        if port is not None and not isinstance(port, str):
+            raise InputError(f"port={shown(port)} was given; give the name of a region, or None for all importers")
         for name in ("sector", "usual", "final", "seller", "buyer"):
-            if name not in firms.dataset:
+            if name not in needed(firms).dataset:
                 raise InputError(f"the firms lack '{name}'; make them with lpmppl.models.firms.firms")
+        for name, least in _LEAST.items():
+            if name in firms.dataset:
+                _check(firms, name, least)
         if firms.ranks is not None:
             raise InputError(
                 "firms trade along edges, whose sums no rank adds up for the others: run a supply chain on one rank"
@@ -332,3 +347,16 @@ def _received(message: Tensor, network: Edges) -> Tensor:
     total = aggregate(message, network, reduce="sum").total
     assert total is not None
     return total.double() * network.quantum
+
+
+def _check(firms: Population, name: str, least: float) -> None:
+    """Refuse a variable that isn't of each firm, or of each trade, or holds what can't be."""
+    values, of = firms[name], "trade" if name in _TRADE else "agent"
+    if firms.dataset[name].dims != (of,) or (name in _CODES and values.is_floating_point()):
+        raise InputError(
+            f"'{name}' of the firms is {values.dtype} over {firms.dataset[name].dims}; give "
+            f"{'whole numbers' if name in _CODES else 'a number'} over '{of}'"
+        )
+    if values.numel() and not bool(((values >= least) & values.isfinite()).all()):
+        wrong = values[~((values >= least) & values.isfinite())]
+        raise InputError(f"'{name}' of a firm is {float(wrong[0]):g}; give finite numbers, {least:g} or more")

@@ -71,20 +71,21 @@ def testing(setting: Setting, theta: Theta) -> Substep:
 
     def other(s: State) -> Cohort:
         """A rotating share of everybody: the worried, the exposed, and those with other coughs."""
-        chance = theta["other_reasons"] * s["dt"]
+        # By the days gone by, whatever the step: each half step takes half of the day's.
+        gone, chance = theta["other_reasons"] * s["t"], theta["other_reasons"] * s["dt"]
         if chance.numel() > 1:
-            return people.cohort(torch.remainder(s["test_turn"] - s["t"] * chance, 1.0) < chance)
+            return people.cohort(torch.remainder(s["test_turn"] - gone, 1.0) < chance)
         share = float(chance.detach())
-        low = math.fmod(float(s["t"]) * share, 1.0)
+        low = math.fmod(float(s["t"]) * float(theta["other_reasons"].detach()), 1.0)
         window = people.cohort(s["test_turn"], above=low, below=low + share)
         return window if low + share <= 1 else _union(window, people.cohort(s["test_turn"], below=low + share - 1))
 
     def screened(s: State) -> Cohort:
-        """Those whose turn it is today, where there is screening every so many days."""
+        """Those whose turn it is in this step, where there is screening every so many days."""
         every = torch.ceil(s["screening"])
-        turn = torch.floor(s["test_turn"] * every.clamp(min=1.0))
-        today = torch.remainder(torch.floor(s["t"] / s["dt"] + 0.5) * s["dt"], every.clamp(min=1.0))
-        return people.cohort((turn == torch.floor(today)) & (every > 0))
+        turn = s["test_turn"] * every.clamp(min=1.0)
+        now = torch.remainder(torch.floor(s["t"] / s["dt"] + 0.5) * s["dt"], every.clamp(min=1.0))
+        return people.cohort((turn >= now) & (turn < now + s["dt"]) & (every > 0))
 
     def traced(s: State) -> Cohort:
         """The others in the households of those who learnt of a positive test since the last step."""

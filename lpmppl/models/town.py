@@ -7,10 +7,14 @@ import torch
 import xarray as xr
 
 from lpmppl.errors import InputError
+from lpmppl.models.given import number, whole
 from lpmppl.models.networks import Edges
 from lpmppl.models.population import Population
 
 __all__ = ["small_world", "town"]
+
+_MOST = 100_000_000
+"""The most agents that can be meant."""
 
 
 def small_world(agents: int, neighbours: int = 8, rewired: float = 0.1, hubs: float = 0.0, seed: int = 0) -> Edges:
@@ -31,10 +35,12 @@ def small_world(agents: int, neighbours: int = 8, rewired: float = 0.1, hubs: fl
     >>> small_world(1_000, 4).degree.sum().item()
     4000
     """
-    if not 0 < neighbours < agents or neighbours % 2 or not 0.0 <= rewired <= 1.0 or not 0.0 <= hubs < 10.0:
+    agents, neighbours = whole("agents", agents, 3, _MOST), whole("neighbours", neighbours, 2)
+    rewired, hubs, seed = number("rewired", rewired, 0.0, 1.0), number("hubs", hubs, 0.0, 10.0), whole("seed", seed, 0)
+    if not neighbours < agents or neighbours % 2:
         raise InputError(
-            f"a small world of agents={agents}, neighbours={neighbours}, rewired={rewired:g} and hubs={hubs:g} can't "
-            "be: give an even number of neighbours below that of agents, a share from 0 to 1, and hubs from 0 to 10"
+            f"a small world of agents={agents:,} with neighbours={neighbours:,} can't be: give an even number of "
+            "neighbours below that of agents"
         )
     rng = np.random.default_rng(seed)
     one = np.repeat(np.arange(agents), neighbours // 2)
@@ -59,13 +65,14 @@ def town(agents: int = 10_000, seed: int = 0) -> tuple[Population, Edges]:
         seed: the seed of who they are.
     Returns:
         the population, with `household`, `neighbourhood`, `price`, `connected`, `lottery` and `quarter`, and its ties.
+    Raises:
+        InputError: for fewer than 20 agents, or what is no number of them.
 
     >>> people, ties = town(1_000)
     >>> people.labels("price"), ties.agents
     (['keen', 'moderate', 'proud'], 1000)
     """
-    if agents < 20:
-        raise InputError(f"a town of {agents} was asked for; give 20 agents or more")
+    agents, seed = whole("agents", agents, 20, _MOST), whole("seed", seed, 0)
     rng = np.random.default_rng([seed, 1])
     ties = small_world(agents, 8, 0.1, 1.0, seed)
     ends = np.cumsum(rng.choice([1, 2, 3, 4, 5], agents, p=[0.3, 0.33, 0.15, 0.14, 0.08]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -24,6 +24,7 @@ __all__ = ["Credentials", "issue"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MOST_DAYS = 36_500
 _UsageOID = ExtendedKeyUsageOID
+_UNREADABLE = (OSError, ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
 def issue(folder: str | Path, names: Iterable[str], days: float = 30, since: datetime.datetime | None = None) -> None:
@@ -102,7 +103,7 @@ class Credentials:
                 )
         try:
             mine.verify_directly_issued_by(ca)
-        except (ValueError, TypeError, InvalidSignature) as e:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as e:
             raise InputError(f"the certificate of '{name}' in {folder} isn't of its authority ca.pem; {remedy}") from e
         if key.public_key() != mine.public_key():
             raise InputError(f"{self.paths[2]} isn't the key of {self.paths[1]}; {remedy}")
@@ -205,15 +206,18 @@ def _common_name(certificate: x509.Certificate) -> str:
 
 def _certificate(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as e:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        # Its parts are read only when they are asked for.
+        _common_name(certificate), certificate.public_key()
+    except _UNREADABLE as e:
         raise InputError(f"{path} can't be read as a certificate ({e}); write it with certificates.issue(…)") from e
+    return certificate
 
 
 def _key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as e:
+    except _UNREADABLE as e:
         raise InputError(f"{path} can't be read as a key ({e}); write it with certificates.issue(…)") from e
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise InputError(f"{path} is a key of another kind than P-256; write it with certificates.issue(…)")

@@ -60,7 +60,10 @@ def seen(path: str | Path, streams: Sequence[str], days: int) -> dict[str, list[
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as e:
-        raise InputError(f"{path} can't be read as a table ({e}); give a CSV file with a column for each stream") from e
+        said = " ".join(str(e).split())
+        raise InputError(
+            f"{path} can't be read as a table ({said}); give a CSV file with a column for each stream"
+        ) from e
     found = {}
     for stream in streams:
         if stream not in table.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -9,11 +10,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
 from lpmppl.errors import InputError
-from lpmppl.report import tables
+from lpmppl.report import fitted, tables
 from lpmppl.report.atomic import replacing
 
 __all__ = ["load", "save"]
@@ -21,15 +23,21 @@ __all__ = ["load", "save"]
 ROOT = ("agents", "days", "seed", "model")
 
 _NUMBERS = ("agents", "days", "seed")
-_PERHAPS = ("seconds", "fitted_days", "coarse_agents", "runs", "effective_draws", "coverage", "khat")
+_PERHAPS = ("fitted_days", "coarse_agents", "runs")
+"""Attributes that are whole numbers where they are there."""
+
+_REAL = ("seconds", "effective_draws", "coverage", "khat")
 """Attributes that are numbers where they are there."""
 
 _JSON = {
     "interventions": list,
     **dict.fromkeys(("policies", "set", "parameters", "observed", "seconds_by_part"), dict),
-    "verdict": list,
+    **dict.fromkeys(("verdict", "knots"), list),
 }
 """Attributes that hold JSON where they are there, and of what kind."""
+
+_SEAL = b"lpmppl sha256 "
+"""Stands at the end of a file, before the checksum of what comes before it: other readers of HDF5 end before it."""
 
 _READ = ("prior", "posterior", *tables.HELD)
 """Groups whose variables are numbers."""
@@ -44,8 +52,10 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     # HDF5 can crash the process where a disk is full, so that the file is made in memory.
     content = io.BytesIO()
     tree.to_netcdf(content, engine="h5netcdf")
-    with replacing(target) as part:
-        part.write_bytes(content.getbuffer())
+    whole = content.getbuffer()
+    with replacing(target) as part, part.open("wb") as file:
+        file.write(whole)
+        file.write(_SEAL + hashlib.sha256(whole).digest())
     return target
 
 
@@ -58,6 +68,10 @@ def load(path: str | Path) -> xr.DataTree:
     if not source.is_file():
         raise InputError(f"no result at {source}: make one with --out {source.parent}, as of `lpmppl simulate`")
     try:
+        _check(source)
+        with h5py.File(source) as file:
+            # Where attributes can't be read, h5netcdf fails half open and a traceback follows when it is collected.
+            dict(file.attrs)
         with xr.open_datatree(source, engine="h5netcdf") as tree:
             result = tree.load().copy(deep=True)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, IndexError, AttributeError, struct.error) as error:
@@ -72,6 +86,25 @@ def load(path: str | Path) -> xr.DataTree:
     return result
 
 
+def _check(source: Path) -> None:
+    """Raise ValueError for a file that doesn't match its checksum, in which HDF5 might read for ever.
+
+    One without a checksum, as others write them, is as it is.
+    """
+    length = len(_SEAL) + hashlib.sha256().digest_size
+    total = hashlib.sha256()
+    with source.open("rb") as file:
+        left = source.stat().st_size - length
+        if left < 0:
+            return
+        while left and (content := file.read(min(left, 1 << 20))):
+            total.update(content)
+            left -= len(content)
+        seal = file.read()
+    if seal.startswith(_SEAL) and seal != _SEAL + total.digest():
+        raise ValueError("it doesn't match its checksum")
+
+
 def _fault(tree: xr.DataTree) -> str:
     """Say what in a result can't be; empty where nothing is found."""
     for node in tree.subtree:
@@ -81,8 +114,11 @@ def _fault(tree: xr.DataTree) -> str:
                 return f"{name!a} in {node.path} is no text"
     about = tree.attrs
     for name in (*_NUMBERS, *_PERHAPS):
-        least = 1 if name in ("agents", "days") else 0 if name in _NUMBERS else -np.inf
-        if name in about and not (_number(about[name]) and about[name] >= least):
+        least = 1 if name in ("agents", "days") else 0
+        if name in about and not (_number(about[name]) and float(about[name]).is_integer() and about[name] >= least):
+            return f"its {name} is {_shown(about[name])}"
+    for name in _REAL:
+        if name in about and not _number(about[name]):
             return f"its {name} is {_shown(about[name])}"
     if not _dated(about.get("start", "")):
         return f"its start is {_shown(about['start'])}"
@@ -98,7 +134,7 @@ def _fault(tree: xr.DataTree) -> str:
                 return f"{group}/{name} has {'no numbers' if x.size else 'nothing in it'}"
             if not np.isfinite(x.values).any():
                 return f"{group}/{name} has no finite number"
-    return "" if tables.names(tree) else "it has no tallies by day"
+    return fitted.fault(tree) if tables.names(tree) else "it has no tallies by day"
 
 
 def _text(value: str) -> bool:

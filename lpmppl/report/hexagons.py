@@ -93,7 +93,7 @@ def spiral(n: int) -> Cells:
                 move = _AROUND[(step - 1) % 6]
                 at = (at[0] + move[0], at[1] + move[1])
         ring += 1
-    return _offset(np.array(found[:n]))
+    return _offset(np.array(found[:n]).reshape(-1, 2))
 
 
 def cartogram(points: Points, groups: Sequence[object] | None = None) -> Cells:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -70,6 +71,8 @@ class Map:
 
     def write(self, path: str | Path) -> Path:
         """Write it to a file that ends in `.html`, or as map.html into a folder, whole or not at all."""
+        if not isinstance(path, str | os.PathLike) or not str(path):
+            raise InputError(f"path={path!r} was given; give a file that ends in .html, or a folder")
         target = Path(path)
         if target.suffix != ".html":
             _folder(target)
@@ -98,14 +101,27 @@ def _folder(target: Path) -> None:
 def render(tree: xr.DataTree, geo: str | None = None, laid: Places | None = None, back: str = "") -> str:
     """Give the map of a result as HTML; the arguments are those of `write`.
 
-    Raises InputError where the result has no tallies, or none of them is by areas.
+    Raises InputError where the result has no tallies, nothing in them, or none of them is by areas; or for arguments of
+    other kinds.
     """
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(f"nothing to map: {type(tree).__name__} is no result; give what lpmppl.run or execute() gave")
+    for what, value, kind, such in (
+        ("geo", geo, str | None, "the name of a dimension of the tallies, such as 'puma'"),
+        ("laid", laid, Places | None, "what lpmppl.report.places.places lays out"),
+        ("back", back, str, "an address"),
+    ):
+        if not isinstance(value, kind):
+            raise InputError(f"{what}= is {type(value).__name__}; give {such}, or leave it out")
     if not tables.held(tree) or "agents" not in tree.attrs or not tables.tallies(tree):
         raise InputError("nothing to map: the result has no daily tallies; make one with lpmppl.run or lpmppl simulate")
+    _check(tree)
     dim = dimension(tree, geo)
     mapped = {name: tally for name, tally in tables.tallies(tree).items() if dim in tally.dims}
     labels = tables.levels(next(iter(mapped.values())), dim)
     where = places(labels, dim=dim) if laid is None else laid
+    if len(where.names) != len(labels):
+        raise InputError(f"laid= has {len(where.names)} areas, but '{dim}' has {len(labels)}; give one for each")
     about, blob = embedded(tree, dim, mapped, where)
     heading = f"{page.place(tree) or 'The society'} by {where.title}"
     link = f'<p class="back"><a href="{escape(back, quote=True)}">The whole report</a></p>' if back else ""
@@ -122,6 +138,18 @@ def render(tree: xr.DataTree, geo: str | None = None, laid: Places | None = None
         "js": _template("js"),
     }
     return re.sub(r"<!--(\w+)-->", lambda found: parts[found[1]], _template("html"))
+
+
+def _check(tree: xr.DataTree) -> None:
+    """Refuse a result that lacks what every one says of itself, or has nothing in it."""
+    for name, kind in (("agents", int), ("days", int), ("model", str)):
+        found = tree.attrs.get(name)
+        if not isinstance(found, kind | np.integer if kind is int else kind) or isinstance(found, bool):
+            given = "nothing" if found is None else repr(found)
+            raise InputError(f"nothing to map: the result says {given} of its {name}; make it anew")
+    for name, tally in tables.tallies(tree).items():
+        if empty := next((d for d, size in tally.sizes.items() if not size), None):
+            raise InputError(f"nothing to map: tally '{name}' has no {empty}; keep one or more of its dimension")
 
 
 def _template(kind: str) -> str:
@@ -212,7 +240,7 @@ def embedded(
             for k, (label, name) in enumerate(zip(labels, where.names, strict=True))
         ],
         # A result that doesn't say how many people there are gives no number per head.
-        "people": [int(counts[label]) for label in labels] if counts else None,
+        "people": [int(counts[label]) for label in labels] if counts and {*labels} <= {*counts} else None,
         "cells": [
             [round(x, _DIGITS), round(y, _DIGITS), int(a)]
             for (x, y), a in zip(centres.tolist(), where.area, strict=True)

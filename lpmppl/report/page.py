@@ -24,13 +24,14 @@ FIRST = 6
 """How many tallies over time are unfolded on the page of a calibration, which has figures enough before them."""
 
 
-def write(tree: xr.DataTree, path: str | Path) -> Path:
+def write(tree: xr.DataTree, path: str | Path, map_: str = "") -> Path:
     """Write the report of a result to `path`, and give the file's path.
 
     A path that doesn't end in `.html` is a folder, made if need be, for `report.html`. The file appears whole or not at
-    all. Raises InputError where `tree` holds no tallies or the file can't be written.
+    all. `map_` is the address of the result's map, for a link to it. Raises InputError where `tree` holds no tallies or
+    the file can't be written.
     """
-    page = render(tree)
+    page = render(tree, map_)
     target = Path(path)
     if target.suffix != ".html":
         try:
@@ -43,8 +44,8 @@ def write(tree: xr.DataTree, path: str | Path) -> Path:
     return target
 
 
-def render(tree: xr.DataTree) -> str:
-    """Give the report of a result as HTML.
+def render(tree: xr.DataTree, map_: str = "") -> str:
+    """Give the report of a result as HTML, with a link to its map where that has an address.
 
     Raises InputError where `tree` isn't a result or holds no tallies.
     """
@@ -57,8 +58,9 @@ def render(tree: xr.DataTree) -> str:
     question = ask(tree)
     asked, fitted = bool(acts.policies(tree)), calibration.is_one(tree)
     totals = summary_table(tree, summary)
+    link = f'<p><a href="{escape(map_, quote=True)}">The map, day by day</a></p>' if map_ else ""
     parts = [
-        f'<header><p class="over">{escape(overline(tree))}</p><h1>{escape(question)}</h1></header>',
+        f'<header><p class="over">{escape(overline(tree))}</p><h1>{escape(question)}</h1>{link}</header>',
         *(calibration.sections(tree) if fitted else []),
         section("What the fitted society does", headline(tree)) if fitted else "",
         policies.headline(tree) + policies.answer(tree) if asked else "" if fitted else headline(tree),

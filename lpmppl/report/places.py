@@ -20,6 +20,9 @@ __all__ = ["MOST", "Places", "known", "places"]
 MOST = 500
 """The most areas that are placed by where they are: the time that takes grows with their square, to seconds here."""
 
+_FAR = 1e100
+"""Farther than any place is, in whatever unit."""
+
 _KILOMETRES = 111.2
 """Of a degree of latitude."""
 
@@ -88,6 +91,17 @@ def _label(
     return best[1], best[2], best[3]
 
 
+def _point(label: str, place: object) -> tuple[float, float]:
+    """Where an area is on a map, x to the right and y downwards."""
+    try:
+        x, y = (float(z) for z in place)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        x = y = math.nan
+    if not (abs(x) < _FAR and abs(y) < _FAR):
+        raise InputError(f"the place of the area '{label}' is {place!r}; give x and y, finite numbers")
+    return x, -y
+
+
 @lru_cache(maxsize=1)
 def _city() -> NDArray[np.int64]:
     """The cells of New York's community districts, in the order of `PUMAS`."""
@@ -127,6 +141,8 @@ def places(labels: Sequence[str], where: Mapping[str, tuple[float, float]] | Non
         InputError: where two areas have one label, or `where` lacks one, gives a place that is no number, or has more
             than 500.
     """
+    if not isinstance(labels, Sequence) or not labels or not all(isinstance(x, str) for x in labels):
+        raise InputError(f"the areas of '{dim}' are {labels!r}; give one label or more, in words")
     if len(set(labels)) < len(labels):
         twice = next(x for x in labels if list(labels).count(x) > 1)
         raise InputError(f"two areas of '{dim}' are called '{twice}': a map needs a label for each")
@@ -138,12 +154,11 @@ def places(labels: Sequence[str], where: Mapping[str, tuple[float, float]] | Non
                 f"{len(labels):,} areas of '{dim}' are too many to be made room for: gather positions in hexagons by "
                 f"create(…, by={{'area': 'positions'}}), or give at most {MOST} areas"
             )
+        if not isinstance(where, Mapping):
+            raise InputError(f"where={where!r} was given; give x and y of each area by its label")
         if lacking := next((x for x in labels if x not in where), None):
             raise InputError(f"the map knows no place of the area '{lacking}'; give x and y of each")
-        points = np.array([[where[x][0], -where[x][1]] for x in labels], dtype=np.float64)
-        if not np.isfinite(points).all():
-            bad = labels[int(np.argmin(np.isfinite(points).all(1)))]
-            raise InputError(f"the place of the area '{bad}' is {where[bad]}; give finite numbers")
+        points = np.array([_point(x, where[x]) for x in labels])
         note = "A hexagon for each area, placed by the mean position of its households so that neighbours stay so."
         return Places(list(labels), own, hexagons.cartogram(points), [], note, word)
     if what == "puma":

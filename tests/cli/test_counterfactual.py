@@ -58,6 +58,7 @@ def test_an_interrupted_counterfactual_is_not_taken_up_as_something_else(here: R
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps({"status": "running", "policies": ["stimulus=5@1"]}))
     assert "a counterfactual can't be taken up again" in here("simulate", "--resume", "run").refused()
+    (tmp_path / "run" / "results.nc").write_bytes(b"of it there is a result")
     again = here(*SMALL, "--do", "stimulus=5@1", "--out", "run").refused()
     assert "choose a new folder" in again and "--resume" not in again
 

@@ -84,6 +84,7 @@ def test_tangents_that_do_not_fit_are_refused_by_name():
     ("given", "words"),
     [
         ({"parties": 1}, "parties=1"),
+        ({"parties": 10**30}, "parties=10+: give 1,000 at most"),
         ({"parties": True}, "parties=True"),
         ({"parties": "three"}, "parties='three'"),
         ({"opening": "custodian"}, "opening='custodian'"),
@@ -94,6 +95,11 @@ def test_tangents_that_do_not_fit_are_refused_by_name():
 def test_settings_that_can_not_be_are_refused(given, words):
     with pytest.raises(InputError, match=words):
         SecretShared(**given)
+
+
+def test_no_group_has_more_members_than_anybody_could():
+    with pytest.raises(LpmError, match="has 2 groups of fewer than 1"):
+        Custodian(least=10**30).check("area", torch.tensor([3, 0, 5], dtype=torch.int32))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -18,19 +20,26 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     made.close()
 
 
-SAID: dict[str, dict[str, float]] = {}
-
-
 @pytest.fixture
-def shown(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+def shown(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
     """Keep a number, such as how many inputs a test had, for the end of the report."""
-    return lambda what, number: SAID.setdefault(what, {}).__setitem__(request.node.name, number)
+    return record_property
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many inputs there were in all, and each other number by its test."""
-    for what, numbers in SAID.items():
-        if what == "inputs":
-            terminalreporter.write_line(f"{sum(numbers.values()):,} inputs in {len(numbers)} tests")
-        else:
-            terminalreporter.write_line(f"{what}: {', '.join(f'{n} {x:.3g}' for n, x in numbers.items())}")
+    """Say how many inputs there were, in all and by what they were, and each other number by its test."""
+    inputs: dict[str, int] = defaultdict(int)
+    others: dict[str, list[str]] = defaultdict(list)
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            path, _, test = report.nodeid.partition("::")
+            for what, number in report.user_properties:
+                if what == "inputs":
+                    inputs[PurePosixPath(path).stem.removeprefix("test_")] += number
+                else:
+                    others[what].append(f"{test} {number:.3g}")
+    if inputs:
+        each = ", ".join(f"{kind} {number:,}" for kind, number in sorted(inputs.items()))
+        terminalreporter.write_line(f"{sum(inputs.values()):,} inputs: {each}")
+    for what, said in others.items():
+        terminalreporter.write_line(f"{what}: {', '.join(said)}")

@@ -9,6 +9,8 @@ from importlib.resources import files
 import numpy as np
 
 from lpmppl.data import google
+from lpmppl.models.population import Population
+from lpmppl.models.sir import SIR
 
 PREFIXES = ("", "BX_", "BK_", "MN_", "QN_", "SI_")
 CODES = ("CASE_COUNT", "PROBABLE_CASE_COUNT", "HOSPITALIZED_COUNT", "DEATH_COUNT")
@@ -138,3 +140,9 @@ def acs() -> str:
 def counts(many: int = 4) -> str:
     """What an institution saw."""
     return _csv([["infections", "recoveries"], *([3 * k, k] for k in range(many))])
+
+
+def society(agents: int = 400) -> SIR:
+    """A small society of two areas."""
+    people = Population.of({"household": np.arange(agents) // 2, "borough": (np.arange(agents) % 2).astype(np.uint8)})
+    return SIR(people, [people.everyone()], by={"borough": "borough"})

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.hardening.strategies import environment
-
 PARENT = """
 import json, os, signal, sys
 import torch
@@ -48,6 +46,16 @@ for asked in sys.stdin:
     print(pid, flush=True)
 """
 """Forks a process for each line that it reads; it never waits for one, as whoever asked watches for its end."""
+
+
+def environment(cache: Path) -> dict[str, str]:
+    """The environment of a command of its own process."""
+    import lpmppl.errors
+
+    root = str(Path(lpmppl.errors.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    more = {"PYTHONPATH": path, "LPMPPL_CACHE": str(cache), "COLUMNS": "100", "NO_COLOR": "1"}
+    return {**os.environ, **more, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
 
 
 class Ended(NamedTuple):

@@ -12,16 +12,15 @@ import csv
 import gzip
 import io
 import json
-import os
 import shutil
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
@@ -55,6 +54,9 @@ PIECES = (
     b"#", b";",
 )  # fmt: skip
 """What may be put between bytes."""
+
+Shown = Callable[[str, float], None]
+"""Told a number that stands at the end of the report."""
 
 places = st.floats(0.0, 1.0, exclude_max=True)
 
@@ -281,7 +283,11 @@ def read_or_refused(read: Callable[[], Any], folder: Path | None = None, one_lin
 
 
 def fuzz(
-    strategy: st.SearchStrategy[Any], check: Callable[[Any], None], many: int, shown: Callable[[str, float], None]
+    strategy: st.SearchStrategy[Any],
+    check: Callable[[Any], None],
+    many: int,
+    shown: Shown,
+    found: Sequence[Any] = (),
 ) -> int:
     """Check so many inputs: the same ones each time where they are few, others each time where they are many.
 
@@ -290,15 +296,16 @@ def fuzz(
         check: what must hold of one.
         many: how many.
         shown: told how many there were.
+        found: inputs besides, of which something once broke.
     """
     count = 0
 
     def one(drawn: Any) -> None:
         nonlocal count
-        count += 1
         check(drawn)
+        count += 1
 
-    hypothesis.settings(
+    settings = hypothesis.settings(
         max_examples=many,
         deadline=None,
         database=None,
@@ -306,8 +313,14 @@ def fuzz(
         print_blob=True,
         phases=(Phase.explicit, Phase.generate, Phase.shrink),
         suppress_health_check=list(HealthCheck),
-    )(hypothesis.given(strategy)(one))()
-    shown("inputs", count)
+    )
+    test = hypothesis.given(strategy)(one)
+    for each in found:
+        test = hypothesis.example(each)(test)
+    try:
+        settings(test)()
+    finally:
+        shown("inputs", count)
     return count
 
 
@@ -316,7 +329,7 @@ def fuzz_json(
     read: Callable[[], Any],
     folder: Path,
     many: int,
-    shown: Callable[[str, float], None],
+    shown: Shown,
     one_line: bool = True,
 ) -> int:
     """Damage a kept JSON document so many times, its bytes or its values, or put something else there, and read it.
@@ -356,6 +369,11 @@ MANY = 100
 """From so many inputs on, they are others each time."""
 
 
+def many(few_of_them: int, all_of_them: int) -> pytest.MarkDecorator:
+    """Few inputs in every run of the tests, and as many as find something in the slow one."""
+    return pytest.mark.parametrize("many", [few_of_them, pytest.param(all_of_them, marks=pytest.mark.slow)])
+
+
 @contextlib.contextmanager
 def no_network() -> Iterator[None]:
     """Within, nobody beyond this machine can be reached."""
@@ -374,16 +392,3 @@ def no_network() -> Iterator[None]:
         yield
     finally:
         socket.socket.connect = connect  # type: ignore[method-assign]
-
-
-def environment(cache: Path) -> dict[str, str]:
-    """The environment of a command of its own process."""
-    import lpmppl.errors
-
-    root = str(Path(lpmppl.errors.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    more = {"PYTHONPATH": path, "LPMPPL_CACHE": str(cache), "COLUMNS": "100", "NO_COLOR": "1"}
-    return {**os.environ, **more, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-
-
-PYTHON = sys.executable

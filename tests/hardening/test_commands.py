@@ -24,9 +24,8 @@ from lpmppl.errors import InputError
 from lpmppl.parties.certificates import issue
 from lpmppl.parties.session import Session
 from tests.hardening import documents
-from tests.hardening.strategies import clear, fuzz, listing, no_network, soon
+from tests.hardening.strategies import Shown, clear, fuzz, listing, no_network, soon
 
-Shown = Callable[[str, float], None]
 Given = dict[str, list[str | None]]
 
 SMALL: Given = {"--agents": ["1000"], "--days": ["2"]}

@@ -23,6 +23,9 @@ SIMULATE = ["simulate", "nyc", "--model", "seirm", "--agents", "2000", "--days",
 CALIBRATE = ["calibrate", "nyc", "--agents", "1000", "--coarse", "0", "--rounds", "2", "--simulations", "2", "--stream",
              "admissions", "--fit", "beta", "--data", "data.csv", "--until", "2020-03-04"]  # fmt: skip
 
+WHOLE = ["report.html", "results.nc", "run.json"]
+"""What a run that is done has in its folder."""
+
 
 def some(few: int, all_of_them: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("times", [few, pytest.param(all_of_them, marks=pytest.mark.slow)])
@@ -34,6 +37,12 @@ def same(a: Path, b: Path) -> None:
         assert set(one.children) == set(other.children)
         for group in one.children:
             xr.testing.assert_identical(one[group].to_dataset(), other[group].to_dataset())
+
+
+def record(folder: Path) -> str:
+    """How far a run says that it got; nothing where it wasn't begun."""
+    kept = folder / "run.json"
+    return json.loads(kept.read_text(encoding="utf-8"))["status"] if kept.exists() else ""
 
 
 def undisturbed(forks: Forks, folder: Path, line: list[str]) -> float:
@@ -62,15 +71,14 @@ def test_a_simulation_killed_at_any_moment_goes_on_to_the_same_numbers(
         folder = tmp_path / "a"
         shutil.rmtree(folder, ignore_errors=True)
         killed(forks, tmp_path, [*SIMULATE, "--out", "a"], chance.uniform(0.0, lasts))
-        status = json.loads((folder / "run.json").read_text())["status"] if (folder / "run.json").exists() else ""
-        if status == "done":
+        if (status := record(folder)) == "done":
             assert "this run is done" in forks.run(tmp_path, ["simulate", "--resume", "a"]).refused()
         else:
             line = ["simulate", "--resume", "a"] if status else [*SIMULATE, "--out", "a"]
             ended = forks.run(tmp_path, line)
             assert ended.code == 0, ended
             resumed += bool(status)
-        assert sorted(p.name for p in folder.iterdir()) == ["report.html", "results.nc", "run.json"]
+        assert sorted(p.name for p in folder.iterdir()) == WHOLE
         same(folder / "results.nc", tmp_path / "whole" / "results.nc")
     assert resumed or times < 20
 
@@ -91,18 +99,50 @@ def test_a_simulation_killed_again_and_again_comes_to_its_end(forks: Forks, tmp_
 
 
 @pytest.mark.slow
-def test_a_calibration_killed_at_any_moment_goes_on_to_the_same_posterior(forks: Forks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [20])
+def test_a_calibration_killed_at_any_moment_goes_on_to_the_same_posterior(
+    forks: Forks, times: int, tmp_path: Path
+) -> None:
     (tmp_path / "data.csv").write_text(documents.by_day(8, date(2020, 2, 28)))
-    lasts, chance = undisturbed(forks, tmp_path, CALIBRATE), random.Random(5)
-    for _ in range(5):
+    lasts, chance, rounds = undisturbed(forks, tmp_path, CALIBRATE), random.Random(5), 0
+    for _ in range(times):
         folder = tmp_path / "a"
         shutil.rmtree(folder, ignore_errors=True)
-        killed(forks, tmp_path, [*CALIBRATE, "--out", "a"], chance.uniform(0.2 * lasts, lasts))
-        status = json.loads((folder / "run.json").read_text())["status"] if (folder / "run.json").exists() else ""
-        if status != "done":
+        killed(forks, tmp_path, [*CALIBRATE, "--out", "a"], chance.uniform(0.1 * lasts, 1.1 * lasts))
+        if (status := record(folder)) == "done":
+            assert "this run is done" in forks.run(tmp_path, ["calibrate", "--resume", "a"]).refused()
+        else:
+            rounds += (folder / "checkpoint.npz").exists()
+            if not (folder / "results.nc").exists():
+                assert "no result" in forks.run(tmp_path, ["report", "a"]).refused()
             ended = forks.run(tmp_path, ["calibrate", "--resume", "a"] if status else [*CALIBRATE, "--out", "a"])
             assert ended.code == 0, ended
+        assert sorted(p.name for p in folder.iterdir()) == WHOLE
         same(folder / "results.nc", tmp_path / "whole" / "results.nc")
+    assert rounds
+
+
+@pytest.mark.slow
+def test_a_calibration_killed_again_and_again_comes_to_its_end(forks: Forks, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(documents.by_day(8, date(2020, 2, 28)))
+    undisturbed(forks, tmp_path, CALIBRATE)
+    line, folder, kills = [*CALIBRATE, "--out", "a"], tmp_path / "a", 0
+    # Each time as soon as one round more is kept.
+    for _ in range(4):
+        running, kept = forks.start(tmp_path, line), folder / "checkpoint.npz"
+        before = kept.stat().st_mtime_ns if kept.exists() else 0
+        while running.alive() and not (kept.exists() and kept.stat().st_mtime_ns > before):
+            time.sleep(0.002)
+        kills += running.alive()
+        if running.alive():
+            running.signal(signal.SIGKILL)
+        if running.end().code == 0:
+            break
+        line = ["calibrate", "--resume", "a"]
+    assert kills > 1
+    if record(folder) != "done":
+        assert forks.run(tmp_path, line).code == 0
+    same(folder / "results.nc", tmp_path / "whole" / "results.nc")
 
 
 ONCE = {
@@ -113,21 +153,41 @@ ONCE = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ONCE)
-@pytest.mark.parametrize("times", [4])
-def test_what_keeps_nothing_until_it_is_done_says_so(forks: Forks, what: str, times: int, tmp_path: Path) -> None:
+@some(1, 12)
+def test_what_keeps_nothing_until_it_is_done_is_begun_anew(forks: Forks, what: str, times: int, tmp_path: Path) -> None:
     line = ONCE[what]
-    lasts, chance = undisturbed(forks, tmp_path, line), random.Random(7)
+    lasts, chance, begun = undisturbed(forks, tmp_path, line), random.Random(7), 0
     for k in range(times):
         folder = tmp_path / f"a{k}"
-        killed(forks, tmp_path, [*line, "--out", folder.name], chance.uniform(0.3 * lasts, 0.8 * lasts))
-        if (folder / "results.nc").exists():
-            same(folder / "results.nc", tmp_path / "whole" / "results.nc")
-            continue
-        if (folder / "run.json").exists():
-            assert "can't be taken up again" in forks.run(tmp_path, ["simulate", "--resume", folder.name]).refused()
-            assert "isn't empty" in forks.run(tmp_path, [*line, "--out", folder.name]).refused()
+        killed(forks, tmp_path, [*line, "--out", folder.name], chance.uniform(0.1 * lasts, 0.9 * lasts))
+        if not (folder / "results.nc").exists():
+            if record(folder):
+                begun += 1
+                assert "can't be taken up again" in forks.run(tmp_path, ["simulate", "--resume", folder.name]).refused()
+                assert "no result" in forks.run(tmp_path, ["report", folder.name]).refused()
+            ended = forks.run(tmp_path, [*line, "--out", folder.name])
+            assert ended.code == 0, ended
+            assert sorted(p.name for p in folder.iterdir()) == WHOLE
+        same(folder / "results.nc", tmp_path / "whole" / "results.nc")
+    assert begun or times < 12
+
+
+def test_only_what_is_lost_is_begun_anew(forks: Forks, tmp_path: Path) -> None:
+    """Neither what is done, nor what can be taken up again, nor a folder in which there is something else."""
+    line = [*ONCE["sensitivity"], "--out", "a"]
+    folder = tmp_path / "a"
+    folder.mkdir()
+    lost: dict[str, object] = {"status": "running", "sensitivity": {}}
+    for kept in ({**lost, "status": "done"}, {"status": "running"}, {"status": "running", "calibration": {}}, [], "x"):
+        (folder / "run.json").write_text(json.dumps(kept))
+        assert "isn't empty" in forks.run(tmp_path, line).refused()
+        assert json.loads((folder / "run.json").read_text()) == kept
+    (folder / "run.json").write_text(json.dumps(lost))
+    (folder / "mine.txt").write_text("mine")
+    assert "isn't empty" in forks.run(tmp_path, line).refused()
+    (folder / "mine.txt").unlink()
+    assert forks.run(tmp_path, line).code == 0
 
 
 @pytest.mark.slow

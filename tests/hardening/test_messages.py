@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,19 @@ from lpmppl.parties.terms import PLAIN, Rule, Terms
 from lpmppl.parties.wire import Entry, Kind, Parts, entries_of, pack_entries, packed, unpacked
 from tests.hardening.strategies import (
     UNREADABLE,
+    Shown,
     byte_edits,
     bytes_after,
     clear,
     few,
     fuzz,
     fuzz_json,
+    many,
     places,
     put,
     read_or_refused,
 )
-from tests.hardening.test_readers import many
 from tests.parties.parts import SHARING, messages, numbers, session
-
-Shown = Callable[[str, float], None]
 
 words = st.tuples(
     st.just("word"),
@@ -147,7 +147,7 @@ def test_a_damaged_session(many: int, tmp_path: Path, shown: Shown) -> None:
     fuzz_json(path, read, tmp_path, many, shown, one_line=False)
 
 
-@many(8, 250)
+@many(8, 500)
 def test_damaged_certificates(many: int, tmp_path: Path, shown: Shown) -> None:
     issue(tmp_path, ["bronx", "queens"])
     whole = {
@@ -162,14 +162,20 @@ def test_damaged_certificates(many: int, tmp_path: Path, shown: Shown) -> None:
             put(path, edits)
         elif isinstance(edits, bytes):
             path.write_bytes(edits)
+        elif isinstance(edits, tuple):
+            head, *middle, foot = whole[name].splitlines()
+            path.write_bytes(b"\n".join([head, b64encode(bytes_after(b64decode(b"".join(middle)), edits[0])), foot]))
         else:
             path.write_bytes(bytes_after(whole[name], edits))
         read_or_refused(lambda: Credentials(tmp_path, "bronx"), tmp_path, one_line=False)
         clear(path)
         path.write_bytes(whole[name])
 
-    of = st.one_of(few(byte_edits), st.sampled_from(UNREADABLE), st.sampled_from(sorted(whole.values())))
-    fuzz(st.tuples(st.sampled_from(["ca.pem", "bronx.pem", "bronx.key"]), of), check, many, shown)
+    within = st.tuples(few(byte_edits))
+    of = st.one_of(few(byte_edits), within, st.sampled_from(UNREADABLE), st.sampled_from(sorted(whole.values())))
+    # A key on another curve, and a certificate of another version of X.509.
+    found = [("bronx.key", [("flip", 0.25, 2)]), ("bronx.pem", ([("flip", 0.026, 4)],))]
+    fuzz(st.tuples(st.sampled_from(["ca.pem", "bronx.pem", "bronx.key"]), of), check, many, shown, found)
 
 
 @many(20, 700)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.hardening.strategies import environment
-
-Shown = Callable[[str, float], None]
+from tests.hardening.forks import environment
+from tests.hardening.strategies import Shown
 
 LONG = """
 import json, resource, sys

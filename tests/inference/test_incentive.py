@@ -37,11 +37,14 @@ def asked(model=None, **options):
 
 
 class Markets:
-    """Markets in closed form in place of a society: acts A(s), and the externality e(s), with noise or without."""
+    """Markets in closed form in place of a society: acts A(s), and the externality e(s), with noise or without.
 
-    def __init__(self, acts, externality, noise=0.0, own=0.0, occasions=None):
+    `noise` is that of harm, each price its own; `moody` that of acts, the same at all prices.
+    """
+
+    def __init__(self, acts, externality, noise=0.0, own=0.0, occasions=None, moody=0.0):
         self.acts, self.externality, self.noise, self.own = acts, externality, noise, own
-        self.occasions = occasions
+        self.occasions, self.moody = occasions, moody
         self.prices, self.random = [], np.random.default_rng(0)
 
     def harm(self, s):
@@ -56,6 +59,7 @@ class Markets:
         luck = self.noise * self.random.standard_normal(shape)
         harm = np.array([self.harm(s) for s in at])[:, None] + luck
         acts = np.array([float(self.acts(np.array(s))) for s in at])[:, None] + np.zeros(shape)
+        acts = acts + self.moody * self.random.standard_normal(len(chances))
         if self.occasions is None:
             return module.Seen(harm, acts, np.full(shape, self.own), prices[1] - prices[0])
         # Acts are per occasion, of which there are fewer as harm falls.
@@ -83,6 +87,7 @@ def test_it_comes_to_the_root_whether_the_externality_falls_or_rises(replaced, m
     found = asked(rounds=6, precision=1e-9)
     # Without noise the secant is exact, and so is the first root.
     assert float(found["price"]) == pytest.approx(20.0, abs=1e-5) and float(found["root_se"]) < 1e-6
+    assert float(found["price_se"]) == float(found["root_se"])
     assert float(found["externality"]) == pytest.approx(20.0, abs=1e-6)
     assert found.attrs["moved"] == pytest.approx(moves, abs=1e-6)
     assert found.attrs["ended"] == "as sure as was asked for" and found.sizes["round"] == 3
@@ -111,6 +116,23 @@ def test_its_standard_error_is_that_of_its_price(replaced):
         off.append((float(found["root"]) - 20.0) / float(found["root_se"]))
     assert abs(np.mean(off)) < 4.9 / 100**0.5 * 1.2
     assert 0.7 < np.std(off) < 1.5
+
+
+@pytest.mark.parametrize(("budget", "noise"), [(20_000.0, 600.0), (10_000.0, 300.0)])
+def test_where_a_budget_binds_the_errors_are_those_of_price_and_root(replaced, budget, noise):
+    """Over 100 learnings: the price is off by what spending is, the root by what a line that is only seen afar is."""
+    markets, off = replaced(line, lambda s: 40.0 + 0.0 * s, noise=noise, moody=20.0), []
+    exact = (-1000.0 + (1000.0**2 + 4 * 50.0 * budget) ** 0.5) / 100.0  # s A(s) is the budget
+    for seed in range(100):
+        markets.random = np.random.default_rng(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = asked(rounds=6, precision=1e-9, draws=8, budget=budget)
+        off.append([(found["price"] - exact) / found["price_se"], (found["root"] - 40.0) / found["root_se"]])
+    price, root = np.array(off, dtype=float).T
+    # It is lowered until other draws are within the budget, and so lies a little below.
+    assert 0.7 < np.std(price) < 1.5 and -2.0 < np.mean(price) < 0.5
+    assert 0.7 < np.std(root) < 1.5 and abs(np.mean(root)) < 0.5
 
 
 def test_a_burden_of_raising_money_lowers_the_price_to_that_of_least_cost(replaced):
@@ -146,6 +168,7 @@ def test_beyond_the_range_it_stays_at_its_edge_and_says_so(replaced, externality
     replaced(line, lambda s: externality + 0.0 * s, noise=1.0)
     found = asked(rounds=8)
     assert float(found["price"]) == at and found.attrs["ended"].startswith(said)
+    assert float(found["price_se"]) == 0.0 < float(found["root_se"])
     assert abs(float(found["root"]) - externality) < 5 * float(found["root_se"])
     assert found.sizes["round"] < 8
 

@@ -47,6 +47,7 @@ def alone(
     environment: Mapping[str, float] | None = None,
     then: Sequence[Substep] = (),
     seed: int = 0,
+    dt: float = 1.0,
     **theta: float,
 ) -> tuple[State, dict[str, np.ndarray]]:
     """Simulate one part, other parts' keys being as `given`: the last state and every tally's series."""
@@ -59,4 +60,4 @@ def alone(
         return {**own, **{k: torch.full((1,), v) for k, v in knobs.items()}, **(given or {})}
 
     day = compose(part.substep(where, values), *then)
-    return go(day, begin, days, *(handlers or (ExogenousNoise(seed),)), watch=watch)
+    return go(day, begin, days, *(handlers or (ExogenousNoise(seed),)), dt=dt, watch=watch)

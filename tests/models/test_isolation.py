@@ -290,10 +290,10 @@ def test_plain_chance_agrees():
         ({"size": 1}, "size=1"),
         ({"size": 2.0}, "size=2.0"),
         ({"prevalence": 1.0}, "prevalence=1.0"),
-        ({"rate": -1.0}, "rate of 0"),
+        ({"rate": -1.0}, "rate=-1.0"),
         ({"loss": -1.0}, "loss=-1.0"),
         ({"benefit": math.nan}, "benefit=nan"),
-        ({"costs": 3.0}, "a law, such as"),
+        ({"costs": 3.0}, "a continuous law"),
         ({"size": 1000, "rate": 30.0}, "several optima"),
     ],
 )
@@ -307,7 +307,7 @@ def test_groups_of_several_sizes_and_laws_that_are_none_are_refused():
         Isolation(Population.of({"household": np.array([0, 0, 1, 1, 1])}), "household")
     with pytest.raises(InputError, match="groups of 1 to 1 people"):
         Isolation(Population.of({"household": np.arange(5)}), "household")
-    with pytest.raises(InputError, match="a law, such as"):
+    with pytest.raises(InputError, match="a continuous law"):
         Isolation(town(), costs="logit")
     with pytest.raises(InputError, match="subsidy=-1 can't be"):
         lpm.run(Isolation(town()), days=2, interventions=[("subsidy", -1.0, 0)])

@@ -236,10 +236,10 @@ def test_what_cannot_be_is_refused_by_name():
         lpm.run(Opinion(people, [ties]), 3, interventions=[("offered", "perhaps", 1)])
     with pytest.raises(InputError, match="incentive is one for the whole city"):
         lpm.counterfactual(Opinion(people, [ties]), [Act("incentive", 2.0, 1, {"price": "keen"})], days=3)
-    for wrong in ({"neighbours": 3}, {"neighbours": 100}, {"rewired": 1.5}, {"hubs": -1.0}):
-        with pytest.raises(InputError, match="small world"):
-            small_world(**{"agents": 50, **wrong})
-    with pytest.raises(InputError, match="20 agents"):
+    for name, wrong in (("neighbours", 3), ("neighbours", 100), ("rewired", 1.5), ("hubs", -1.0)):
+        with pytest.raises(InputError, match=f"{name}={wrong}"):
+            small_world(**{"agents": 50, name: wrong})
+    with pytest.raises(InputError, match="agents=10 was given; give a whole number, 20 to"):
         town(10)
 
 

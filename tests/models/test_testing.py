@@ -29,10 +29,10 @@ def given(load: float = 8.0, **more):
     }
 
 
-def course(days, knobs=None, seed=0, theta=None, **more):
+def course(days, knobs=None, seed=0, theta=None, dt=1.0, **more):
     environment = {"capacity": 1.0, **(knobs or {})}
     theta = {"other_reasons": 1e-9, "false_positive": 1e-9, **(theta or {})}
-    return alone(testing.PART, setting(PEOPLE), days, given(**more), environment=environment, seed=seed, **theta)
+    return alone(testing.PART, setting(PEOPLE), days, given(**more), environment=environment, seed=seed, dt=dt, **theta)
 
 
 @pytest.mark.parametrize(("kind", "load", "detected"), [(0, 2.9, 0), (0, 3.1, 1), (1, 4.9, 0), (1, 5.1, 1)])
@@ -70,11 +70,12 @@ def test_who_is_admitted_is_always_tested():
     assert series["tests"].sum() == 50
 
 
-def test_screening_reaches_everybody_once_in_so_many_days():
+@pytest.mark.parametrize("dt", [1.0, 0.5, 0.25])
+def test_screening_reaches_everybody_once_in_so_many_days(dt):
     for every in (1, 3, 7):
-        _, series = course(2 * every, {"screening": float(every)}, active=NOBODY)
-        tests = series["tests"].sum(-1)
-        assert tests[:every].sum() == tests[every:].sum() == N, every
+        _, series = course(2 * every, {"screening": float(every)}, dt=dt, active=NOBODY)
+        tests, half = series["tests"].sum(-1), round(every / dt)
+        assert tests[:half].sum() == tests[half:].sum() == N, every
     _, none = course(6, active=NOBODY)
     assert none["tests"].sum() == 0
 
@@ -87,10 +88,14 @@ def test_contacts_of_who_learns_are_traced_in_their_household():
     assert abs(half["tests"].sum() - 0.5 * m) < 5 * math.sqrt(0.25 * m)
 
 
-def test_tests_for_other_reasons_go_round():
-    _, series = course(100, active=NOBODY, theta={"other_reasons": 0.01})
+@pytest.mark.parametrize("dt", [1.0, 0.5])
+def test_tests_for_other_reasons_go_round(dt):
+    theta = {"other_reasons": 0.01, "false_positive": 1.0, "pcr_delay": 0.1}
+    found, series = course(100, dt=dt, active=NOBODY, theta=theta)
     total = series["tests"].sum()
     assert abs(total - N) <= 0.02 * N
+    # Whoever is tested is positive here, so that it is known who had a turn: everybody, but for rounding.
+    assert (found["positive_at"] > -math.inf).sum() >= 0.99 * N
 
 
 def test_the_recorded_capacity_grows():

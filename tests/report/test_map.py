@@ -426,3 +426,55 @@ def test_more_areas_than_can_be_made_room_for_are_refused():
     labels = [str(k) for k in range(501)]
     with pytest.raises(InputError, match="501 areas of 'ward' are too many"):
         places(labels, {x: (float(k), 0.0) for k, x in enumerate(labels)}, "ward")
+
+
+def without(tree, **parts):
+    """A result of which only some of each dimension are left."""
+    left = tree.copy(deep=True)
+    left["prior_predictive"] = xr.DataTree(left["prior_predictive"].to_dataset().isel(parts))
+    return left
+
+
+def saying(tree, **attrs):
+    left = tree.copy(deep=True)
+    left.attrs.update(attrs)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda t: maps.render(None), "NoneType is no result"),
+        (lambda t: maps.render(t["prior_predictive"].to_dataset()), "Dataset is no result"),
+        (lambda t: maps.render(t, geo=[]), "geo= is list; give the name of a dimension"),
+        (lambda t: maps.render(t, laid={}), "laid= is dict; give what lpmppl.report.places.places lays out"),
+        (lambda t: maps.render(t, laid=places(["a"])), "laid= has 1 areas, but 'borough' has 5"),
+        (lambda t: maps.render(t, back=3), "back= is int; give an address"),
+        (lambda t: maps.render(without(t, borough=slice(0, 0)), "borough"), "has no borough"),
+        (lambda t: maps.render(without(t, day=slice(0, 0))), "has no day; keep one or more"),
+        (lambda t: maps.render(without(t, draw=slice(0, 0))), "has no draw"),
+        (lambda t: maps.render(saying(t, agents="x")), "the result says 'x' of its agents"),
+        (lambda t: maps.render(saying(t, days=None)), "the result says nothing of its days"),
+        (lambda t: maps.render(saying(t, model=3)), "the result says 3 of its model"),
+        (lambda t: maps.Map("").write(3), "path=3 was given"),
+        (lambda t: places([]), r"the areas of 'area' are \[\]; give one label or more"),
+        (lambda t: places(None), "the areas of 'area' are None"),
+        (lambda t: places([3]), r"are \[3\]; give one label or more, in words"),
+        (lambda t: places(["a"], 3), "where=3 was given; give x and y of each area"),
+        (lambda t: places(["a"], {"a": None}), "the place of the area 'a' is None; give x and y"),
+        (lambda t: places(["a"], {"a": (1,)}), "the place of the area 'a' is"),
+        (lambda t: places(["a"], {"a": (1, 2, 3)}), "the place of the area 'a' is"),
+        (lambda t: places(["a"], {"a": ("x", "y")}), "the place of the area 'a' is"),
+        (lambda t: places(["a"], {"a": (1e308, 1)}), "the place of the area 'a' is"),
+    ],
+)
+def test_what_a_map_cant_use_is_said_in_words(make_result, call, said):
+    with pytest.raises(InputError, match=said):
+        call(make_result(days=3))
+
+
+def test_areas_whose_people_nobody_counted_have_no_number_per_head(make_result):
+    tree = make_result(days=3)
+    other = tree["prior_predictive"].to_dataset().assign_coords(borough=[f"ward {k}" for k in range(5)])
+    tree["prior_predictive"] = xr.DataTree(other)
+    assert read(maps.render(tree, "borough"))[0]["people"] is None

@@ -57,6 +57,7 @@ PLACES = {
     "labour": ("labour", "_claim", "weekly_income"),
     "stimulus": ("stimulus", "_turn", "_to_next"),
     "behaviour": ("behaviour", "observed", "_after"),
+    "masking": ("masking", "mandated"),
     "observation": ("observation", "claims", "delays", "_report"),
     "mobility": ("mobility", "policy", "_row", "_day"),
 }
@@ -285,7 +286,8 @@ def _sound(which: str) -> tuple[Trial, Trial]:
 def judge(mutant: Mutant) -> str:
     """What becomes of a mutant: "equivalent", "survives", the check that finds it, or how it ends.
 
-    It is "refused" where an error of the package's own says what is wrong, and "stops" at one of Python's or torch's.
+    It is "refused" where an error of the package's own says what is wrong, and "stops" at one of Python's or torch's of
+    which verification says where it came: "astray" where it doesn't.
     """
     which = _whose(mutant.module)
     sound = _sound(which)
@@ -323,7 +325,9 @@ def _found(report: Verification) -> str:
     for finding in report.broken:
         if "stops with" not in finding.words:
             return finding.check
-    return "refused" if any(name in report.broken[0].words for name in _ERRORS) else "stops"
+    if any(name in report.broken[0].words for name in _ERRORS):
+        return "refused"
+    return "stops" if all(finding.where for finding in report.broken) else "astray"
 
 
 def measured(seed: int = 0, modules: Any = PLACES, report: Callable[[str], None] = print) -> dict[str, list[str]]:
@@ -341,18 +345,22 @@ def measured(seed: int = 0, modules: Any = PLACES, report: Callable[[str], None]
 def rate(fates: dict[str, list[str]]) -> tuple[int, int, int]:
     """How many mutants a finding or an error of the package names, of how many that aren't equivalent.
 
-    The third is how many of the others stop by themselves.
+    The third is how many of the others stop, and verification says where: with them it is the rate by the convention of
+    mutation testing, by which a mutant that makes a test fail is caught.
     """
     many = {fate: len(who) for fate, who in fates.items()}
     alive = sum(many.values()) - many.get("equivalent", 0)
     stops = many.get("stops", 0)
-    return alive - many.get("survives", 0) - stops, alive, stops
+    return alive - many.get("survives", 0) - many.get("astray", 0) - stops, alive, stops
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("modules", "seed", "least"), [(SMALL, 2, 0.7), (PARTS, 2, 0.75), (PARTS, 3, 0.75)])
-def test_verification_finds_most_faults(modules, seed, least, monkeypatch, capsys):
-    """Floors below what fresh seeds gave, 110 of 130: docs/verification.md has the rates, and what they leave out."""
+@pytest.mark.parametrize(("modules", "seed"), [(SMALL, 4), (PARTS, 4), (SMALL, 5), (PARTS, 5)])
+def test_verification_finds_nine_faults_in_ten(modules, seed, monkeypatch, capsys):
+    """Nine in ten of what is judged on seeds at which nobody had looked, and more than eight in ten by their names.
+
+    127 of 128 and 117 of 128 were found: docs/verification.md has the rates, and what they leave out.
+    """
     solve_once(monkeypatch)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -362,8 +370,9 @@ def test_verification_finds_most_faults(modules, seed, least, monkeypatch, capsy
         torch.set_num_threads(threads)
     found, alive, stopped = rate(fates)
     with capsys.disabled():
-        print(f"\n{found} of {alive} mutants found, {stopped} others stop by themselves; by check:")
+        print(f"\n{found} of {alive} mutants named, and of {stopped} others it is said where they stop; by check:")
         print(Counter({fate: len(who) for fate, who in fates.items()}))
         print("survivors:", *fates.get("survives", []), sep="\n  ")
     assert alive >= 15
-    assert found >= least * alive
+    assert found + stopped >= 0.9 * alive
+    assert found >= 0.8 * alive

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from numbers import Real
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -84,6 +85,9 @@ class Utility(Messenger):
 
     def __init__(self, coefficients: Coefficients) -> None:
         super().__init__()
+        for decision, options in _by_name("the coefficients", coefficients).items():
+            for option, features in _by_name(f"decision '{decision}'", options).items():
+                _by_name(f"decision '{decision}', option '{option}'", features)
         self.coefficients = {
             decision: {option: dict(features) for option, features in options.items()}
             for decision, options in coefficients.items()
@@ -91,7 +95,8 @@ class Utility(Messenger):
         for decision, options in self.coefficients.items():
             for option, features in options.items():
                 for feature, value in features.items():
-                    if not bool(torch.isfinite(torch.as_tensor(value).detach()).all()):
+                    number = isinstance(value, Tensor | Real) and not isinstance(value, bool)
+                    if not number or not bool(torch.isfinite(torch.as_tensor(value).detach()).all()):
                         raise InputError(
                             f"decision '{decision}', option '{option}': the coefficient of '{feature}' is {value}; "
                             "give a finite number"
@@ -119,3 +124,13 @@ class Utility(Messenger):
         chance = torch.stack(torch.broadcast_tensors(*utility), dim=-1).softmax(-1)
         msg["value"] = chance.to(torch.get_default_dtype())
         msg["done"] = True
+
+
+def _by_name(what: str, values: Any) -> Mapping[str, Any]:
+    """Values by name, or what is wrong with what was given for them."""
+    if not isinstance(values, Mapping):
+        raise InputError(
+            f"{what}: {type(values).__name__} was given for coefficients, which are by decision, option and feature, "
+            "such as {'isolate': {'isolate': {'intercept': -1.0}}}"
+        )
+    return values

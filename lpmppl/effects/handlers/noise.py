@@ -119,6 +119,12 @@ class ExogenousNoise(Messenger):
         ids = infer.get("agents")
         if msg["done"] or msg["value"] is not None:
             return
+        if isinstance(fn, torch.distributions.Distribution) and not isinstance(fn, TorchDistributionMixin):
+            kind = type(fn).__name__
+            raise InputError(
+                f"site '{msg['name']}': {kind} is torch's own, which is no law of a site; take dist.{kind} of "
+                "pyro.distributions"
+            )
         if ids is None:
             if isinstance(fn, Exposure | Left):
                 raise InputError(

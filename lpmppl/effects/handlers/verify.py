@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import dense
-from lpmppl.effects.distributions import Exposure
+from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.fields import Network
 from lpmppl.errors import LpmError
 from lpmppl.typing import State
@@ -21,6 +21,7 @@ __all__ = [
     "Site",
     "Turns",
     "Verified",
+    "Whereabouts",
     "Witness",
     "bounded",
     "conserved",
@@ -92,6 +93,53 @@ def finite(key: str) -> Invariant:
 def _no_number(x: Tensor, infinite: bool) -> Tensor:
     """Which values are NaN, or infinite where they may not be."""
     return x.isnan() if infinite else ~x.isfinite()
+
+
+def _plain(name: str) -> str:
+    """A site's name without its step: `infection` of `t=3/infection`."""
+    return name.partition("/")[2] or name if name.startswith("t=") else name
+
+
+class Whereabouts(Messenger):
+    """Know where a run is, so that what stops it can be told of.
+
+    Attributes:
+        substep: the substep whose turn it is, "" between two of them.
+        site: the site, tally, message or decision at work, "" where there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.substep, self.site = "", ""
+
+    def _pyro_substep(self, msg: Message) -> None:
+        self.substep, self.site = msg["args"][0], ""
+
+    def _pyro_post_substep(self, msg: Message) -> None:
+        self.substep, self.site = "", ""
+
+    def _enter(self, kind: str, name: str) -> None:
+        self.site = f"{kind} '{_plain(name)}'"
+
+    def _leave(self, msg: Message) -> None:
+        self.site = ""
+
+    def _pyro_sample(self, msg: Message) -> None:
+        self._enter("site", msg["name"])
+
+    def _pyro_happens(self, msg: Message) -> None:
+        self._enter("site", msg["args"][0])
+
+    def _pyro_tally(self, msg: Message) -> None:
+        self._enter("tally", msg["args"][0])
+
+    def _pyro_decide(self, msg: Message) -> None:
+        self._enter("decision", msg["args"][0])
+
+    def _pyro_aggregate(self, msg: Message) -> None:
+        self._enter("network", msg["args"][1].name)
+
+    _pyro_post_sample = _pyro_post_happens = _pyro_post_tally = _pyro_post_decide = _pyro_post_aggregate = _leave
 
 
 class _Watched(Mapping[str, Tensor]):
@@ -198,7 +246,10 @@ class Witness(Messenger):
         sites: the ledger of every hazard site over all agents, by name.
         networks: the networks that messages go over, by name.
         strays: sites of a value for each agent that stand outside the agents' plate.
-        observed: what was observed at the last of each decision, by its name and the feature's: `isolate: risk`.
+        sampled: the names of all sites.
+        observed: what was observed at the last of each decision, by its name and the feature's: `isolate: risk`. Of
+            every site besides, what it is drawn from: `fatal: mean`, `fatal: variance` and, in the agents' plate,
+            their ids, `fatal: who`, and the episode of their lives that it belongs to, `fatal: episode`.
     """
 
     def __init__(self, agents: int, *invariants: Invariant) -> None:
@@ -209,6 +260,7 @@ class Witness(Messenger):
         self.sites: dict[str, Site] = {}
         self.networks: dict[str, Network] = {}
         self.strays: set[str] = set()
+        self.sampled: set[str] = set()
         self.observed: dict[str, Tensor] = {}
         self._known: set[tuple[str, str]] = set()
         self._day = 0.0
@@ -231,9 +283,11 @@ class Witness(Messenger):
         def watched(s: State) -> State:
             self._day = float(s["t"]) if "t" in s else self._day
             view = _Watched(s)
-            changes = fn(view)
+            try:
+                changes = fn(view)
+            finally:
+                said.read |= view.read
             said.turns += 1
-            said.read |= view.read
             said.wrote |= set(changes)
             said.changed |= {k for k, x in changes.items() if k not in s or x is not s[k]}
             self.check(name, s, changes)
@@ -263,9 +317,24 @@ class Witness(Messenger):
                 self.note(name, f"'{key}' is no number", f"{int(wrong.sum())} of {x.numel()} values aren't")
 
     def _pyro_sample(self, msg: Message) -> None:
-        shape = getattr(msg["fn"], "batch_shape", ())
-        if shape and shape[-1] == self.agents > 1 and (msg["infer"] or {}).get("agents") is None:
-            self.strays.add(msg["name"].partition("/")[2] or msg["name"])
+        name, fn = _plain(msg["name"]), msg["fn"]
+        self.sampled.add(name)
+        shape, agents = getattr(fn, "batch_shape", ()), (msg["infer"] or {}).get("agents")
+        if shape and shape[-1] == self.agents > 1 and agents is None:
+            self.strays.add(name)
+        if agents is not None:
+            self.observed[f"{name}: who"] = agents
+            if (episode := (msg["infer"] or {}).get("episode")) is not None:
+                self.observed[f"{name}: episode"] = torch.as_tensor(episode)
+        for moment in () if isinstance(fn, Exposure | Left) else ("mean", "variance"):
+            try:
+                self.observed[f"{name}: {moment}"] = getattr(fn, moment).detach()
+            except (AttributeError, NotImplementedError):
+                # Not every distribution knows its moments.
+                continue
+
+    def _pyro_happens(self, msg: Message) -> None:
+        self.sampled.add(_plain(msg["args"][0]))
 
     def _pyro_aggregate(self, msg: Message) -> None:
         network = msg["args"][1]

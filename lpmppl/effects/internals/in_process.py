@@ -23,18 +23,24 @@ _FEW = 1 << 15
 """The most groups of which every thread keeps sums of its own."""
 
 
+_MOST = 1_000
+"""Parties of which each has sums of its own here."""
+
+
 class InProcess:
     """Parties in one process.
 
     Args:
         count: how many, m.
     Raises:
-        InputError: for fewer than two.
+        InputError: for fewer than two, or more than 1,000.
     """
 
     def __init__(self, count: int) -> None:
         if isinstance(count, bool) or count < 2:
             raise InputError(f"parties={count}: what one party has whole isn't secret; give 2 or more")
+        if count > _MOST:
+            raise InputError(f"parties={count}: give {_MOST:,} at most; each has sums of its own in this process")
         self.count = int(count)
 
     @property

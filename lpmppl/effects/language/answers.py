@@ -100,7 +100,7 @@ class Answers:
                 )
             for table, columns in _COLUMNS.items():
                 self._file.execute(f"SELECT {columns} FROM {table} LIMIT 1")
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:
             raise InputError(f"{path} can't be used for answers ({e}); give another file") from e
 
     def __enter__(self) -> Self:
@@ -258,7 +258,7 @@ class Answers:
         """Carry out a statement; what fails takes back what isn't on the disk yet."""
         try:
             return self._file.execute(statement, values).fetchall()
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:
             # The numbers of questions that were taken back may be given to others.
             self._ids.clear()
             self._read.clear()
