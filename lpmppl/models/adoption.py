@@ -20,7 +20,7 @@ from lpmppl.effects.ops import happens, ring_sum, tally
 from lpmppl.effects.plates import AgentPlate
 from lpmppl.errors import InputError
 from lpmppl.models import transmission
-from lpmppl.models.contacts import CONTACTS
+from lpmppl.models.contacts import CONTACTS, schools
 from lpmppl.models.given import number
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
@@ -65,8 +65,7 @@ class _Circle:
 def at_work(people: Population) -> tuple[Groups, Tensor]:
     """Workplaces and schools, and the contacts a day of their members with each other, shape (G,); none where alone."""
     places = people.network("workplace", nowhere=0)
-    school = torch.tensor([kind == "school" for kind in people.labels("workplace_kind")], device=people.device)
-    contacts = torch.where(school[people["workplace_kind"].long()], CONTACTS["school"], CONTACTS["workplace"])
+    contacts = torch.where(schools(people), CONTACTS["school"], CONTACTS["workplace"])
     return places, torch.where(places.size > 1, contacts, 0.0)
 
 

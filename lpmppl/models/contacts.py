@@ -13,7 +13,7 @@ from lpmppl.effects.fields import Network
 from lpmppl.errors import InputError
 from lpmppl.models.population import Population
 
-__all__ = ["CONTACTS", "SUSCEPTIBILITY", "Layer", "in_session", "mixing", "proportionate"]
+__all__ = ["CONTACTS", "SUSCEPTIBILITY", "Layer", "in_session", "mixing", "proportionate", "schools"]
 
 CONTACTS = {"household": 4.11, "workplace": 8.07, "school": 11.41, "community": 2.79}
 """Contacts per day and person in each setting, of those in it: Mistry et al., Nature Communications 12 (2021), 323."""
@@ -37,6 +37,16 @@ class Layer:
 
     network: Network
     contacts: Tensor | float
+
+
+def schools(people: Population) -> Tensor:
+    """Which workplaces are schools, shape (G,).
+
+    Raises:
+        InputError: for a kind without a label.
+    """
+    kinds, kind = people.coded("workplace_kind")
+    return torch.tensor([each == "school" for each in kinds], device=people.device)[kind.long()]
 
 
 def proportionate(people: Population) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from lpmppl.models.contacts import CONTACTS, SUSCEPTIBILITY, in_session, mixing
+from lpmppl.models.contacts import CONTACTS, SUSCEPTIBILITY, in_session, mixing, schools
 from lpmppl.models.immunity import AVERAGE, INFECTIOUS, TAKES_EFFECT
 from lpmppl.models.model import Meant
 from lpmppl.models.part import Setting
@@ -73,8 +73,7 @@ def _force(setting: Setting, theta: Theta, b: State, a: State, _: Counted) -> Me
     inside = homes / torch.bincount(home)[home] * CONTACTS["household"] * theta["home"]
     many = people.network("workplace", nowhere=0).count
     met = summed(outside * goes, place, many)[place] / torch.bincount(place, minlength=many)[place].clamp(min=1)
-    school = torch.tensor([k == "school" for k in people.labels("workplace_kind")])
-    is_school = school[people["workplace_kind"].long()][place]
+    is_school = schools(people)[place]
     at = torch.where(is_school, CONTACTS["school"], CONTACTS["workplace"])
     session = a["schools"] if float(a["schools"]) >= 0 else torch.tensor([in_session(setting.date_of(float(b["t"])))])
     activity = torch.where(is_school, session, a["mobility/workplaces"]) ** theta["crowding"]

@@ -19,7 +19,7 @@ from lpmppl.effects.ops import ring_sum, tally
 from lpmppl.errors import InputError
 from lpmppl.models import adoption
 from lpmppl.models.adoption import at_work
-from lpmppl.models.contacts import CONTACTS, in_session
+from lpmppl.models.contacts import CONTACTS, in_session, schools
 from lpmppl.models.model import Parameter
 from lpmppl.models.part import Part, Setting
 from lpmppl.models.periods import around, each
@@ -82,8 +82,7 @@ def notification(setting: Setting, theta: Theta, infecting: Callable[[Setting, T
     places, contacts = at_work(people)
     areas = people.network("puma", together=True)
     infection = infecting(setting, {**theta, "home": torch.zeros_like(theta["home"])})
-    school = torch.tensor([kind == "school" for kind in people.labels("workplace_kind")], device=people.device)
-    is_school = school[people["workplace_kind"].long()]
+    is_school = schools(people)
     pupil = people["employment"] != 2
     most = int(24 * LOOK_BACK)
 

@@ -91,11 +91,11 @@ def seirm(people: Population, by: Mapping[str, str] | None = None) -> SEIRM:
         by: the dimensions of the tallies and the variables they come from; borough and age band by default.
     """
     _require(people, "household", "workplace", "neighbourhood", "workplace_kind", "borough", "age_band")
-    kinds = people.labels("workplace_kind")
-    per_kind = torch.tensor([CONTACTS.get(kind, 0.0) for kind in kinds], device=people.device)
+    kinds, kind = people.coded("workplace_kind")
+    per_kind = torch.tensor([CONTACTS.get(each, 0.0) for each in kinds], device=people.device)
     layers = (
         Layer(people.network("household"), CONTACTS["household"]),
-        Layer(people.network("workplace", nowhere=0), per_kind[people["workplace_kind"].long()]),
+        Layer(people.network("workplace", nowhere=0), per_kind[kind.long()]),
         Layer(people.network("neighbourhood"), CONTACTS["community"]),
     )
     return SEIRM(people, layers, by=named(by, STRATA))

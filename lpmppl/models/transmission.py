@@ -15,7 +15,7 @@ from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.fields import Choice, Field
 from lpmppl.effects.ops import aggregate, happens, tally
-from lpmppl.models.contacts import CONTACTS, SUSCEPTIBILITY, in_session, mixing
+from lpmppl.models.contacts import CONTACTS, SUSCEPTIBILITY, in_session, mixing, schools
 from lpmppl.models.immunity import infectiousness, viral_load
 from lpmppl.models.model import Parameter
 from lpmppl.models.networks import Groups
@@ -68,8 +68,7 @@ def transmission(setting: Setting, theta: Theta, matrix: Tensor | None = None, o
     bound = _LOAD_BOUND / _LEAST_ABOUT if outings else _LOAD_BOUND
     community = replace(areas, name="community", bound=bound, dims={}, together=True)
     residents = areas.size.reshape(-1, len(bands)).float()
-    school = torch.tensor([kind == "school" for kind in people.labels("workplace_kind")], device=device)
-    is_school = school[people["workplace_kind"].long()]
+    is_school = schools(people)
     per_place = torch.where(is_school, CONTACTS["school"], CONTACTS["workplace"])
     pupil = people["employment"] != 2
     susceptibility = Field.on(torch.tensor(SUSCEPTIBILITY, device=device), people["age_band"])

@@ -68,7 +68,10 @@ def seen(path: str | Path, streams: Sequence[str], days: int) -> dict[str, list[
     for stream in streams:
         if stream not in table.columns:
             raise InputError(nearest(f"column of {path}", stream, [" ".join(str(c).split()) for c in table.columns]))
-        counts = pd.to_numeric(table[stream], errors="coerce")
+        try:
+            counts = pd.to_numeric(table[stream], errors="coerce").astype(float)
+        except OverflowError:
+            raise InputError(f"{path}: column '{stream}' has a number that is too large") from None
         if bool((counts.isna() & table[stream].notna()).any()):
             raise InputError(f"{path}: column '{stream}' has what is no number")
         if bool((counts < 0).any()) or not np.isfinite(counts.dropna()).all() or counts.isna().all():
