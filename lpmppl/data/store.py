@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ _KIND = "lpmppl population"
 _REBUILD = "it is truncated or damaged; build it again with `lpmppl population`"
 _WRONG = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
 """What Zarr and xarray raise for what is damaged, besides Zarr's own."""
+
+_PATIENCE = 5.0
+"""Seconds in which a folder that is half written must stay away once it was removed."""
 
 _CHUNK = 1 << 22  # elements: a few megabytes a chunk load in parallel, and 8.4 million agents take a handful of files
 
@@ -67,11 +71,21 @@ def save(dataset: xr.Dataset, path: str | Path, overwrite: bool = False) -> Path
     try:
         described.drop_encoding().to_zarr(partial, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
         _put(partial, path, overwrite)
-    except OSError as error:
-        raise InputError(f"'{path}' can't be written ({error.strerror or error}); choose another path") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        _drop(partial)
+        if isinstance(error, OSError):
+            raise InputError(f"'{path}' can't be written ({error.strerror or error}); choose another path") from error
+        raise
     return path
+
+
+def _drop(partial: Path) -> None:
+    """Remove what is half written, until it stays away: after Ctrl-C Zarr's threads go on writing for a moment."""
+    gone, last = 0, time.monotonic() + _PATIENCE
+    while gone < 3 and time.monotonic() < last:
+        gone = 0 if partial.exists() else gone + 1
+        shutil.rmtree(partial, ignore_errors=True)
+        time.sleep(0.03)
 
 
 def _put(partial: Path, path: Path, overwrite: bool) -> None:

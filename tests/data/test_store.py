@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,26 @@ def test_round_trip(village, saved, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["village.zarr"]
     store.save(again, tmp_path / "copy.zarr")
     xr.testing.assert_identical(store.load(tmp_path / "copy.zarr"), village)
+
+
+def test_interrupted_while_zarr_goes_on_writing_nothing_is_left(village, tmp_path, monkeypatch):
+    def late(folder):
+        time.sleep(0.04)
+        (folder / "age").mkdir(parents=True, exist_ok=True)
+        (folder / "age" / "zarr.json").write_text("{}")
+
+    def interrupted(_, folder, **__):
+        folder.mkdir()
+        threads.append(threading.Thread(target=late, args=(folder,)))
+        threads[0].start()
+        raise KeyboardInterrupt
+
+    threads = []
+    monkeypatch.setattr(xr.Dataset, "to_zarr", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(village, tmp_path / "village.zarr")
+    threads[0].join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_provenance_is_in_the_attributes(saved):
