@@ -10,8 +10,10 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from lpmppl.data.numeric import numeric
 from lpmppl.errors import InputError
 
 __all__ = ["AGE_GROUPS", "BANDS", "BOROUGHS", "INDUSTRIES", "OCCUPATIONS", "Tables", "read", "shipped"]
@@ -169,11 +171,11 @@ def _tables(frame: pd.DataFrame, name: str) -> Tables:
         if puma[:2] not in _PREFIXES[census]:
             raise InputError(f"{name}: row '{puma}' is no PUMA of New York City in the census of {census}")
     columns = {f"{code}_{vintage}E": code for code in _CODES}
-    acs = frame.loc[pumas, list(columns)].rename(columns=columns).apply(pd.to_numeric, errors="coerce")
-    city = pd.to_numeric(frame.loc["NYC", [f"{code}_{vintage}E" for code in [*_CITY, "MdHInc"]]], errors="coerce")
+    acs = frame.loc[pumas, list(columns)].rename(columns=columns).apply(numeric)
+    city = numeric(frame.loc["NYC", [f"{code}_{vintage}E" for code in [*_CITY, "MdHInc"]]])
     city.index = pd.Index([*_CITY, "MdHInc"])
     for table, row in ((acs, None), (city.to_frame("NYC").T, "NYC")):
-        bad = table.isna() | (table < 0) | ((table == 0) & table.columns.isin(_POSITIVE))
+        bad = ~np.isfinite(table) | (table < 0) | ((table == 0) & table.columns.isin(_POSITIVE))
         if bad.to_numpy().any():
             at = bad.stack()[lambda cells: cells].index[0]
             column = f"{at[1]}_{vintage}E"

@@ -23,6 +23,9 @@ WEIGHTS = {"household": 4.11, "school": 11.41, "work": 8.07, "community": 2.79}
 _SOURCE = "Mistry et al., Nature Communications 12 (2021), doi:10.1038/s41467-020-20544-y"
 _WHAT = "a contact matrix of github.com/mobs-lab/mixing-patterns, data/contact_matrices/…_18.csv or …_85.csv"
 _AGES = "its ages, data/age_distributions/…_age_distribution_85.csv or …_18.csv"
+_MOST = 1e12
+"""More people, or contacts a day, than there can be."""
+
 # First year of each group. The 18 groups end with 80–83 and 84+, for the 85 single years end with 84+.
 _LOWER = {18: [*range(0, 81, 5), 84], 85: list(range(85))}
 
@@ -169,8 +172,9 @@ def _number(cell: str, where: str) -> float:
         raise InputError(f"{where} is empty, and may not be; {series.AGAIN}")
     if not np.isfinite(value):
         raise InputError(f"{where} is '{series.shown(cell)}', which is no number; {series.AGAIN}")
-    if value < 0:
-        raise InputError(f"{where} is {cell.strip()}, below 0; {series.AGAIN}")
+    if value < 0 or value > _MOST:
+        fault = "below 0" if value < 0 else "more than there can be"
+        raise InputError(f"{where} is {series.shown(cell)}, {fault}; {series.AGAIN}")
     return value
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
+from lpmppl.data.numeric import numeric
 from lpmppl.effects.internals.shares import decoded, encoded
 from lpmppl.errors import InputError, LpmError, nearest
 from lpmppl.inference.federated import Federated, update
@@ -68,10 +69,7 @@ def seen(path: str | Path, streams: Sequence[str], days: int) -> dict[str, list[
     for stream in streams:
         if stream not in table.columns:
             raise InputError(nearest(f"column of {path}", stream, [" ".join(str(c).split()) for c in table.columns]))
-        try:
-            counts = pd.to_numeric(table[stream], errors="coerce").astype(float)
-        except OverflowError:
-            raise InputError(f"{path}: column '{stream}' has a number that is too large") from None
+        counts = numeric(table[stream])
         if bool((counts.isna() & table[stream].notna()).any()):
             raise InputError(f"{path}: column '{stream}' has what is no number")
         if bool((counts < 0).any()) or not np.isfinite(counts.dropna()).all() or counts.isna().all():
