@@ -191,7 +191,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
     if vintage and question["until"] > (last := str(data["day"].values[-1])[:10]):
         raise InputError(f"--until {question['until']}: on {vintage} no day after {last} was known")
     before = load(question["before"]) if question.get("before") else None
-    needs_app(asked, [*asked.set, *question["fit"], *(name for name, _, _ in asked.intervene)])
+    needs_app(asked, question["fit"])
     people, prepared = people_of(asked, folder)
     fitted = days_to(question["until"], asked.start)
     ahead = question["ahead"]

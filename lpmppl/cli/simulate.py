@@ -359,7 +359,7 @@ def made(asked: Settings, population: Population) -> Model:
     start, by = {"start": asked.start} if asked.start else {}, {"by": dict(asked.by)} if asked.by else {}
     app = {"app": True} if asked.app else {}
     model: Model = make(population, **start, **by, **app)
-    needs_app(asked, [*asked.set, *(name for name, _, _ in asked.intervene)])
+    needs_app(asked)
     if model.by is not None and model.by.count > MOST_GROUPS:
         raise InputError(
             f"--by {plain(asked.by)} makes {model.by.count:,} groups, of which every day is kept: give variables that "
@@ -368,10 +368,11 @@ def made(asked: Settings, population: Population) -> Model:
     return model
 
 
-def needs_app(asked: Settings, names: Iterable[str]) -> None:
-    """Refuse a name that the model has with its app alone, where that isn't turned on."""
+def needs_app(asked: Settings, more: Iterable[str] = ()) -> None:
+    """Refuse a name, asked for or of `more`, that the model has with its app alone, where that isn't turned on."""
     city = importlib.import_module(f"lpmppl.models.{asked.name}")
     takes = inspect.signature(getattr(city, asked.model)).parameters
+    names = [*asked.set, *(name for name, _, _ in asked.intervene), *more]
     if not asked.app and "app" in takes and (lone := next((n for n in names if n in city.OF_APP), None)):
         raise InputError(f"'{lone}' is of the app, which nobody has here: turn it on with --app")
 

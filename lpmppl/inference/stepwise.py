@@ -81,7 +81,11 @@ class _Book:
         try:
             return torch.as_tensor(dense(law(before, after))).detach()
         except Exception as e:  # noqa: BLE001 (a law that can't be asked is a finding)
-            what = "it reads what the state doesn't have" if isinstance(e, KeyError) else f"it stops with {_kind(e)}"
+            what = (
+                "it reads what the state doesn't have"
+                if isinstance(e, KeyError)
+                else f"it stops with {type(e).__name__}"
+            )
             self.note(where, what, line(e, {*before, *after}), t)
             return None
 
@@ -121,10 +125,6 @@ class _Book:
 def _first(x: Tensor) -> str:
     value = x.flatten()[0].item()
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _kind(error: Exception) -> str:
-    return type(error).__name__
 
 
 def steps_kept(trials: Trials) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from lpmppl.models.economic_books import LABOUR, MOBILITY, STIMULUS, members
 from lpmppl.models.part import Book
 from lpmppl.models.population import Population
 from lpmppl.models.progression import Stage
+from lpmppl.models.seen import years
 from lpmppl.models.vaccination import ADULT
 from lpmppl.models.within_host import PRIORS, VARIATIONS
 from lpmppl.typing import State
@@ -255,8 +256,7 @@ def _oldest_first(people: Population, before: State, after: State) -> Tensor:
 
 
 def _eligible(people: Population, before: State, after: State) -> Tensor:
-    years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
-    adult = years >= ADULT
+    adult = years(people) >= ADULT
     return (before["doses"] == 0) & after["willing"] & adult & ~_is(after["stage"], "DEAD")
 
 

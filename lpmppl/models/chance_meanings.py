@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from lpmppl.models.behaviour import STAY_AT_HOME
-from lpmppl.models.disease_meanings import LEGS, in_effect, is_in, summed, weekly
+from lpmppl.models.disease_meanings import LEGS, in_effect, is_in, leads, summed, weekly
 from lpmppl.models.masking import ADVISED, MANDATES
 from lpmppl.models.model import Meant
 from lpmppl.models.new_yorkers import archetypes_of, present
 from lpmppl.models.observation import STREAMS, WEEKDAYS
 from lpmppl.models.part import Setting
-from lpmppl.models.population import Population
 from lpmppl.models.progression import AT_HOME, CLINICAL, fatality_by_age, survivors_by_age
-from lpmppl.models.response_meanings import alive, arriving, chances, supply, tired
-from lpmppl.models.seen import Counted, drawn
+from lpmppl.models.response_meanings import alive, arriving, chances, result_delay, supply, tired
+from lpmppl.models.seen import Counted, among, drawn, years
 from lpmppl.typing import State, Theta
 
 __all__ = ["BEHAVIOUR", "CLAIMS", "LABOUR", "MASKING", "OBSERVATION", "PROGRESSION", "TESTING"]
@@ -33,13 +32,9 @@ INTENSIVE = (0.05, 0.05, 0.05, 0.05, 0.063, 0.122, 0.274, 0.432, 0.709)
 def _of_each(setting: Setting, counted: Counted, site: str, who: Tensor, chance: Tensor) -> Meant:
     """That a site is drawn for some and nobody else, and from a mean; both of shape (N,)."""
     places, mean = drawn(setting.people, counted, site)
-    there = torch.zeros(setting.people.size).double().index_fill(0, places, 1.0)
+    there = among(setting.people, places)
     expected = chance.double().expand(setting.people.size)[places]
     return Meant(torch.cat((there, mean)), torch.cat((who.double(), expected)), near=1e-7)
-
-
-def _years(people: Population) -> Tensor:
-    return (people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5).float()
 
 
 def _protected(theta: Theta, b: State) -> tuple[Tensor, Tensor]:
@@ -67,7 +62,7 @@ def _risk(setting: Setting, theta: Theta, b: State) -> Tensor:
 
 
 def _fatal(setting: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
-    p = fatality_by_age(_years(setting.people)) * theta["fatality"] * _risk(setting, theta, b)
+    p = fatality_by_age(years(setting.people).float()) * theta["fatality"] * _risk(setting, theta, b)
     return _of_each(setting, counted, "fatal", a["onset"], p.clamp(max=0.95))
 
 
@@ -104,14 +99,9 @@ def _periods(setting: Setting, _: Theta, b: State, a: State, counted: Counted) -
     now, destiny = a["stage"][places], a["destiny"][places]
     published = torch.full((*places.shape, 2), torch.nan).double()
     for (_was, then, fate), law in LEGS.items():
-        bits = {"ASYMPTOMATIC": 0, "MILD": 5, "SEVERE": 2, "CRITICAL": 4}[then]
-        own = destiny & bits
-        own = torch.where((own & 1) > 0, 1, own) if then == "MILD" else own
-        here = is_in(now, then) & (own == (fate & bits))
-        published[here] = torch.tensor(law).double()
+        published[is_in(now, then) & leads(destiny, then, fate)] = torch.tensor(law).double()
     turned = (b["stage"] != a["stage"]) & ~(b["infected"] & is_in(a["stage"], "EXPOSED"))
-    there = torch.zeros(people.size).double().index_fill(0, places, 1.0)
-    seen = torch.cat((there, mean, spread))
+    seen = torch.cat((among(people, places), mean, spread))
     return Meant(seen, torch.cat((turned.double(), published[:, 0], published[:, 1])))
 
 
@@ -132,8 +122,7 @@ def _by_turns(setting: Setting, theta: Theta, b: State, a: State, counted: Count
     asked = alive(a) & (b["seeks_test"] | (ahead < share))
     # Turns are kept in single precision, in which neighbours' windows may overlap.
     edge = torch.minimum((ahead - share).abs(), torch.minimum(ahead, 1 - ahead)) < 1e-5
-    there = torch.zeros(setting.people.size).double()
-    there[drawn(setting.people, counted, "test_slot")[0]] = 1.0
+    there = among(setting.people, drawn(setting.people, counted, "test_slot")[0])
     return Meant(there, torch.where(edge, torch.nan, asked.double()))
 
 
@@ -172,11 +161,10 @@ def _mistaken(setting: Setting, theta: Theta, _: State, __: State, counted: Coun
 
 def _not_before(setting: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
     """Whose result wasn't awaited hears of it in the step only if the test takes less time than that."""
-    queue = (counted["tests_sought"] / supply(setting, b, a).clamp(min=1e-6)).clamp(1.0, 4.0)
-    wait = torch.where(a["test"] > 0.5, 0.0, theta["pcr_delay"] * queue)
+    days = result_delay(setting, theta, b, a, counted)
     new = b["result_at"].isinf() & (a["learnt"] | ~a["result_at"].isinf())
     # Whose wait ends with the step may hear of it in this one or the next.
-    at_once = torch.where((wait - b["dt"]).abs() < 1e-3, torch.nan, (wait < b["dt"]).double())
+    at_once = torch.where((days - b["dt"]).abs() < 1e-3, torch.nan, (days < b["dt"]).double())
     return Meant(a["learnt"][new].double(), at_once.expand(int(new.sum())))
 
 
@@ -192,7 +180,7 @@ TESTING = {
 
 def _seeks(setting: Setting, _: Theta, b: State, a: State, counted: Counted) -> Meant:
     places, mean = drawn(setting.people, counted, "seeks_test")
-    ill = torch.zeros(setting.people.size).double().index_fill(0, places, 1.0)
+    ill = among(setting.people, places)
     p = chances(setting, b, a, a["onset"], "test")
     same = torch.equal(ill > 0, a["onset"])
     expected = p if same else torch.full_like(mean, torch.nan)

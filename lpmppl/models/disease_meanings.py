@@ -18,7 +18,7 @@ from lpmppl.models.model import Meant
 from lpmppl.models.part import Setting
 from lpmppl.models.periods import lognormal
 from lpmppl.models.progression import AT_HOME, CLINICAL, PRESYMPTOMATIC, Stage, fatality_by_age, survivors_by_age
-from lpmppl.models.seen import Counted, with_total
+from lpmppl.models.seen import Counted, with_total, years
 from lpmppl.models.within_host import DAYS, PRIORS, VARIATIONS
 from lpmppl.typing import State, Theta
 
@@ -29,6 +29,7 @@ __all__ = [
     "TRANSMISSION",
     "in_effect",
     "is_in",
+    "leads",
     "load",
     "summed",
     "weekly",
@@ -147,9 +148,7 @@ def _falling_ill(setting: Setting, theta: Theta, b: State, a: State) -> tuple[Te
 
 def _fatal(setting: Setting, theta: Theta, b: State, a: State, _: Counted) -> Meant:
     who, _band, ill = _falling_ill(setting, theta, b, a)
-    people = setting.people
-    years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
-    p = (fatality_by_age(years[who].float()) * theta["fatality"] / ill).clamp(max=0.95)
+    p = (fatality_by_age(years(setting.people)[who].float()) * theta["fatality"] / ill).clamp(max=0.95)
     return Meant(((a["destiny"][who] & 4) > 0).double(), p, p * (1 - p))
 
 
@@ -174,15 +173,20 @@ LEGS = {
 2 critical, 4 fatal): Kerr et al., PLOS Computational Biology 17 (2021), table 1, and docs/pandemic.md."""
 
 
+def leads(destiny: Tensor, then: str, fate: int) -> Tensor:
+    """Whether a destiny is this one, as far as the length of a stage hangs on it, by the stage."""
+    # The severe's are told apart by whether they become critical, and the critical by whether they die.
+    bits = {"ASYMPTOMATIC": 0, "MILD": 5, "SEVERE": 2, "CRITICAL": 4}[then]
+    own = destiny & bits
+    own = torch.where((own & 1) > 0, 1, own) if then == "MILD" else own
+    return own == (fate & bits)
+
+
 def _periods(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
     """Each stage's length where it lies in its log-normal: uniform but for those that last one step at least."""
     us, means = [a["due"].new_zeros(0).double()], [a["due"].new_zeros(0).double()]
     for (was, now, destiny), (mean, spread) in LEGS.items():
-        # The severe's are told apart by whether they become critical, and the critical by whether they die.
-        bits = {"ASYMPTOMATIC": 0, "MILD": 5, "SEVERE": 2, "CRITICAL": 4}[now]
-        own = a["destiny"] & bits
-        own = torch.where((own & 1) > 0, 1, own) if now == "MILD" else own
-        who = (b["stage"] == Stage[was]) & (a["stage"] == Stage[now]) & (own == (destiny & bits))
+        who = (b["stage"] == Stage[was]) & (a["stage"] == Stage[now]) & leads(a["destiny"], now, destiny)
         law = lognormal(torch.tensor(mean), spread)
         u = law.cdf((a["due"] - b["due"])[who].double().clamp(min=1e-6))
         us.append(u)

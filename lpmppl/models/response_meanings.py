@@ -13,7 +13,7 @@ from lpmppl.models.model import Meant
 from lpmppl.models.new_yorkers import archetypes_of, present
 from lpmppl.models.observation import STREAMS, WEEKDAYS
 from lpmppl.models.part import Setting
-from lpmppl.models.seen import Counted
+from lpmppl.models.seen import Counted, years
 from lpmppl.models.testing import DETECTION, capacity
 from lpmppl.models.vaccination import ADULT, FIRST_VACCINATIONS
 from lpmppl.typing import State, Theta
@@ -26,6 +26,7 @@ __all__ = [
     "alive",
     "arriving",
     "chances",
+    "result_delay",
     "supply",
     "tired",
 ]
@@ -63,12 +64,18 @@ def _false(_: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Me
     return Meant((found & ~real).sum(), tested * p, tested * p * (1 - p) + 1e-6)
 
 
+def result_delay(setting: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Tensor:
+    """The days that a result takes: those of its kind, as many times as long as there is a queue."""
+    queue = (counted["tests_sought"] / supply(setting, b, a).clamp(min=1e-6)).clamp(1.0, 4.0)
+    return torch.where(a["test"] > 0.5, 0.0, theta["pcr_delay"] * queue)
+
+
 def _wait(setting: Setting, theta: Theta, b: State, a: State, counted: Counted) -> Meant:
     """A result that is awaited from today on comes after the delay, as many times as long as there is a queue."""
     new = b["result_at"].isinf() & ~a["result_at"].isinf()
-    queue = (counted["tests_sought"] / supply(setting, b, a).clamp(min=1e-6)).clamp(1.0, 4.0)
-    wait = torch.where(a["test"] > 0.5, 0.0, theta["pcr_delay"] * queue)
-    return Meant(a["result_at"][new], (b["t"] + wait).expand(int(new.sum())), near=1e-3)
+    return Meant(
+        a["result_at"][new], (b["t"] + result_delay(setting, theta, b, a, counted)).expand(int(new.sum())), near=1e-3
+    )
 
 
 def _admitted(_: Setting, __: Theta, b: State, a: State, ___: Counted) -> Meant:
@@ -97,8 +104,7 @@ def _given(setting: Setting, _: Theta, b: State, a: State, counted: Counted) -> 
     recorded = 0.003 if setting.date_of(float(b["t"])) >= FIRST_VACCINATIONS else 0.0
     share = torch.where(a["doses_per_day"] < 0, recorded, a["doses_per_day"]).double()
     people = setting.people
-    years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
-    wanted = ((b["doses"] == 0) & a["willing"] & (years >= ADULT) & alive(a)).sum()
+    wanted = ((b["doses"] == 0) & a["willing"] & (years(people) >= ADULT) & alive(a)).sum()
     due = ((b["doses"] == 1) & (a["doses"] == 2)).sum()
     there = share * people.everybody * b["dt"].double()
     return Meant(counted["doses"], torch.minimum(there, wanted + due), near=1.0 if float(share) else 1e-6)
@@ -106,9 +112,7 @@ def _given(setting: Setting, _: Theta, b: State, a: State, counted: Counted) -> 
 
 def _interval(setting: Setting, theta: Theta, b: State, a: State, _: Counted) -> Meant:
     """Second doses after the interval of the schedule in force."""
-    people = setting.people
-    years = people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
-    later = (a["second_dose"] == 1) | ((a["second_dose"] == 2) & (years < 65))
+    later = (a["second_dose"] == 1) | ((a["second_dose"] == 2) & (years(setting.people) < 65))
     wait = torch.where(later, theta["delayed_interval"], theta["interval"])
     second = (b["doses"] == 1) & (a["doses"] == 2)
     late = (b["t"] - b["dosed_at"] - wait)[second]

@@ -1,4 +1,4 @@
-"""What meanings read of a step besides its states: whom each site was drawn for and from what, and hazards in all."""
+"""What meanings read besides a step's states: whom sites were drawn for and from what, hazards in all, and ages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lpmppl.models.population import Population
 
-__all__ = ["Counted", "drawn", "with_total"]
+__all__ = ["Counted", "among", "drawn", "with_total", "years"]
 
 Counted = Mapping[str, Tensor]
 """The totals of a step's tallies, what was observed in it, and what was drawn from, as `Witness.observed` has it."""
@@ -35,6 +35,16 @@ def drawn(people: Population, counted: Counted, site: str, moment: str = "mean")
     order = torch.argsort(people.ids)
     places = order[torch.searchsorted(people.ids[order], counted[f"{site}: who"].to(people.ids.dtype))]
     return places, counted[f"{site}: {moment}"].double().expand(places.shape)
+
+
+def among(people: Population, places: Tensor) -> Tensor:
+    """Who is at some places, positions in 0 … N − 1: 1 or 0 of everybody, float64 of shape (N,)."""
+    return torch.zeros(people.size).double().index_fill(0, places, 1.0)
+
+
+def years(people: Population) -> Tensor:
+    """Everybody's age, by the middle of its band where no more is known, shape (N,)."""
+    return people["age"] if "age" in people.dataset else people["age_band"] * 10 + 5
 
 
 def with_total(seen: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:

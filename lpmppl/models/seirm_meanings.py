@@ -13,7 +13,7 @@ from lpmppl.models.contacts import SUSCEPTIBILITY, Layer
 from lpmppl.models.model import Meant
 from lpmppl.models.periods import lognormal
 from lpmppl.models.population import Population
-from lpmppl.models.seen import Counted, drawn, with_total
+from lpmppl.models.seen import Counted, among, drawn, with_total
 from lpmppl.typing import State, Theta
 
 __all__ = ["deaths", "delay", "force", "period", "shedding", "unread"]
@@ -92,7 +92,7 @@ def deaths(
     ends = (b["stage"] == infectious) & (a["stage"] != infectious)
     p = (torch.tensor(risks)[people["age_band"].long()] * theta["fatality"]).clamp(max=1.0).double()
     places, mean = drawn(people, counted, "fatal")
-    there = torch.zeros_like(p).index_fill(0, places, 1.0)
+    there = among(people, places)
     episode = drawn(people, counted, "fatal", "episode")[1]
     seen = torch.cat(((a["stage"][ends] == dying).double(), there, mean, episode))
     variance = torch.cat(((p * (1 - p) + 1e-9)[ends], torch.zeros(len(there) + 2 * len(mean))))

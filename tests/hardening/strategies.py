@@ -324,10 +324,53 @@ def fuzz(
     return count
 
 
+replaced = st.tuples(st.just(put), st.sampled_from(UNREADABLE))
+"""Something else in the place of a file."""
+
+of_bytes = st.tuples(st.just(bytes_after), few(byte_edits))
+"""Damage to a file's bytes."""
+
+
+def fuzz_file(
+    path: Path,
+    read: Callable[[], Any],
+    many: int,
+    shown: Shown,
+    damage: st.SearchStrategy[Any],
+    folder: Path | None = None,
+    one_line: bool = True,
+    found: Sequence[Any] = (),
+) -> int:
+    """Damage a file so many times, and read it.
+
+    Args:
+        path: the file, as it was written.
+        read: reads it.
+        many: how many times.
+        shown: told how many there were.
+        damage: what is done, and with what: `put`, or what makes bytes of the whole ones and that.
+        folder: what reading must leave as it is, where it must.
+        one_line: whether a refusal is one line.
+        found: damage besides, of which something once broke.
+    """
+    whole = path.read_bytes()
+
+    def check(drawn: tuple[Callable[..., Any], Any]) -> None:
+        how, edits = drawn
+        clear(path)
+        if how is put:
+            put(path, edits)
+        else:
+            path.write_bytes(how(whole, edits))
+        read_or_refused(read, folder, one_line)
+
+    return fuzz(damage, check, many, shown, found)
+
+
 def fuzz_json(
     path: Path,
     read: Callable[[], Any],
-    folder: Path,
+    folder: Path | None,
     many: int,
     shown: Shown,
     one_line: bool = True,
@@ -337,32 +380,17 @@ def fuzz_json(
     Args:
         path: the document, as it was written.
         read: reads it.
-        folder: what reading must leave as it is.
+        folder: what reading must leave as it is, where it must.
         many: how many.
         shown: told how many there were.
         one_line: whether a refusal is one line.
     """
-    whole = path.read_bytes()
 
-    def check(drawn: tuple[str, Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        match how:
-            case "bytes":
-                path.write_bytes(bytes_after(whole, edits))
-            case "values":
-                path.write_bytes(json_after(json.loads(whole), edits))
-            case _:
-                put(path, edits)
-        read_or_refused(read, folder, one_line)
+    def values(whole: bytes, edits: Any) -> bytes:
+        return json_after(json.loads(whole), edits)
 
-    drawn = st.one_of(
-        st.tuples(st.just("bytes"), few(byte_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("put"), st.sampled_from(UNREADABLE)),
-    )
-    return fuzz(drawn, check, many, shown)
+    of_values = st.tuples(st.just(values), few(value_edits))
+    return fuzz_file(path, read, many, shown, st.one_of(of_bytes, of_values, of_values, replaced), folder, one_line)
 
 
 MANY = 100

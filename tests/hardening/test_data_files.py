@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,17 @@ from lpmppl.data import acs, contacts, downloads, google, nyc_health, opportunit
 from tests.hardening import documents
 from tests.hardening.strategies import (
     CELLS,
-    UNREADABLE,
     Shown,
-    byte_edits,
-    bytes_after,
-    clear,
     few,
     fuzz,
-    json_after,
+    fuzz_file,
+    fuzz_json,
     many,
-    put,
+    of_bytes,
     read_or_refused,
+    replaced,
     table_after,
     table_edits,
-    value_edits,
 )
 
 TABLES: dict[str, tuple[Callable[[], str], Callable[[Path], Any], str]] = {
@@ -70,28 +66,18 @@ def _seen(path: Path) -> Any:
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_damaged_table(kind: str, many: int, tmp_path: Path, shown: Shown) -> None:
     made, read, name = TABLES[kind]
-    path, text = tmp_path / name, made()
+    path = tmp_path / name
     (tmp_path / "matrix.csv").write_text(documents.contacts()[0])
     (tmp_path / "ages.csv").write_text(documents.contacts()[1])
-    path.write_text(text, encoding="utf-8")
+    path.write_text(made(), encoding="utf-8")
     assert read_or_refused(lambda: read(path), tmp_path)
-    damage = st.one_of(
-        st.tuples(st.just(table_after), few(table_edits)),
-        st.tuples(st.just(lambda text, edits: bytes_after(text.encode(), edits)), few(byte_edits)),
-        st.tuples(st.just(put), st.sampled_from(UNREADABLE)),
-    )
 
-    def check(drawn: tuple[Callable[..., bytes], Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        if how is put:
-            put(path, edits)
-        else:
-            path.write_bytes(how(text, edits))
-        read_or_refused(lambda: read(path), tmp_path)
+    def cells(whole: bytes, edits: Any) -> bytes:
+        return table_after(whole.decode(), edits)
 
-    found = [(table_after, [("more cells", 0.5, 0.0, "")]), (table_after, [("cell", 0.0, 0.0, "9" * 400)])]
-    fuzz(damage, check, many, shown, found)
+    damage = st.one_of(st.tuples(st.just(cells), few(table_edits)), of_bytes, replaced)
+    found = [(cells, [("more cells", 0.5, 0.0, "")]), (cells, [("cell", 0.0, 0.0, "9" * 400)])]
+    fuzz_file(path, lambda: read(path), many, shown, damage, tmp_path, found=found)
 
 
 series = st.one_of(
@@ -127,22 +113,4 @@ def test_what_stands_beside_a_download(many: int, tmp_path: Path, shown: Shown) 
     place.write_text("a\n1\n")
     downloads.fetch(source, tmp_path / "kept")
     beside = place.with_name(f"{place.name}.json")
-    whole = json.loads(beside.read_text())
-
-    def check(drawn: tuple[str, Any]) -> None:
-        how, edits = drawn
-        clear(beside)
-        if how == "bytes":
-            beside.write_bytes(bytes_after(json.dumps(whole).encode(), edits))
-        elif how == "values":
-            beside.write_bytes(json_after(whole, edits))
-        else:
-            put(beside, edits)
-        read_or_refused(lambda: downloads.fetch(source, tmp_path / "kept"))
-
-    drawn = st.one_of(
-        st.tuples(st.just("bytes"), few(byte_edits)),
-        st.tuples(st.just("values"), few(value_edits)),
-        st.tuples(st.just("put"), st.sampled_from(UNREADABLE)),
-    )
-    fuzz(drawn, check, many, shown)
+    fuzz_json(beside, lambda: downloads.fetch(source, tmp_path / "kept"), None, many, shown)

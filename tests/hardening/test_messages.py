@@ -32,11 +32,14 @@ from tests.hardening.strategies import (
     clear,
     few,
     fuzz,
+    fuzz_file,
     fuzz_json,
     many,
+    of_bytes,
     places,
     put,
     read_or_refused,
+    replaced,
 )
 from tests.parties.parts import SHARING, messages, numbers, session
 
@@ -245,14 +248,7 @@ def test_a_damaged_journal(many: int, tmp_path: Path, shown: Shown) -> None:
 def test_what_a_client_knew(many: int, tmp_path: Path, shown: Shown) -> None:
     path = tmp_path / "bronx.lived"
     Known({"infections": torch.ones(3, 2)}, torch.ones(4, 6, dtype=torch.bool), torch.arange(4), 9).save(path)
-    whole = path.read_bytes()
-
-    def check(edits: Any) -> None:
-        clear(path)
-        put(path, edits) if isinstance(edits, str) else path.write_bytes(bytes_after(whole, edits))
-        read_or_refused(lambda: Known.open(path), tmp_path)
-
-    fuzz(st.one_of(few(byte_edits), st.sampled_from(UNREADABLE)), check, many, shown)
+    fuzz_file(path, lambda: Known.open(path), many, shown, st.one_of(of_bytes, replaced), tmp_path)
 
 
 @many(6, 200)

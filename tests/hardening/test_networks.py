@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ import lpmppl as lpm
 from tests.hardening.documents import society
 from tests.hardening.strategies import (
     MANY,
-    UNREADABLE,
     Shown,
-    byte_edits,
-    bytes_after,
-    clear,
     few,
-    fuzz,
+    fuzz_file,
     json_after,
     many,
-    put,
+    of_bytes,
     read_or_refused,
+    replaced,
     value_edits,
 )
 
@@ -67,7 +63,7 @@ def _arrays(content: bytes, edits: Any) -> bytes:
                 arrays[name] = x[..., :-1] if x.ndim else x
             case "text":
                 arrays[name] = np.array("abc")
-            case "float" | "complex" if x.dtype.kind != "U":
+            case "float" | "complex" if x.dtype.kind not in "Uc":
                 arrays[name] = x.astype(how)
             case "flat":
                 arrays[name] = x.reshape(-1)
@@ -85,29 +81,20 @@ array_edits = st.tuples(
     st.sampled_from(["gone", "short", "text", "float", "complex", "flat", "none", "unsigned"]),
 )
 of_checkpoints = st.one_of(
-    st.tuples(st.just(bytes_after), few(byte_edits)),
+    of_bytes,
     st.tuples(st.just(_meta), few(value_edits)),
     st.tuples(st.just(_arrays), few(array_edits, 2)),
-    st.tuples(st.just(put), st.sampled_from(UNREADABLE)),
+    replaced,
 )
 
 
 @many(12, 500)
 def test_a_damaged_checkpoint(checkpoint: Path, many: int, tmp_path: Path, shown: Shown) -> None:
-    whole, path, model = checkpoint.read_bytes(), tmp_path / "checkpoint.npz", society(100)
-    path.write_bytes(whole)
+    path, model = tmp_path / "checkpoint.npz", society(100)
+    path.write_bytes(checkpoint.read_bytes())
     assert read_or_refused(lambda: lpm.run(model, days=4, resume=path))
 
-    def check(drawn: tuple[Callable[..., bytes], Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        if how is put:
-            put(path, edits)
-        else:
-            path.write_bytes(how(whole, edits))
-        read_or_refused(lambda: lpm.run(model, days=4, resume=path))
-
-    fuzz(of_checkpoints, check, many, shown)
+    fuzz_file(path, lambda: lpm.run(model, days=4, resume=path), many, shown, of_checkpoints)
 
 
 @pytest.mark.slow
@@ -125,18 +112,7 @@ def test_a_damaged_calibration(tmp_path: Path, shown: Shown) -> None:
             )  # fmt: skip
 
     fit(resume=False)
-    whole = path.read_bytes()
-
-    def check(drawn: tuple[Callable[..., bytes], Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        if how is put:
-            put(path, edits)
-        else:
-            path.write_bytes(how(whole, edits))
-        read_or_refused(lambda: fit(resume=True))
-
-    fuzz(of_checkpoints, check, MANY, shown)
+    fuzz_file(path, lambda: fit(resume=True), MANY, shown, of_checkpoints)
 
 
 @many(3, 100)
@@ -147,18 +123,7 @@ def test_a_damaged_network(many: int, tmp_path: Path, shown: Shown) -> None:
     network.learn(8)
     path = tmp_path / "network.npz"
     network.save(path)
-    whole = path.read_bytes()
-
-    def check(drawn: tuple[Callable[..., bytes], Any]) -> None:
-        how, edits = drawn
-        clear(path)
-        if how is put:
-            put(path, edits)
-        else:
-            path.write_bytes(how(whole, edits))
-        read_or_refused(lambda: network.resume(path))
-
-    fuzz(of_checkpoints, check, many, shown)
+    fuzz_file(path, lambda: network.resume(path), many, shown, of_checkpoints)
 
 
 @many(10, 300)
@@ -171,11 +136,5 @@ def test_a_damaged_network_that_decides(many: int, tmp_path: Path, shown: Shown)
     like = Choices("go", ("yes", "no"), {"age": ("young", "old")}, codes, {"risk": one}, chance, one)
     path = tmp_path / "network.pt"
     ChoiceNetwork(like, [4]).save(path)
-    whole = path.read_bytes()
-
-    def check(edits: Any) -> None:
-        clear(path)
-        put(path, edits) if isinstance(edits, str) else path.write_bytes(bytes_after(whole, edits))
-        read_or_refused(lambda: ChoiceNetwork.load(path), tmp_path, one_line=False)
-
-    fuzz(st.one_of(few(byte_edits), st.sampled_from(UNREADABLE)), check, many, shown)
+    damage = st.one_of(of_bytes, replaced)
+    fuzz_file(path, lambda: ChoiceNetwork.load(path), many, shown, damage, tmp_path, one_line=False)

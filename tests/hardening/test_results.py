@@ -22,17 +22,16 @@ from lpmppl.report import datatree, page
 from tests.hardening import documents
 from tests.hardening.documents import society
 from tests.hardening.strategies import (
-    UNREADABLE,
     VALUES,
     Shown,
-    byte_edits,
     bytes_after,
     clear,
-    few,
     fuzz,
+    fuzz_file,
     many,
-    put,
+    of_bytes,
     read_or_refused,
+    replaced,
 )
 from tests.hardening.test_commands import ended
 
@@ -50,15 +49,9 @@ def _written(path: Path) -> None:
 
 @many(6, 200)
 def test_a_damaged_result(result: Path, many: int, tmp_path: Path, shown: Shown) -> None:
-    whole, path = result.read_bytes(), tmp_path / "results.nc"
-    damage = st.one_of(few(byte_edits), st.sampled_from(UNREADABLE))
-
-    def check(edits: Any) -> None:
-        clear(path)
-        put(path, edits) if isinstance(edits, str) else path.write_bytes(bytes_after(whole, edits))
-        read_or_refused(lambda: _written(path), tmp_path)
-
-    fuzz(damage, check, many, shown)
+    path = tmp_path / "results.nc"
+    path.write_bytes(result.read_bytes())
+    fuzz_file(path, lambda: _written(path), many, shown, st.one_of(of_bytes, replaced), tmp_path)
 
 
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.999])
