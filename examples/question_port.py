@@ -135,10 +135,10 @@ shown(figure, "question_port_answer")
 # Left, output by day; right, how many firms of the industries that suffer most are stopped, if it is four weeks.
 #
 # **In words.** With 50,000 firms, 90 days and three draws (`python examples/question_port.py`), a closure of two weeks
-# costs 1.03 days of all output (1.02 to 1.04) and one of four weeks 5.15 (5.07 to 5.20): twice as long is five times as
-# bad, because stocks of ten days hide the first of it. A tenth of the firms of most industries has stopped after 10 or
-# 11 days, of farms and fuels after 13, of utilities after 19. Trade and business services never have, since they use
-# nothing essential. Of the firms that would not run out otherwise, 16 and 35 % do.
+# costs 0.71 days of all output (0.71 to 0.72) and one of four weeks 5.16 (5.09 to 5.23): twice as long is seven times
+# as bad, because stocks of ten days hide the first of it. A tenth of the firms of most industries has stopped after 9
+# to 13 days, of those of health, education and leisure after 16, of transport after 21. Trade and business services
+# never have, since they use nothing essential. Of the firms that would not run out otherwise, 11 and 40 % do.
 #
 # **Who is first.** Of the firms themselves, the state at the end of a run knows the day on which each ran out.
 
@@ -223,11 +223,11 @@ by_slope = low - first * (high - low) / (second - first)
 print(f"By the derivative the best buffer is {by_slope:.1f} days, by the sweep {best:.1f}.")
 
 # %% [markdown]
-# **In words.** With 2,000 firms, 44 days and two draws (`LPMPPL_EXAMPLE_AGENTS=20000`), the best buffer is 13.75 days
-# by the sweep and 13.7 by the derivative. Holding it costs 14 million dollars a year; a closure then loses 85 million,
-# and 132 with ten days. Among 50,000 firms, over 90 days, 11 days were the cheapest of 5, 8, 11, 14, 18 and 24: 524
-# million dollars a year, against 887 with 8 and 549 with 14. It isn't a law of nature: where a few large firms have one
-# importer each, the best buffer is what keeps these going.
+# **In words.** With 50,000 firms, 90 days and closures of four weeks, the best buffer is 13.25 days by the sweep and
+# 13.6 by the derivative: together 450 million dollars a year, against 549 with 8 days and 554 with 24. With 2,000
+# firms, 44 days and two draws (`LPMPPL_EXAMPLE_AGENTS=20000`) it is 13.75 and 13.7: holding it costs 11 million dollars
+# a year, and a closure then loses 64 million, where it loses 104 with ten days. It isn't a law of nature: where a few
+# large firms have one importer each, the best buffer is what keeps these going.
 #
 # **A reserve that is announced.** `lpm.search` compares plans: so many days more than the usual ten, bought from day 0
 # on, with the port closed for four weeks a month later. It counts what the buying itself disturbs.
@@ -290,6 +290,6 @@ for name in swift["parameter"].values:
 # - **Prices don't move**: what is scarce goes to everybody in proportion, not to who would pay most.
 # - A dollar not served counts as a dollar, whatever it was for; and a firm that holds stocks is not the one that gains
 #   most by them. Who would pay for the buffer isn't here.
-# - **The table is rough**, typed in to a digit or two after the Bureau of Economic Analysis. That closures come once in
-#   ten years, and 40 % of imports through the West, are chosen.
+# - **The table is coarse**: fourteen industries, to 0.01. What is essential, that closures come once in ten years, and
+#   that 40 % of imports come through the West, are chosen.
 # - Ships don't wait outside: what was ordered in the closure isn't delivered after it, but ordered again.

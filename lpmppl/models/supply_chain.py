@@ -84,7 +84,8 @@ class SupplyChain(Model):
             `seller` and `buyer`; where they have them `foreign`, `region`, `plants` and `caution`.
         industries: what industries use of each other's products; what a firm has no supplier of, it doesn't use.
         by: the dimensions of the tallies and the variables they come from, `{"sector": "sector"}` by default.
-        port: the region whose importers the environment's `port` opens and closes; None for all.
+        port: the region whose importers of goods, which can be stocked, the environment's `port` opens and closes;
+            None for those of all regions.
     Raises:
         InputError: for firms without industries or trade, or with others than the table's; a region there isn't.
     Source: Hallegatte, Risk Analysis 34 (2014), 152 (inventories); Henriet, Hallegatte and Tabourier, Journal of
@@ -104,7 +105,7 @@ class SupplyChain(Model):
         if not isinstance(industries, Industries):
             raise InputError(f"industries={shown(industries)} was given; give Industries, such as UNITED_STATES")
         if port is not None and not isinstance(port, str):
-            raise InputError(f"port={shown(port)} was given; give the name of a region, or None for all importers")
+            raise InputError(f"port={shown(port)} was given; give the name of a region, or None for all regions")
         for name in ("sector", "usual", "final", "seller", "buyer"):
             if name not in needed(firms).dataset:
                 raise InputError(f"the firms lack '{name}'; make them with lpmppl.models.firms.firms")
@@ -123,7 +124,8 @@ class SupplyChain(Model):
                 f"a firm's sector is {int(sector.max())}, but there are {len(industries.labels)} industries"
             )
         self.foreign = self._of("foreign", 0.0) > 0
-        self.at_port = self.foreign.clone()
+        # Services that are bought abroad don't come by ship.
+        self.at_port = self.foreign & torch.as_tensor(industries.stocked)[sector]
         if port is not None and "region" in firms.dataset:
             regions = firms.labels("region")
             if port not in regions:

@@ -244,7 +244,9 @@ def test_a_reserve_is_bought_and_paid_for():
 def test_only_a_region_s_port_is_closed_and_demand_falls_where_it_is_said():
     model = SupplyChain(firms(1_000))
     west, abroad = model.population["region"] == 3, model.foreign
-    assert torch.equal(model.at_port, west & abroad)
+    goods = torch.as_tensor(UNITED_STATES.stocked)[model.population["sector"].long()]
+    assert torch.equal(model.at_port, west & abroad & goods)
+    assert bool((west & abroad & ~goods).any())
     assert bool(model.at_port.any())
     assert not torch.equal(model.at_port, abroad)
     acts = [lpm.Act("demand", 0.0, 1, to={"region": "South"})]
@@ -268,7 +270,7 @@ def test_synthetic_firms_are_as_published():
     made = np.bincount(sector, usual * ~abroad, 14) / scale
     np.testing.assert_allclose(made, followed.output, rtol=0.25)
     each = np.bincount(people["buyer"].numpy(), minlength=20_000)[~abroad]
-    assert 4.0 < each.mean() < 8.0
+    assert 4.0 < each.mean() < 5.0
     kinds = (followed.requirements > 0).sum(0)[sector[~abroad]]
     assert (each >= kinds).all()
     assert (people["seller"] != people["buyer"]).all()
@@ -344,12 +346,12 @@ def test_regions_steps_and_numbers_that_can_t_be_are_refused():
 
 
 def test_the_table_is_plausible():
-    """Intermediate shares and value added near what is known of the United States in 2019."""
+    """Intermediate shares and value added near what is published of the United States in 2019."""
     uses = dict(zip(UNITED_STATES.labels, UNITED_STATES.requirements.sum(0), strict=True))
     assert 0.3 < uses["business"] < uses["transport"] < uses["chemicals"] < uses["food"] < uses["fuels"] < 0.85
     made = UNITED_STATES.output * (1 - UNITED_STATES.requirements.sum(0))
     # 21.4 trillion dollars: Bureau of Economic Analysis, gross domestic product of 2019.
-    assert made.sum() == pytest.approx(21_400, rel=0.08)
+    assert made.sum() == pytest.approx(21_400, rel=0.02)
     assert UNITED_STATES.firms.sum() == pytest.approx(1.0)
 
 
