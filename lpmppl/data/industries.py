@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from lpmppl.errors import InputError
 
 __all__ = ["UNITED_STATES", "Industries"]
+
+
+_MOST_OUTPUT, _MOST_USED, _MOST_DAYS, _ROUNDING = 1e6, 0.99, 365, 1e-9
+"""The most billions of dollars, share of an output used up, and days of transport that can be meant, and what of a
+product may seem to be missing by rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +31,12 @@ class Industries:
         imported: the share of a product's supply that is imported, shape (S,), in [0, 1).
         essential: whether nothing can be made without a product where it is used, shape (S,).
         stocked: whether a product can be held in stock, shape (S,); of others a few days' use is.
-        delay: days from shipment to arrival, shape (S,), 1 or more.
-        firms: the share of all firms in each industry, shape (S,).
+        delay: days from shipment to arrival, shape (S,), 1 to 365.
+        firms: the share of all firms in each industry, shape (S,), which add up to 1.
         name: what the table is of.
     Raises:
-        InputError: for shapes that don't match, a column that uses up its whole output, or a product of which more is
-            used than there is.
+        InputError: for names that aren't distinct words, shapes that don't match, numbers that can't be, a column that
+            uses up more than 0.99 of its output, or a product of which more is used than there is.
 
     >>> round(float(UNITED_STATES.requirements[:, UNITED_STATES.labels.index("food")].sum()), 2)
     0.7
@@ -49,33 +55,82 @@ class Industries:
     """All there is of each product, made at home or imported, billions of dollars a year, shape (S,)."""
 
     def __post_init__(self) -> None:
-        many, a = len(self.labels), np.asarray(self.requirements, dtype=np.float64)
-        for name in ("output", "imported", "essential", "stocked", "delay", "firms"):
-            if np.shape(getattr(self, name)) != (many,):
-                raise InputError(f"{name} of shape {np.shape(getattr(self, name))} was given for {many} industries")
-        if a.shape != (many, many) or not bool(((a >= 0) & (a < 1)).all()) or not bool((a.sum(0) < 1).all()):
+        self._set("labels", _words(self.labels))
+        if not isinstance(self.name, str) or not self.name:
+            raise InputError(f"name={self.name!r} was given; say in words what the table is of")
+        a = self._numbers("requirements", "dollars per dollar of output, 0 or more and below 1", 2)
+        self._numbers("output", f"billions of dollars, 0 to {_MOST_OUTPUT:g}", below=_MOST_OUTPUT * (1 + _ROUNDING))
+        self._numbers("imported", "shares, 0 or more and below 1")
+        firms = self._numbers("firms", "shares that add up to 1", below=1 + _ROUNDING)
+        for name in ("essential", "stocked"):
+            self._numbers(name, "True or False", below=2, kind=np.bool_)
+        self._numbers("delay", f"whole days, 1 to {_MOST_DAYS}", least=1, below=_MOST_DAYS + 1, kind=np.int64)
+        if abs(firms.sum() - 1) > 1e-3:
+            raise InputError(f"firms= adds up to {firms.sum():g}; give the share of all firms in each industry")
+        if float(a.sum(0).max()) > _MOST_USED:
+            much = int(a.sum(0).argmax())
             raise InputError(
-                f"requirements of shape {a.shape} with column sums {np.round(a.sum(0), 2).tolist()} were given for "
-                f"{many} industries; give shares of 0 or more that sum to less than 1 in each column"
+                f"'{self.labels[much]}' uses {a.sum(0)[much]:g} dollars per dollar of its output; give requirements "
+                f"that sum to {_MOST_USED:g} or less in each column"
             )
-        if not bool(((self.imported >= 0) & (self.imported < 1)).all()) or int(np.min(self.delay)) < 1:
-            raise InputError("imported must be shares in [0, 1) and delay 1 day or more")
-        object.__setattr__(self, "requirements", a)
-        object.__setattr__(self, "supply", self.output / (1 - self.imported))
-        if not bool((self.final >= 0).all()):
-            short = self.labels[int(self.final.argmin())]
+        self._set("supply", self.output / (1 - self.imported))
+        left = self.supply - a @ self.output
+        if bool((left < -_ROUNDING * self.supply).any()):
+            short = self.labels[int(left.argmin())]
             raise InputError(f"more of '{short}' is used than there is; give it more output, or lower requirements")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _numbers(
+        self, name: str, such: str, dims: int = 1, *, least: float = 0.0, below: float = 1.0, kind: Any = np.float64
+    ) -> NDArray[Any]:
+        """Keep one of the arrays as numbers of a kind that nobody can change; refuse it where it can't be."""
+        given, shape = getattr(self, name), (len(self.labels),) * dims
+        try:
+            found = np.asarray(given)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise InputError(f"{name}={_shown(given)} was given; give {such}, an array of shape {shape}") from e
+        if found.shape != shape or found.dtype.kind not in "biuf":
+            raise InputError(
+                f"{name} of shape {found.shape} and kind {found.dtype} was given for {shape[0]} industries; give "
+                f"{such}, an array of shape {shape}"
+            )
+        wrong = ~((found >= least) & (found < below))
+        if kind != np.float64:
+            wrong |= found != np.floor(found.astype(np.float64))
+        if wrong.any():
+            at = np.argwhere(wrong)[0]
+            where = " in ".join(f"'{self.labels[k]}'" for k in at)
+            raise InputError(f"{name} of {where} is {found[tuple(at)]:g}; give {such}")
+        found = found.astype(kind)
+        found.setflags(write=False)
+        self._set(name, found)
+        return found
 
     @property
     def final(self) -> NDArray[np.float64]:
         """What of each product isn't used up by industries: consumption, investment and exports, shape (S,)."""
-        return np.asarray(self.supply - self.requirements @ self.output)
+        return np.maximum(self.supply - self.requirements @ self.output, 0.0)
 
     def followed(self, least: float) -> Industries:
         """The same without inputs of less than so many dollars per dollar of output."""
-        kept = np.where(self.requirements >= least, self.requirements, 0.0)
-        columns = ("output", "imported", "essential", "stocked", "delay", "firms")
-        return Industries(self.labels, kept, name=self.name, **{c: getattr(self, c) for c in columns})
+        return replace(self, requirements=np.where(self.requirements >= least, self.requirements, 0.0))
+
+
+def _words(labels: object) -> tuple[str, ...]:
+    """Names of industries, distinct and in an order of their own."""
+    found = tuple(labels) if isinstance(labels, Sequence | np.ndarray) and not isinstance(labels, str) else ()
+    if not found or not all(isinstance(x, str) and x.strip() for x in found):
+        raise InputError(f"labels={_shown(labels)} was given; give the names of one industry or more, in a list")
+    if twice := [x for x in found if found.count(x) > 1]:
+        raise InputError(f"two industries are called '{twice[0]}'; give each a name of its own")
+    return found
+
+
+def _shown(value: object) -> str:
+    words = " ".join(repr(value).split())
+    return words if len(words) <= 60 else f"{words[:59]}…"
 
 
 # fmt: off

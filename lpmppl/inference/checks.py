@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lpmppl._compat import ConditionMessenger, Interruption, Solver, handler_stack
 from lpmppl.errors import InputError, nearest
+from lpmppl.inference import policies
 from lpmppl.models.given import whole
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Groups
@@ -22,7 +23,7 @@ from lpmppl.typing import State
 
 __all__ = ["MOST_DRAWS", "ONE_AT_A_TIME", "Act", "alone", "begun", "checked", "setting", "whole"]
 
-Act = tuple[str, float | str, int]
+Act = tuple[str, float | str, int] | policies.Act
 """An intervention: name, value and day."""
 
 ONE_AT_A_TIME = threading.RLock()
@@ -105,9 +106,11 @@ def checked(
     taken: list[list[str | float | int]] = []
     if not isinstance(acts, Sequence):
         raise InputError(f"interventions={acts!r} was given; give a list of (name, value, day)")
-    for act in acts:
+    for one in acts:
+        act: Any = (one.name, one.value, one.day) if isinstance(one, policies.Act) and not one.to else one
         if not isinstance(act, Sequence) or isinstance(act, str) or len(act) != 3:
-            raise InputError(f"the intervention {act!r} can't be read: give (name, value, day)")
+            some = "; acts on some agents alone are for lpm.counterfactual" if isinstance(act, policies.Act) else ""
+            raise InputError(f"the intervention {act!r} can't be read: give (name, value, day){some}")
         name, given, day = act
         if name not in model.environment:
             raise InputError(nearest("part of the environment", name, model.environment))

@@ -240,9 +240,10 @@ def fates(tree: xr.DataTree, outcome: str, by: str | Sequence[str] = (), level: 
         }
     )
     estimated = found.map(lambda x: _estimate(x.astype(float), level))
-    units = {"necessity": "probability", "sufficiency": "probability", "needed_to_treat": "people per outcome averted"}
+    who = str(tree.attrs.get("agents_are", "people"))
+    units = {"necessity": "probability", "sufficiency": "probability", "needed_to_treat": f"{who} per outcome averted"}
     for what, x in estimated.items():
-        x.attrs = {"units": units.get(str(what), "people")}
+        x.attrs = {"units": units.get(str(what), who)}
     return estimated
 
 

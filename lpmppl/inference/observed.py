@@ -93,6 +93,8 @@ class Observed:
         if not table.data_vars:
             raise InputError("nothing was observed; give counts by name, such as {'tally': [0, 2, 3]}")
         start = str(getattr(model, "start", "") or "")
+        if not table.sizes.get("day", 1):
+            raise InputError(f"'{next(iter(table.data_vars))}' has no days; give a count for each, such as [0, 2, 3]")
         number = _numbers(table["day"], start)
         last = int(number.max()) if until is None else _last(until, start)
         keep = (number >= 0) & (number <= last)

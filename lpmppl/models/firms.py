@@ -38,6 +38,12 @@ _LARGEST_IMPORTER = 10.0
 _PLANT = 100.0
 """Thousand dollars a day that one plant makes, at most (chosen)."""
 
+_LEAST_EACH = 3
+"""Firms at home that every industry has at least."""
+
+_ROUNDS = 100_000
+"""After how many rounds what firms make for each other is taken to have no end."""
+
 _MOST, _MORE, _CAUTION = 100_000_000, 100.0, 3.0
 """The most firms, suppliers for each size class, and spread of stocks in logarithms that can be meant."""
 
@@ -60,22 +66,24 @@ def firms(
     Sizes are Zipf's within each industry. A firm has one supplier of each product that it uses, and larger firms more;
     suppliers are chosen in proportion to their size. Importers are firms that make a product out of nothing here; of
     the suppliers of a product, its imported share are importers. Final demand is spread over firms by size, and the
-    usual output is what satisfies it and all customers (`usual_output`).
+    usual output is what satisfies it and all customers (`usual_output`). The industries are those of an economy of 6.1
+    million firms, of which these are a sample: they have its output divided by as much.
 
     Args:
         number: how many firms, 1,000 or more.
         seed: the seed of all that is drawn.
         industries: what they make and use.
-        port_share: the share of imports that come through the West.
+        port_share: the share of the importers of each product who are in the West, one or more of them; of imports by
+            value it is that in expectation.
         least: inputs of less than so many dollars per dollar of output aren't followed.
         more: further suppliers of each product, for each size class above the smallest, up to 100.
         caution: how differently firms hold stocks, as a standard deviation in logarithms, up to 3.
     Returns:
         a population over `agent` with `sector`, `region`, `size_class`, `foreign`, `plants`, `usual` and `final` in
-        thousand dollars a day, and `caution`, the factor on the days of use that a firm holds, 1 on average; over
+        thousand dollars a day, and `caution`, the factor on the days of use that a firm holds, 1 in expectation; over
         `trade`, who sells to whom as ids, `seller` and `buyer`.
     Raises:
-        InputError: for a number or share that can't be.
+        InputError: for a number or share that can't be, or industries of which too few firms would be left.
 
     >>> people = firms(1_000)
     >>> people.size, people.labels("sector")[:3]
@@ -86,9 +94,9 @@ def firms(
         raise InputError(f"industries={given.shown(industries)} was given; give Industries, such as UNITED_STATES")
     port_share, least = given.number("port_share", port_share, 0.0, 1.0), given.number("least", least, 0.0, 1.0)
     more, caution = given.number("more", more, 0.0, _MORE), given.number("caution", caution, 0.0, _CAUTION)
-    if least == 1.0:
-        raise InputError("least=1 was given, with which nobody would use anything; give less than 1")
-    rng, industries = np.random.default_rng(seed), industries.followed(least)
+    rng, every, industries = np.random.default_rng(seed), industries, industries.followed(least)
+    if every.requirements.any() and not industries.requirements.any():
+        raise InputError(f"least={least:g} was given, with which nobody would use anything; give less")
     sector, foreign = _placed(number, industries)
     size = (1 - rng.random(number) * (1 - _LARGEST**-_ZIPF)) ** (-1 / _ZIPF)
     size = np.where(foreign, np.minimum(size, _LARGEST_IMPORTER), size)
@@ -105,7 +113,7 @@ def firms(
     usual = usual_output(sector, foreign, final, seller, buyer, industries.requirements)
     z = rng.standard_normal(number)
     columns = {
-        "sector": (sector.astype(np.uint8), industries.labels),
+        "sector": (sector.astype(np.min_scalar_type(len(industries.labels) - 1)), industries.labels),
         "region": (region.astype(np.uint8), REGIONS),
         "foreign": (foreign.astype(np.uint8), ("domestic", "imports")),
         "size_class": (np.digitize(usual, (10.0, 100.0, 1000.0)).astype(np.uint8), SIZES),
@@ -148,25 +156,47 @@ def usual_output(
         requirements: A, shape (S, S).
     Returns:
         shape (N,), in the unit of final demand.
+    Raises:
+        InputError: for numbers that aren't finite, or of which there is no end.
     """
+    usual = final
+    for _ in range(_ROUNDS):
+        # What firms use is less than what they make, so that every round adds less.
+        after = asked_for(requirements, usual, sector, foreign, final, seller, buyer)
+        if not np.isfinite(after).all():
+            break
+        if np.abs(after - usual).max() <= 1e-13 * np.abs(after).max():
+            return np.asarray(after)
+        usual = after
+    raise InputError(
+        f"what these {len(sector)} firms make for each other has no end; give finite numbers, and requirements that "
+        "sum to less than 1 in each column"
+    )
+
+
+def asked_for(
+    requirements: Numbers,
+    usual: Numbers,
+    sector: Index,
+    foreign: NDArray[np.bool_],
+    final: Numbers,
+    seller: Index,
+    buyer: Index,
+) -> Numbers:
+    """What every firm is asked for a day where all make as much as `usual`: final demand and its customers' use."""
     many = len(requirements)
     own = buyer * many + sector[seller]
     suppliers = np.bincount(own, minlength=len(sector) * many)
     each = np.where(foreign[buyer], 0.0, requirements[sector[seller], sector[buyer]] / suppliers[own])
-    usual = final
-    while True:
-        # What firms use is less than what they make, so that every round adds less.
-        after = final + np.bincount(seller, weights=each * usual[buyer], minlength=len(sector))
-        if np.abs(after - usual).max() <= 1e-13 * np.abs(after).max():
-            return np.asarray(after)
-        usual = after
+    found: Numbers = final + np.bincount(seller, weights=each * usual[buyer], minlength=len(sector))
+    return found
 
 
 def _placed(number: int, industries: Industries) -> tuple[Index, NDArray[np.bool_]]:
     """The industry of each firm, three or more in each, and whether it is an importer."""
     sectors, abroad = [], []
     for j, share in enumerate(industries.firms):
-        many = max(3, round(float(share) * number))
+        many = max(_LEAST_EACH, round(float(share) * number))
         importers = max(2, round(many * float(industries.imported[j]) / 2)) if industries.imported[j] > 0 else 0
         sectors += [j] * (many + importers)
         abroad += [False] * many + [True] * importers
@@ -174,6 +204,11 @@ def _placed(number: int, industries: Industries) -> tuple[Index, NDArray[np.bool
     # The largest industry at home gives, or takes, what rounding has left.
     large = np.flatnonzero((sector == np.argmax(industries.firms)) & ~foreign)
     extra = number - len(sector)
+    if len(large) + extra < _LEAST_EACH:
+        raise InputError(
+            f"number={number:,} firms are too few for {len(industries.labels)} industries; give "
+            f"{len(sector) - len(large) + _LEAST_EACH:,} or more"
+        )
     if extra < 0:
         kept = np.delete(np.arange(len(sector)), large[:-extra])
         return sector[kept], foreign[kept]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from lpmppl.data.industries import UNITED_STATES, Industries
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import aggregate, happens, tally
 from lpmppl.errors import InputError, nearest
+from lpmppl.models.firms import asked_for
 from lpmppl.models.given import shown
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Edges
@@ -34,6 +37,10 @@ _UNIT = 2.0**-16
 _STOPPED = 0.5
 """The share of what it is asked for and could make below which a firm without inputs counts as stopped."""
 
+
+_SMALLEST, _NEAR = 2.0**10 * _UNIT, 1e-6
+"""What half of the firms make at least, so that orders aren't rounded away, and how near usual output is to what is
+asked for."""
 
 _CODES, _TRADE = ("sector", "region", "seller", "buyer"), ("seller", "buyer")
 
@@ -87,7 +94,8 @@ class SupplyChain(Model):
         port: the region whose importers of goods, which can be stocked, the environment's `port` opens and closes;
             None for those of all regions.
     Raises:
-        InputError: for firms without industries or trade, or with others than the table's; a region there isn't.
+        InputError: for firms without industries or trade, or with others than the table's; whose usual output isn't
+            what they are asked for; a region there isn't.
     Source: Hallegatte, Risk Analysis 34 (2014), 152 (inventories); Henriet, Hallegatte and Tabourier, Journal of
         Economic Dynamics and Control 36 (2012), 150 (firms); Inoue and Todo, Nature Sustainability 2 (2019), 841
         (orders by usual use).
@@ -112,6 +120,7 @@ class SupplyChain(Model):
         for name, least in _LEAST.items():
             if name in firms.dataset:
                 _check(firms, name, least)
+        _check_labels(firms, industries)
         if firms.ranks is not None:
             raise InputError(
                 "firms trade along edges, whose sums no rank adds up for the others: run a supply chain on one rank"
@@ -119,14 +128,14 @@ class SupplyChain(Model):
         self.population, self.industries, self.variant = firms, industries, industries.name
         self.by = firms.strata(**named(by, {"sector": "sector"}))
         usual, sector = firms["usual"].double(), firms["sector"].long()
-        if int(sector.max()) >= len(industries.labels):
-            raise InputError(
-                f"a firm's sector is {int(sector.max())}, but there are {len(industries.labels)} industries"
-            )
         self.foreign = self._of("foreign", 0.0) > 0
         # Services that are bought abroad don't come by ship.
-        self.at_port = self.foreign & torch.as_tensor(industries.stocked)[sector]
-        if port is not None and "region" in firms.dataset:
+        self.at_port = self.foreign & torch.tensor(industries.stocked, device=sector.device)[sector]
+        if port is not None:
+            if "region" not in firms.dataset:
+                raise InputError(
+                    f"port='{port}' was given for firms without a 'region'; say port=None for all importers"
+                )
             regions = firms.labels("region")
             if port not in regions:
                 raise InputError(nearest("region", port, regions))
@@ -158,7 +167,7 @@ class SupplyChain(Model):
         self.tallies = {
             "lost_output": "output below the usual, of firms at home",
             "lost_value": "value added of output below the usual",
-            "output": "output",
+            "output": "output, of firms at home",
             "unserved": "final demand that wasn't met",
             "holding": "what stocks of inputs cost",
             "stopped": "firms that lack an input for half of what they could make, or more",
@@ -186,7 +195,11 @@ class SupplyChain(Model):
         if not torch.equal(sorted_ids[place], ends):
             raise InputError("trade is with firms that aren't there: seller and buyer must be ids of firms")
         seller, buyer = order[place]
-        requirements = torch.as_tensor(table.requirements, device=firms.device)
+        if bool((seller == buyer).any()):
+            raise InputError("a firm is a supplier of its own; leave what it makes for itself out of the trade")
+        firm = self.usual, sector, self.foreign, self.final, seller, buyer
+        _check_usual(self.usual.cpu().numpy(), asked_for(table.requirements, *(x.cpu().numpy() for x in firm)))
+        requirements = torch.tensor(table.requirements, device=firms.device)
         found = []
         for j, label in enumerate(table.labels):
             sold = (sector[seller] == j) & ~self.foreign[buyer] & (requirements[j][sector[buyer]] > 0)
@@ -362,3 +375,36 @@ def _check(firms: Population, name: str, least: float) -> None:
     if values.numel() and not bool(((values >= least) & values.isfinite()).all()):
         wrong = values[~((values >= least) & values.isfinite())]
         raise InputError(f"'{name}' of a firm is {float(wrong[0]):g}; give finite numbers, {least:g} or more")
+
+
+def _check_labels(firms: Population, table: Industries) -> None:
+    """Refuse firms of other industries than the table's."""
+    codes = firms["sector"]
+    if int(codes.max()) >= len(table.labels):
+        raise InputError(f"a firm's sector is {int(codes.max())}, but there are {len(table.labels)} industries")
+    labels = firms.labels("sector") if "labels" in firms.dataset["sector"].attrs else table.labels
+    if list(labels) != list(table.labels):
+        other = next(k for k, (a, b) in enumerate(itertools.zip_longest(labels, table.labels)) if a != b)
+        mine, its = (f"'{x[other]}'" if other < len(x) else "no such" for x in (labels, table.labels))
+        raise InputError(
+            f"industry {other} is {mine} for the firms and {its} in {table.name}; give the industries that the firms "
+            "were made with"
+        )
+
+
+def _check_usual(usual: np.ndarray, asked: np.ndarray) -> None:
+    """Refuse firms whose usual output isn't what they are asked for, or is so small that orders are rounded away."""
+    off = np.abs(asked - usual) > _NEAR * np.maximum(usual, asked)
+    if off.any():
+        k = int(off.argmax())
+        raise InputError(
+            f"firm {k} usually makes {usual[k]:.4g} thousand dollars a day, and is asked for {asked[k]:.4g} by its "
+            "customers and final demand; give the industries and the trade that the firms were made with, or reckon "
+            "'usual' anew with lpmppl.models.firms.usual_output"
+        )
+    middle = float(np.median(usual))
+    if 0 < middle < _SMALLEST:
+        raise InputError(
+            f"half of the firms make {1000 * middle:.2g} dollars a day or less, and orders are multiples of "
+            f"{1000 * _UNIT:.2g} dollars; give larger firms, or count in a smaller currency"
+        )

@@ -59,6 +59,7 @@ def test_a_data_frame_is_read_and_a_time_zone_refused() -> None:
         ({"infections": ["many"]}, None, "can't be read"),
         ({"infections": 3}, None, "can't be read|no iterable|give a number"),
         ({}, None, "nothing was observed"),
+        ({"infections": []}, None, "'infections' has no days"),
         ([1, 2], None, "list was given as data"),
         ({"infections": [1, 2]}, "2020-03-02", "the model has none; give the number of the last day"),
         ({"infections": [1, 2]}, -1, "comes before the first day"),
