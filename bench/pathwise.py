@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gradients import graph
-from memory import peak
+from memory import forget_peak, peak, resident
 from table import markdown
 
 
@@ -49,9 +49,10 @@ def costs(agents: int, days: int) -> None:
     from lpmppl.inference.readings import reading_of
 
     model = lpm.nyc.seirm(lpm.nyc.population(agents))
-    rows, population = [], peak()
+    rows, population = [], resident()
 
     def timed(what: str, many: int, job) -> None:
+        forget_peak()
         began = time.perf_counter()
         job()
         seconds = time.perf_counter() - began

@@ -14,7 +14,7 @@ from lpmppl.effects.hazards import accumulate, rows
 from lpmppl.effects.internals.segments import blocked, differentiated
 from lpmppl.effects.pullbacks import Bits, Found, Met, Path, Sink, inputs_of
 from lpmppl.effects.standing import Standing, can_stand
-from lpmppl.effects.tape import InPass, Taped, Version, plain, taped
+from lpmppl.effects.tape import InPass, Taped, Version, kept, plain, taped
 
 __all__ = ["accrued", "exposed", "left_on_tape"]
 
@@ -56,7 +56,7 @@ def left_on_tape(after: Tensor, happened: Cohort, left: Tensor, hazard: Tensor) 
         hazard: what they met in the step, above 0, shape (k,).
     """
     assert isinstance(after, Taped)
-    return _Left.apply(after.token, after.made_by, happened.where, left, hazard)
+    return _Left.apply(after.token, after.made_by, kept(happened.where, after.numel()), left, hazard)
 
 
 def accrued(after: Tensor, happened: Cohort) -> bool:

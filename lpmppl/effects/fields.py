@@ -51,8 +51,8 @@ class Network(Protocol):
         """Give the largest of the integer messages that reach each place."""
         ...
 
-    def share(self, reduce: str) -> Tensor:
-        """Give the factor of each place that makes the reduction of a sum, in units of messages."""
+    def share(self, reduce: str, weight: Tensor | None = None) -> Tensor:
+        """Give the factor of each place that makes the reduction of a sum, in units of messages, times a weight."""
         ...
 
     def field(self, values: Tensor, share: Tensor | None = None) -> Field:

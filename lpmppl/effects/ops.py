@@ -90,13 +90,12 @@ def _running(total: Tensor, network: Network, reduce: str, weight: Tensor | floa
 
 
 def _field(total: Tensor, network: Network, reduce: str, weight: Tensor | float = 1.0) -> Field:
-    share, unit = network.share(reduce), network.quantum
     if isinstance(weight, Tensor) and weight.numel() == 1:
         return _field(total, network, reduce) * weight
     if isinstance(weight, Tensor):
-        share = share * weight
+        share, unit = network.share(reduce, weight), network.quantum
     else:
-        unit *= weight
+        share, unit = network.share(reduce), network.quantum * weight
     # A total that carries a tangent is read in the precision in which integers are.
     values = total.to(share.dtype) if total.is_floating_point() else total
     return (network.field(values, share) * unit).with_total(total)
@@ -285,8 +284,10 @@ def _crossing(message: Sparse, by: Network | None, unit: float) -> Tensor:
     """What is zero in value and carries how a count moves with the times of its events in the step."""
     left = message.cohort.left
     assert left is not None
-    counted = message.value.detach().double() * (left - left.detach())
-    return _ghost_sum(Sparse(message.cohort, counted), by) / unit
+    value = message.value.detach()
+    # A count's numbers are exact in the precision of the times.
+    counted = (value.double() if value.is_floating_point() else value.to(left.dtype)) * (left - left.detach())
+    return _ghost_sum(Sparse(message.cohort, counted.double()), by) / unit
 
 
 @effectful(type="tally")

@@ -27,8 +27,9 @@ __all__ = ["Bits", "Found", "Met", "Path", "Sink", "inputs_of"]
 Path = tuple[str | int, ...]
 """Where in a field something stands."""
 
-_FULL = 0.25
-"""The share of values other than zero from which all are kept."""
+_FULL, _DENSE = 0.9, 1 / 32
+"""The share of values other than zero from which all are kept, and from which their places are kept a bit for each
+value rather than an integer for each place."""
 
 
 def inputs_of(field: Field, path: Path) -> Iterator[tuple[Path, Tensor]]:
@@ -89,29 +90,40 @@ class _Few:
     """Values on groups, kept without the zeros where most of them are."""
 
     values: Tensor
-    where: Tensor | None
+    where: Tensor | Bits | None
     shape: torch.Size
 
     @classmethod
     def of(cls, x: Tensor) -> _Few:
         flat = x.reshape(-1)
-        where = positions(by_blocks(flat.shape[0], lambda some: flat[some] != 0))
+        there = by_blocks(flat.shape[0], lambda some: flat[some] != 0)
+        where = positions(there)
         if where.shape[0] > _FULL * x.numel():
             return cls(x, None, x.shape)
-        return cls(take(flat, where), where.int() if x.numel() < 2**31 else where, x.shape)
+        values = take(flat, where)
+        if where.shape[0] > _DENSE * x.numel():
+            return cls(values, Bits.of(there), x.shape)
+        return cls(values, where.int() if x.numel() < 2**31 else where, x.shape)
+
+    def _places(self) -> Tensor | None:
+        """Where the values stand; None for all."""
+        if isinstance(self.where, Bits):
+            return positions(self.where.read(slice(0, self.shape.numel())).bool())
+        return self.where
 
     def whole(self, lead: Shape, row: Shape) -> Tensor:
         """All of them, in one row of the leading dimensions, float32."""
-        x = self.values
-        if self.where is not None:
-            x = x.new_zeros(self.shape.numel()).index_put_((self.where.long(),), x).reshape(self.shape)
+        x, where = self.values, self._places()
+        if where is not None:
+            x = x.new_zeros(self.shape.numel()).index_put_((where.long(),), x).reshape(self.shape)
         return x[row_of(lead, x, row)].float()
 
     def dot(self, lead: Shape, row: Shape, x: Tensor) -> Tensor:
         """The product of them, in one row of the leading dimensions, with weights of shape (G,)."""
-        if self.where is None or len(self.shape) > 1:
+        where = None if len(self.shape) > 1 else self._places()
+        if where is None:
             return torch.dot(self.whole(lead, row).to(x.dtype), x)
-        return torch.dot(self.values.to(x.dtype), take(x, self.where))
+        return torch.dot(self.values.to(x.dtype), take(x, where))
 
 
 Sink = dict[Path, Tensor]

@@ -26,6 +26,7 @@ __all__ = [
     "Taped",
     "Version",
     "added",
+    "kept",
     "note_left",
     "noted_left",
     "on_tape",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _left: dict[int, tuple[weakref.ref[Tensor], Any]] | None = None
+_short: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
 _forward = False
 
 
@@ -80,6 +82,17 @@ def noted_left(event: Tensor) -> Any:
     """What was left of the step after the events of a mask, None where that isn't known or nobody asks."""
     kept = _left.get(id(event)) if _left is not None else None
     return kept[1] if kept is not None and kept[0]() is event else None
+
+
+def kept(where: Tensor, size: int) -> Tensor:
+    """Flat positions below a size as they are kept: in half the bytes, and once for all who keep the same."""
+    if size >= 2**31 or where.dtype != torch.int64:
+        return where
+    note = _short.get(id(where))
+    if note is None or note[0]() is not where:
+        note = weakref.ref(where, functools.partial(_forget, _short, id(where))), where.int()
+        _short[id(where)] = note
+    return note[1]
 
 
 T = TypeVar("T")
@@ -243,7 +256,7 @@ class Taped(torch.Tensor):
         """Values that were read at flat positions of shape (k,), with their derivative."""
         # As integers become when they are multiplied by shares.
         numbers = values if values.is_floating_point() else values.to(torch.get_default_dtype())
-        return _Read.apply(self.token, self.version, where, numbers)
+        return _Read.apply(self.token, self.version, kept(where, self.numel()), numbers)
 
     @classmethod
     def __torch_function__(
@@ -292,7 +305,8 @@ def written(x: Tensor, where: Tensor, value: Tensor, write: Callable[[Tensor, Te
     token, before = taped(x)
     version = Version.after(before, x)
     numbers = write(plain(x), value.detach())
-    return Taped.of(numbers, version, _Change.apply(token, value.expand(where.shape), version, where, True))
+    few = kept(where, x.numel())
+    return Taped.of(numbers, version, _Change.apply(token, value.expand(where.shape), version, few, True))
 
 
 def added(total: Tensor, onto: Tensor | None, place: Tensor, value: Tensor) -> Taped:
@@ -306,7 +320,7 @@ def added(total: Tensor, onto: Tensor | None, place: Tensor, value: Tensor) -> T
     """
     token, before = taped(onto)
     version = Version.after(before, total)
-    few = place.int() if total.numel() < 2**31 else place
+    few = kept(place, total.numel())
     return Taped.of(total, version, _Change.apply(token, value, version, few, False))
 
 
@@ -341,7 +355,7 @@ class _Change(torch.autograd.Function):
         flat = ctx.version.settle()
         found = flat.index_select(0, ctx.where).to(ctx.dtype)
         if ctx.replaces:
-            flat.index_fill_(0, ctx.where, 0.0)
+            flat.index_fill_(0, ctx.where.long(), 0.0)
         ctx.version.done(flat)
         return None if ctx.first else token, found, None, None, None
 

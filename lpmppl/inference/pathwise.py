@@ -14,7 +14,8 @@ from torch.autograd import forward_ad
 from lpmppl._compat import handler_stack
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.sharded import Sharded
-from lpmppl.effects.internals.segments import at_work, differentiated
+from lpmppl.effects.internals.freed import trim
+from lpmppl.effects.internals.segments import at_work, differentiated, give_back
 from lpmppl.errors import LpmError
 from lpmppl.inference.flipping import Question
 
@@ -55,7 +56,9 @@ def along_paths(question: Question, chance: int, look: bool = True) -> Along:
         LpmError: where the tally carries no derivative: it counts what has no time.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        return _along_paths(question, chance, look)
+        found = _along_paths(question, chance, look)
+    trim()
+    return found
 
 
 def _along_paths(question: Question, chance: int, look: bool) -> Along:
@@ -73,6 +76,7 @@ def _along_paths(question: Question, chance: int, look: bool) -> Along:
         with nullcontext(theta) if sharded is None else sharded.backwards(theta) as given:
             base = question.series(question.run(given, chance, paths))
             asked = carried(question, paths, base)
+            give_back()
             value = np.zeros((len(asked), len(wrt)))
             some = [m for m, one in enumerate(asked) if one.requires_grad]
             if len(some) <= _PASSES * len(wrt):

@@ -10,11 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lpmppl._compat import inside_transform
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Field
 from lpmppl.effects.internals.segments import broadcast, copy, differentiated, empty, take
 from lpmppl.effects.internals.successors import changed
-from lpmppl.effects.tape import added, on_tape, plain
+from lpmppl.effects.tape import added, kept, on_tape, plain
 from lpmppl.errors import InputError
 from lpmppl.models.given import number, shown, whole
 
@@ -46,7 +47,8 @@ def _added(onto: Tensor | None, shape: torch.Size, place: Tensor, value: Tensor)
     if onto is not None and onto.shape == shape and on_tape(value):
         return added(plain(onto), onto, place, value)
     if differentiated(value):
-        return torch.zeros(shape.numel(), dtype=value.dtype, device=value.device).index_add(0, place, value).view(shape)
+        few = kept(place, shape.numel())
+        return torch.zeros(shape.numel(), dtype=value.dtype, device=value.device).index_add(0, few, value).view(shape)
     if onto is None:
         total = empty(shape, value.dtype, value.device).zero_()
     elif onto.shape == shape:
@@ -171,14 +173,29 @@ class Groups:
 
     @cached_property
     def _shares(self) -> dict[str, Tensor]:
-        size = self.size.float()
-        inside = torch.ones_like(size)
-        if self.nowhere is not None:
-            inside[self.nowhere] = 0.0
-        return {"sum": inside, "mean": torch.where(size > 0, 1.0 / size.clamp(min=1.0), 0.0)}
+        # They outlive a run in inference mode, and derivatives go through them afterwards.
+        with torch.inference_mode(False):
+            size = self.size.float()
+            inside = torch.ones_like(size)
+            if self.nowhere is not None:
+                inside[self.nowhere] = 0.0
+            return {"sum": inside, "mean": torch.where(size > 0, 1.0 / size.clamp(min=1.0), 0.0)}
 
-    def share(self, reduce: str) -> Tensor:
-        return self._shares[reduce]
+    def share(self, reduce: str, weight: Tensor | None = None) -> Tensor:
+        if weight is None:
+            return self._shares[reduce]
+        if differentiated(weight) or weight.is_inference() or inside_transform(weight):
+            return self._shares[reduce] * weight
+        last = self._weighed.get(reduce)
+        # A layer's weights are the same every day, and a tape would keep a copy of each day's.
+        if last is None or last[0] is not weight or last[1] != weight._version:
+            with torch.inference_mode(False):
+                last = self._weighed[reduce] = weight, weight._version, self._shares[reduce] * weight
+        return last[2]
+
+    @cached_property
+    def _weighed(self) -> dict[str, tuple[Tensor, int, Tensor]]:
+        return {}
 
     def field(self, values: Tensor, share: Tensor | None = None) -> Field:
         return Field.on(values, self.index, share)
@@ -261,9 +278,11 @@ class Edges:
         out = torch.zeros_like(integers)
         return out.scatter_reduce(-1, self.target.expand(sent.shape), sent, "amax", include_self=False)
 
-    def share(self, reduce: str) -> Tensor:
+    def share(self, reduce: str, weight: Tensor | None = None) -> Tensor:
         degree = self.degree.float()
-        return torch.ones_like(degree) if reduce == "sum" else torch.where(degree > 0, 1.0 / degree.clamp(min=1.0), 0.0)
+        mean = torch.where(degree > 0, 1.0 / degree.clamp(min=1.0), 0.0)
+        share = torch.ones_like(degree) if reduce == "sum" else mean
+        return share if weight is None else share * weight
 
     def field(self, values: Tensor, share: Tensor | None = None) -> Field:
         return Field.on(values, None, share)

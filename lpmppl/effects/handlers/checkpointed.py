@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections.abc import Mapping
 
 import torch
@@ -13,13 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from lpmppl._compat import Message, Messenger, handler_stack, under_handlers
 from lpmppl.effects.handlers.time import Steps
+from lpmppl.effects.internals.freed import trim
 from lpmppl.effects.tape import on_tape
 from lpmppl.errors import InputError, LpmError
 from lpmppl.typing import State
 
 __all__ = ["Checkpointed"]
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Checkpointed(Messenger):
@@ -72,17 +69,8 @@ def _kept(steps: Steps, state: State, first: int, last: int) -> State:
     def work(state: Mapping[str, Tensor]) -> State:
         nonlocal known
         again, known = known, True
-        _trim()
+        trim()
         with under_handlers((*handlers, _Again()) if again else handlers):
             return steps(state, first, last)
 
     return checkpoint(work, state, use_reentrant=False)
-
-
-def _trim() -> None:
-    """Give the system back what has been freed since.
-
-    glibc keeps it where what is kept lies between: measured, that is as much again as all checkpoints and graphs.
-    """
-    if (trim := getattr(_LIBC, "malloc_trim", None)) is not None:
-        trim(0)

@@ -229,17 +229,17 @@ def _drawn(name: str, fn: dist.TorchDistribution, u: Tensor) -> Tensor:
 class _LogNormal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loc: Tensor, scale: Tensor, u: Tensor, name: str) -> Tensor:
-        ctx.save_for_backward(loc, scale, u)
-        ctx.name = name
-        return quantile(name, dist.LogNormal(loc, scale), u)
+        value = quantile(name, dist.LogNormal(loc, scale), u)
+        ctx.save_for_backward(loc, scale, value)
+        return value
 
     @staticmethod
     def backward(ctx: Any, adjoint: Tensor) -> Any:
-        loc, scale, u = ctx.saved_tensors
-        with torch.enable_grad():
-            inputs = loc.detach().requires_grad_(), scale.detach().requires_grad_()
-            value = quantile(ctx.name, dist.LogNormal(*inputs), u)
-        return *torch.autograd.grad(value, inputs, adjoint), None, None
+        loc, scale, value = ctx.saved_tensors
+        # Of exp(loc + scale z), whose z is found again from the value, which others keep as well.
+        by_loc = adjoint * value
+        by_scale = by_loc * ((value.log() - loc) / scale)
+        return by_loc.sum_to_size(loc.shape), by_scale.sum_to_size(scale.shape), None, None
 
 
 def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:

@@ -41,6 +41,7 @@ __all__ = [
     "empty",
     "expose",
     "find",
+    "give_back",
     "known",
     "meeting",
     "pick",
@@ -61,7 +62,7 @@ SCAN = 1 << 18
 SPREAD = 1 << 14
 """Places per block of a pass that reads or writes all over memory, each of which takes as long as tens in a row."""
 
-LARGE = 1 << 22
+LARGE = 1 << 21
 """Bytes from which a tensor is worth a buffer that is used again."""
 
 IDLE = 128
@@ -80,7 +81,7 @@ class _Buffers:
         """Give one of so many bytes that nothing holds, a new one where there is none."""
         self.requests += 1
         if self.requests % (IDLE // 4) == 0:
-            self._give_back()
+            self.give_back(IDLE)
         for k, storage in enumerate(self.storages):
             if storage.nbytes() == wanted and storage_uses(storage) == 1:
                 self.used[k] = self.requests
@@ -90,12 +91,12 @@ class _Buffers:
         self.used.append(self.requests)
         return self.storages[-1]
 
-    def _give_back(self) -> None:
+    def give_back(self, idle: int) -> None:
         """Once worlds have parted, the buffers of one world are of no more use."""
         keep = [
             k
             for k, storage in enumerate(self.storages)
-            if storage_uses(storage) > 1 or self.requests - self.used[k] < IDLE
+            if storage_uses(storage) > 1 or self.requests - self.used[k] < idle
         ]
         self.storages, self.used = [self.storages[k] for k in keep], [self.used[k] for k in keep]
 
@@ -124,6 +125,12 @@ def at_work() -> Iterator[None]:
         torch.set_num_threads(_workers)
         _buffers, _threads, _workers = None, None, 1
         _known.clear()
+
+
+def give_back() -> None:
+    """Give back all large buffers that nothing holds now, before something else than a simulation needs the memory."""
+    if _buffers is not None:
+        _buffers.give_back(0)
 
 
 def blocked(
