@@ -103,7 +103,8 @@ def sensitivity(
         audit is of a smaller society, of `audited_agents`, `audited_value` and `audited_se` are the derivatives there,
         and they and all of the audit are times how many more agents there are here. Where derivatives are taken in a
         smaller society, of `within_agents`, `ratio_to_whole` is the whole one's elasticity along the steepest
-        direction over that of the smaller one, with its standard error `ratio_to_whole_se`.
+        direction over that of the smaller one, with its standard error `ratio_to_whole_se`; derivatives are NaN on days
+        and in strata of which nothing is counted there and something in the whole one, `unseen_cells` in number.
     Raises:
         InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
             numbers; for a smaller society that hasn't the same; where an estimator is asked for with a parameter that
@@ -152,15 +153,20 @@ def sensitivity(
         bad = names[int(np.nonzero(~np.isfinite(each).all((0, 1)))[0][0])]
         raise LpmError(f"the derivative of {of} with respect to {bad} isn't finite; take it at another value")
     attrs: dict[str, object] = {}
+    known = each
     if within is not None:
         whole_society = against_whole(replace(question, model=model), each, typical, within.population.everybody, step)
+        unseen = ~typical.any(0) & (whole_society.base > 0)
+        # What doesn't happen in the smaller society says nothing of what happens in the whole one.
+        known = np.where(unseen[:, None] & each.any((0, 1)), np.nan, each)
         scale, gap, typical = whole_society.factor, whole_society.gap, whole_society.base[None]
         attrs = {
+            "unseen_cells": int(unseen.sum()),
             "within_agents": within.population.everybody,
             "ratio_to_whole": whole_society.ratio,
             "ratio_to_whole_se": whole_society.ratio_se,
         }
-    result = _dataset(reading, names, scale * each, typical, centre, level, gap)
+    result = _dataset(reading, names, scale * known, typical, centre, level, gap)
     result["estimator"] = ("parameter", [estimation.estimator_of(n) for n in names])
     if plateau := estimation.plateau:
         result = result.assign_coords(site=list(plateau)).assign(plateau=("site", list(plateau.values())))

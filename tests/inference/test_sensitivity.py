@@ -326,6 +326,20 @@ def test_what_never_happens_in_a_smaller_society_is_not_zero_in_the_whole():
         )
 
 
+@pytest.mark.filterwarnings("ignore:derivatives in 1,000 agents are lost")
+def test_a_day_of_which_nothing_is_counted_in_a_smaller_society_is_unknown():
+    ask = {"days": 12, "draws": 2, "audit": False, "daily": True, "set": {"rate": 0.0005}}
+    found = lpm.sensitivity(Decay(), "left", ["rate", "idle"], within=Decay(1_000), **ask)
+    # The same two draws of the smaller society, of which half a person leaves a day.
+    few = lpm.sensitivity(Decay(1_000), "left", ["rate", "idle"], **ask)
+    nobody = ~np.isfinite(few["elasticity"].sel(parameter="rate"))
+    assert 0 < int(nobody.sum()) < 12
+    assert found.attrs["unseen_cells"] == int(nobody.sum())
+    for name in ("value", "se", "low", "high", "elasticity"):
+        assert np.array_equal(np.isnan(found[name].sel(parameter="rate")), nobody), name
+    assert (found["value"].sel(parameter="idle") == 0).all()
+
+
 def test_a_society_in_which_nothing_matters_has_no_ratio():
     found = lpm.sensitivity(Decay(), "left", "idle", 5, draws=2, within=Decay(1_000), audit=False)
     assert float(found["value"].sum()) == 0.0 and math.isnan(found.attrs["ratio_to_whole"])
