@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lpmppl._compat import backward_pass
+from lpmppl.effects.conversions import Conversions
 from lpmppl.effects.internals.segments import blocked
 
 __all__ = [
@@ -52,7 +53,8 @@ def taping(forward: bool = False) -> Iterator[None]:
     global _left, _forward
     outer, _left, _forward = (_left, _forward), {}, forward
     try:
-        yield
+        with Conversions(Taped):
+            yield
     finally:
         _left, _forward = outer
 

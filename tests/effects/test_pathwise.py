@@ -330,3 +330,14 @@ def test_a_clock_that_runs_out_is_an_event_in_its_step():
         due = people.due(everybody.write(clock, everybody.read(clock) + shift), 4.0)
         assert due.left.tolist() == [0.75]
         assert torch.autograd.grad(due.left.sum(), shift)[0] == -1.0
+
+
+@pytest.mark.parametrize("make", [torch.as_tensor, torch.asarray])
+def test_conversions_of_what_is_on_the_tape_keep_its_derivative(make):
+    x = torch.tensor([5.0], requires_grad=True)
+    with taping():
+        clock = Cohort(torch.tensor([1]), torch.Size([3])).write(torch.tensor([1.0, 2.0, 3.0]), x)
+        assert isinstance(clock, Taped)
+        for found in (make(clock, dtype=torch.float64), make(clock), torch.as_tensor(data=clock, dtype=torch.float64)):
+            (slope,) = torch.autograd.grad((found * torch.tensor([1.0, 2.0, 4.0])).sum(), x)
+            assert slope.tolist() == [2.0]

@@ -291,6 +291,49 @@ def test_a_derivative_that_would_be_lost_on_the_way_is_refused(how, estimator):
         simulator(free)
 
 
+@pytest.mark.parametrize("make", [torch.as_tensor, torch.asarray])
+def test_conversions_keep_the_derivative_as_to_does(make):
+    x, a = relaxed([True, False], [1.0, 2.0])
+    with StraightThrough():
+        for found in (
+            make(a, dtype=torch.float32),
+            make(a, dtype=torch.float64, device="cpu"),
+            torch.as_tensor(a).float(),
+        ):
+            assert slope_of(found, x) == [1.0, 2.0]
+            assert found.tolist() == [1.0, 0.0]
+        assert isinstance(make(a, dtype=torch.bool), Relaxed)
+        for lost in (lambda: torch.tensor(a), lambda: torch.ones(2).new_tensor(a), lambda: make(a, dtype=torch.int64)):
+            with pytest.raises(InputError, match="site 'event'"):
+                lost()
+    assert make([1.0, 2.0]).tolist() == [1.0, 2.0]
+
+
+class Converted(SIR):
+    """SIR that counts the infectious by two conversions."""
+
+    def day(self, theta):
+        day = super().day(theta)
+
+        def step(s):
+            s = day(s)
+            tally("by_to", s["infectious"].to(torch.float32), quantum=2.0**-16)
+            tally("by_as_tensor", torch.as_tensor(s["infectious"], dtype=torch.float32), quantum=2.0**-16)
+            return s
+
+        return step
+
+
+def test_a_model_that_converts_masks_has_the_derivative_of_one_that_does_not():
+    people = Population.of({"household": torch.arange(600).numpy() // 4})
+    model = Converted(people, [people.network("household"), people.everyone()])
+    model.tallies = {**model.tallies, "by_to": "infectious", "by_as_tensor": "infectious"}
+    ask = {"days": 6, "draws": 2, "estimator": "straight-through", "audit": False, "set": {"initial_infected": 0.1}}
+    by_to, by_as_tensor = (lpm.sensitivity(model, n, "beta", **ask)["value"] for n in ("by_to", "by_as_tensor"))
+    assert float(by_to.sum()) > 0
+    assert by_as_tensor.equals(by_to)
+
+
 def test_a_hazard_without_bound_has_a_derivative_by_mean_field():
     h = torch.tensor(1e4, dtype=torch.float64, requires_grad=True)
     with MeanField(), DiscreteTime(), PEOPLE.plate():

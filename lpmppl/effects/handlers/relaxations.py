@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import pyro.distributions as dist
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lpmppl._compat import Message, Messenger
 from lpmppl.effects.cohorts import dense
+from lpmppl.effects.conversions import Conversions
 from lpmppl.effects.distributions import Exposure, Left
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.internals.segments import differentiated
@@ -37,6 +38,16 @@ class Relaxing(Messenger):
     """
 
     reads_sparse = True
+
+    def __enter__(self) -> Self:
+        found = super().__enter__()
+        self._conversions = Conversions(Relaxed)
+        self._conversions.__enter__()
+        return found
+
+    def __exit__(self, *error: Any) -> None:
+        self._conversions.__exit__(*error)
+        super().__exit__(*error)
 
     def _pyro_sample(self, msg: Message) -> None:
         fn = msg["fn"]
