@@ -42,6 +42,9 @@ _SMALLEST, _NEAR = 2.0**10 * _UNIT, 1e-6
 """What half of the firms make at least, so that orders aren't rounded away, and how near usual output is to what is
 asked for."""
 
+_MEANT = {"buffer": (0.0, 365.0), "restock": (0.5, 365.0), "storage": (0.0, 0.1)}
+"""Between what a parameter can be meant; so that orders and what stocks cost stay within their bounds."""
+
 _CODES, _TRADE = ("sector", "region", "seller", "buyer"), ("seller", "buyer")
 
 _LEAST = dict.fromkeys((*_CODES, "usual", "final", "foreign", "caution"), 0.0) | {"plants": 1.0}
@@ -227,6 +230,13 @@ class SupplyChain(Model):
         return x.need * self.usual * days
 
     def initial(self, theta: Theta, start: float = 0.0) -> State:
+        for name, (least, most) in _MEANT.items():
+            value = theta[name].detach()
+            if bool(((value < least) | (value > most)).any()):
+                units = self.parameters[name].units
+                raise InputError(
+                    f"{name}={float(value.reshape(-1)[0]):g} {units} was given; give {least:g} to {most:g}"
+                )
         firms = self.population
         zero, one = torch.zeros_like(self.usual), torch.ones(1, device=firms.device)
         state = {

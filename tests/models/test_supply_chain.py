@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +332,10 @@ def test_regions_steps_and_numbers_that_can_t_be_are_refused():
     with pytest.raises(InputError, match="whole days"), playing(model, 0, 0, [], DiscreteTime(dt=0.5)):
         theta = model.defaults()
         lpm.effects.ops.simulate(model.day(theta), model.initial(theta), torch.tensor(0.0), torch.tensor(1.0))
+    for name, value in {"buffer": 1e9, "restock": 1e-9, "storage": 1e9}.items():
+        with pytest.raises(InputError, match=f"{name}={re.escape(f'{value:g}')} .* was given; give"):
+            lpm.run(model, days=2, set={name: value})
+    assert float(lpm.run(model, days=3, set={"buffer": 365.0, "storage": 0.1})["prior_predictive"]["holding"].sum()) > 0
     with pytest.raises(InputError, match="number=10 was given"):
         firms(10)
     with pytest.raises(InputError, match="port_share"):
