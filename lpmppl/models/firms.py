@@ -159,10 +159,10 @@ def usual_output(
     Raises:
         InputError: for numbers that aren't finite, or of which there is no end.
     """
-    usual = final
+    usual, each = final, uses(requirements, sector, foreign, seller, buyer)
     for _ in range(_ROUNDS):
         # What firms use is less than what they make, so that every round adds less.
-        after = asked_for(requirements, usual, sector, foreign, final, seller, buyer)
+        after = asked_for(usual, final, each, seller, buyer)
         if not np.isfinite(after).all():
             break
         if np.abs(after - usual).max() <= 1e-13 * np.abs(after).max():
@@ -174,21 +174,18 @@ def usual_output(
     )
 
 
-def asked_for(
-    requirements: Numbers,
-    usual: Numbers,
-    sector: Index,
-    foreign: NDArray[np.bool_],
-    final: Numbers,
-    seller: Index,
-    buyer: Index,
-) -> Numbers:
-    """What every firm is asked for a day where all make as much as `usual`: final demand and its customers' use."""
+def uses(requirements: Numbers, sector: Index, foreign: NDArray[np.bool_], seller: Index, buyer: Index) -> Numbers:
+    """What each buyer uses of what each seller makes, in dollars per dollar of its output, shape (E,)."""
     many = len(requirements)
     own = buyer * many + sector[seller]
     suppliers = np.bincount(own, minlength=len(sector) * many)
-    each = np.where(foreign[buyer], 0.0, requirements[sector[seller], sector[buyer]] / suppliers[own])
-    found: Numbers = final + np.bincount(seller, weights=each * usual[buyer], minlength=len(sector))
+    found: Numbers = np.where(foreign[buyer], 0.0, requirements[sector[seller], sector[buyer]] / suppliers[own])
+    return found
+
+
+def asked_for(usual: Numbers, final: Numbers, each: Numbers, seller: Index, buyer: Index) -> Numbers:
+    """What each firm is asked for where all make as much as `usual`, of which customers use `each`: shape (N,)."""
+    found: Numbers = final + np.bincount(seller, weights=each * usual[buyer], minlength=len(final))
     return found
 
 

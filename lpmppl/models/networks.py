@@ -280,8 +280,10 @@ class Edges:
 
     def share(self, reduce: str, weight: Tensor | None = None) -> Tensor:
         degree = self.degree.float()
-        mean = torch.where(degree > 0, 1.0 / degree.clamp(min=1.0), 0.0)
-        share = torch.ones_like(degree) if reduce == "sum" else mean
+        if reduce == "sum":
+            share = torch.ones_like(degree)
+        else:
+            share = torch.where(degree > 0, 1.0 / degree.clamp(min=1.0), 0.0)
         return share if weight is None else share * weight
 
     def field(self, values: Tensor, share: Tensor | None = None) -> Field:

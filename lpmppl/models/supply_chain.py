@@ -16,7 +16,7 @@ from lpmppl.data.industries import UNITED_STATES, Industries
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.ops import aggregate, happens, tally
 from lpmppl.errors import InputError, nearest
-from lpmppl.models.firms import asked_for
+from lpmppl.models.firms import asked_for, uses
 from lpmppl.models.given import shown
 from lpmppl.models.model import Model, Parameter
 from lpmppl.models.networks import Edges
@@ -43,7 +43,7 @@ _SMALLEST, _NEAR = 2.0**10 * _UNIT, 1e-6
 asked for."""
 
 _MEANT = {"buffer": (0.0, 365.0), "restock": (0.5, 365.0), "storage": (0.0, 0.1)}
-"""Between what a parameter can be meant; so that orders and what stocks cost stay within their bounds."""
+"""The least and the greatest value of parameters that can be meant: orders and what stocks cost stay in bounds."""
 
 _CODES, _TRADE = ("sector", "region", "seller", "buyer"), ("seller", "buyer")
 
@@ -200,8 +200,8 @@ class SupplyChain(Model):
         seller, buyer = order[place]
         if bool((seller == buyer).any()):
             raise InputError("a firm is a supplier of its own; leave what it makes for itself out of the trade")
-        firm = self.usual, sector, self.foreign, self.final, seller, buyer
-        _check_usual(self.usual.cpu().numpy(), asked_for(table.requirements, *(x.cpu().numpy() for x in firm)))
+        usual, final, *trade = (x.cpu().numpy() for x in (self.usual, self.final, sector, self.foreign, seller, buyer))
+        _check_usual(usual, asked_for(usual, final, uses(table.requirements, *trade), *trade[2:]))
         requirements = torch.tensor(table.requirements, device=firms.device)
         found = []
         for j, label in enumerate(table.labels):
