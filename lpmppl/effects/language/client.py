@@ -7,10 +7,12 @@ import importlib
 import math
 import random
 import re
+import signal
+import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from queue import SimpleQueue
@@ -144,15 +146,14 @@ class Client:
 
         # A thread of its own: the caller's may already run an event loop, as a notebook's does, and what is taken
         # stays in the caller's, as a database's connection must.
-        with ThreadPoolExecutor(1) as pool:
+        with _interrupted_late(lambda: begun.add_done_callback(_stop)), ThreadPoolExecutor(1) as pool:
             ended = pool.submit(lambda: asyncio.run(main()))
             ended.add_done_callback(lambda _: given.put(()))
             try:
                 for item in iter(given.get, ()):
                     take(*item)
             except BaseException as error:
-                with suppress(RuntimeError):  # it ended meanwhile
-                    begun.result()()
+                begun.add_done_callback(_stop)
                 # Answers that are there already are paid for; but a `take` that failed would fail again.
                 if isinstance(error, KeyboardInterrupt):
                     for item in iter(given.get, ()):
@@ -229,6 +230,38 @@ def package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as e:
         raise LpmError(f"a language model's server needs the package {name}: pip install 'lpmppl[llm]'") from e
+
+
+@contextmanager
+def _interrupted_late(stop: Callable[[], None]) -> Iterator[None]:
+    """Let a first Ctrl-C only stop the work within, and raise it afterwards; a second one is raised at once.
+
+    Raised at once, it could come between an answer's leaving the queue and its being kept.
+    """
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+    came = False
+
+    def first(*_: object) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, usual)
+        stop()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came:
+            raise KeyboardInterrupt
+
+
+def _stop(begun: Future[Callable[[], Any]]) -> None:
+    with suppress(RuntimeError):  # it ended meanwhile
+        begun.result()()
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
