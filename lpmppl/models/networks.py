@@ -13,7 +13,7 @@ from torch import Tensor
 from lpmppl._compat import inside_transform
 from lpmppl.effects.cohorts import Sparse
 from lpmppl.effects.fields import Field
-from lpmppl.effects.internals.segments import broadcast, copy, differentiated, empty, take
+from lpmppl.effects.internals.segments import add, broadcast, copy, differentiated, empty, take, wide
 from lpmppl.effects.internals.successors import changed
 from lpmppl.effects.tape import added, kept, on_tape, plain
 from lpmppl.errors import InputError
@@ -45,17 +45,17 @@ def _check_units(name: str, quantum: float, bound: float) -> None:
 def _added(onto: Tensor | None, shape: torch.Size, place: Tensor, value: Tensor) -> Tensor:
     """Add values at flat positions that may repeat onto a total, or onto zeros, of a shape."""
     if onto is not None and onto.shape == shape and on_tape(value):
-        return added(plain(onto), onto, place, value)
+        return added(plain(onto), onto, wide(place), value)
     if differentiated(value):
-        few = kept(place, shape.numel())
+        few = kept(wide(place), shape.numel())
         return torch.zeros(shape.numel(), dtype=value.dtype, device=value.device).index_add(0, few, value).view(shape)
     if onto is None:
         total = empty(shape, value.dtype, value.device).zero_()
     elif onto.shape == shape:
-        return changed(onto, place, lambda flat: flat.index_add_(0, place, value.to(flat.dtype)))
+        return changed(onto, place, lambda flat: add(flat, place, value.to(flat.dtype)))
     else:
         total = copy(onto, shape)
-    total.view(-1).index_add_(0, place, value.to(total.dtype))
+    add(total.view(-1), place, value.to(total.dtype))
     return total
 
 
@@ -152,7 +152,7 @@ class Groups:
         if isinstance(integers, Sparse):
             cohort = integers.cohort.expand(lead)
             value = integers.value if cohort is integers.cohort else cohort.read(integers)
-            group = cohort.group(self.index).long()
+            group = cohort.group(self.index)
             place = group if len(shape) == 1 else group + cohort.row * self.count
             return _added(onto, shape, place, value)
         if onto is None:

@@ -39,6 +39,19 @@ def test_reading_and_writing_at_places(n, seed, kind):
 
 
 @quick
+@given(lengths, st.integers(0, 2**31), st.sampled_from([torch.int16, torch.int32, torch.int64]))
+def test_adding_at_places_that_repeat(n, seed, kind):
+    rng = np.random.default_rng(seed)
+    index = torch.from_numpy(rng.integers(0, 9, n)).to(kind)
+    for values in (torch.from_numpy(rng.integers(-5, 5, n)), torch.from_numpy(rng.random(n)), torch.ones(()).expand(n)):
+        total = torch.arange(9).to(values.dtype)
+        expected, version = total.index_add(0, index.long(), values), total._version
+        segments.add(total, index, values)
+        assert (total == expected).all()
+        assert total._version > version
+
+
+@quick
 @given(lengths, st.integers(0, 2**31), st.sampled_from([np.float32, np.float64]))
 def test_hazards_accrue_and_meet_levels(n, seed, kind):
     rng = np.random.default_rng(seed)

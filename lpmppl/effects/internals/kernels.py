@@ -15,6 +15,7 @@ import numpy as np
 __all__ = [
     "above",
     "accrue",
+    "add",
     "below",
     "between",
     "carry_over",
@@ -90,6 +91,13 @@ def scatter(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
     else:
         for k in range(index.shape[0]):
             out[index[k]] = values[k]
+
+
+@_compiled
+def add(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """Add values[k] to out[index[k]]."""
+    for k in range(index.shape[0]):
+        out[index[k]] += values[k]
 
 
 @_compiled

@@ -25,6 +25,7 @@ from lpmppl.effects.internals import kernels
 __all__ = [
     "BLOCK",
     "LARGE",
+    "add",
     "alike",
     "at_work",
     "bare",
@@ -51,6 +52,7 @@ __all__ = [
     "scaled",
     "send_back",
     "take",
+    "wide",
 ]
 
 BLOCK = 1 << 17
@@ -262,7 +264,7 @@ def scaled(x: Tensor, share: Tensor | None, scale: float) -> Tensor:
 def pick(x: Tensor, index: Tensor) -> Tensor:
     """Read a tensor of shape (…, G) at places of its last dimension, integers of shape (n,): shape (…, n)."""
     if not bare(x, index) or differentiated(x):
-        return x.index_select(-1, _wide(index))
+        return x.index_select(-1, wide(index))
     if alike(x):
         return pick(x[0], index).expand(*x.shape[:-1], index.shape[0])
     lead, n = x.shape[:-1], index.shape[0]
@@ -272,7 +274,7 @@ def pick(x: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-def _wide(index: Tensor) -> Tensor:
+def wide(index: Tensor) -> Tensor:
     """An index in integers that torch takes for one."""
     return index if index.dtype == torch.int64 else index.int()
 
@@ -280,7 +282,7 @@ def _wide(index: Tensor) -> Tensor:
 def take(x: Tensor, where: Tensor) -> Tensor:
     """Read a flat tensor at positions of shape (k,), on several threads where they are many."""
     if not bare(x, where) or differentiated(x) or not x.is_contiguous():
-        return x.index_select(0, _wide(where))
+        return x.index_select(0, wide(where))
     out = empty(where.shape, x.dtype, x.device)
     values, places, target = x.numpy(), _unsigned(where), out.numpy()
 
@@ -303,6 +305,15 @@ def put(x: Tensor, where: Tensor, value: Tensor) -> None:
         kernels.scatter(target, places[part], source[part] if many else source)
 
     blocked(where.shape[0], lambda: write, SPREAD)
+    touched(x)
+
+
+def add(x: Tensor, where: Tensor, value: Tensor) -> None:
+    """Add values of shape (k,) to a flat tensor of their kind, at positions that may repeat."""
+    if not bare(x, where, value):
+        x.index_add_(0, wide(where), value)
+        return
+    kernels.add(x.numpy(), _unsigned(where), value.detach().contiguous().numpy())
     touched(x)
 
 
@@ -372,7 +383,7 @@ def reader(values: Tensor, index: Tensor) -> Callable[..., object]:
     if not bare(values, index):
 
         def by_torch(block: slice, out: Tensor, add: bool = False) -> object:
-            found = values.index_select(0, _wide(index[block]))
+            found = values.index_select(0, wide(index[block]))
             return out.add_(found) if add else out.copy_(found)
 
         return by_torch
