@@ -12,11 +12,13 @@ import torch
 
 from lpmppl.effects.handlers.abducted import Abduct, Abducted
 from lpmppl.effects.handlers.guided import Guided, Observations
+from lpmppl.effects.handlers.stratified import each
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
 from lpmppl.inference.likelihood import Guide, with_shares
 from lpmppl.inference.run import playing
+from lpmppl.inference.seen import by_stratum
 from lpmppl.models.model import Model
 
 __all__ = ["MOST", "Abduction", "abducted"]
@@ -81,7 +83,7 @@ def abducted(
         InputError: for a site that there isn't, a series that isn't of counts or longer than the run; where no run can
             be as was seen, or too few carry the weight.
     """
-    series = Guided(observed).observations
+    series = Guided(by_stratum(model, observed)).observations
     span = max(len(counts) for counts in series.values())
     if span > days:
         raise InputError(f"{span} days were observed, but the run has {days}; run it for as many, or observe fewer")
@@ -115,7 +117,7 @@ def _check(logs: np.ndarray, series: Observations, fitted: bool) -> None:
     """Refuse guided runs that can't be as was seen, or of which too few carry the weight."""
     impossible = ~np.isfinite(logs).any(-1)
     if impossible.any():
-        whole = ", ".join(f"{site} {[int(x) if x == x else None for x in counts]}" for site, counts in series.items())
+        whole = ", ".join(f"{site} {[int(x) if x == x else None for x in counts]}" for _, site, counts in each(series))
         of = f"with {impossible.sum()} of {len(logs)} draws of the posterior, " if fitted else ""
         raise InputError(
             f"{of}none of {logs.shape[1]} guided runs could have as many events as were seen of {whole}: somebody "

@@ -15,7 +15,7 @@ import xarray as xr
 from chirho.counterfactual.handlers import MultiWorldCounterfactual
 
 from lpmppl.effects.handlers.guided import Observations
-from lpmppl.effects.handlers.reported import told
+from lpmppl.effects.handlers.stratified import told
 from lpmppl.errors import InputError
 from lpmppl.inference import policies as plans
 from lpmppl.inference.abduction import MOST, Abduction, abducted
@@ -80,7 +80,8 @@ def counterfactual(
             chance from what is by parameters.
         posterior: a DataTree with a group `posterior`, from which parameters are drawn.
         observed: by hazard site, such as "infection", how many events there were on each day from the first on, NaN
-            where that wasn't seen, or how many were `lpm.Reported`. The world as it was then has just these, and the
+            where that wasn't seen, or how many were `lpm.Reported`; or those of each stratum, as a DataArray over
+            `day` and strata of the model. The world as it was then has just these, and the
             others what would have become of the same people with the chance that they must have had (`lpmppl.
             inference.abduction`). A posterior must be one given the same, as that of `lpm.calibrate_exactly` is. It is
             for some 100,000 people or fewer.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 import xarray as xr
 
 from lpmppl.effects.handlers.guided import Guided, Observations
-from lpmppl.effects.handlers.reported import told
+from lpmppl.effects.handlers.stratified import told
 from lpmppl.inference.calibrate import fitted_names
 from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.importance import conditioned
 from lpmppl.inference.posterior import parameters_of
 from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
+from lpmppl.inference.seen import by_stratum, dataset
 from lpmppl.models.model import Model
 
 __all__ = ["calibrate_exactly"]
@@ -48,7 +47,8 @@ def calibrate_exactly(
     Args:
         model: the society.
         observed: by hazard site, such as "infection", the number of events on each day from the first on, NaN where it
-            wasn't seen, or how many were `Reported`, of which the share may be a parameter's name.
+            wasn't seen, or how many were `Reported`, of which the share may be a parameter's name; or those of each
+            stratum, as an xarray DataArray over `day` and strata of the model.
         evaluations: how many runs.
         parameters: those that are fitted, or "all".
         set: values of parameters that aren't; the others are at their defaults.
@@ -72,17 +72,16 @@ def calibrate_exactly(
     """
     alone("a calibration")
     began = time.perf_counter()
-    series = Guided(observed).observations
+    series = Guided(by_stratum(model, observed)).observations
     days = max(1, *(len(counts) for counts in series.values()))
     fixed, acts = checked(model, days, seed, set or {}, interventions, None, "")
     scale = Scale(model, fitted_names(model, parameters, fixed))
     (rest,) = drawn(model, fixed, None, int(seed))
     found = conditioned(model, scale, rest, series, days, evaluations, int(seed), acts)
-    padded = {site: [*counts, *[math.nan] * (days - len(counts))] for site, counts in series.items()}
     groups = {
         "posterior": parameters_of(model, scale, found.drawn(whole("draws", draws, 1), int(seed))[None]),
         "prior": parameters_of(model, scale, scale.drawn(1000, int(seed))[None]),
-        "observed_data": xr.Dataset({n: ("day", x) for n, x in padded.items()}, {"day": np.arange(days)}),
+        "observed_data": dataset(observed, series, days),
         "sample_stats": xr.Dataset({"log_weight": ("evaluation", found.log_weights.numpy())}),
     }
     attrs = {

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lpmppl.effects.handlers.guided import Guided, Observations
 from lpmppl.effects.handlers.reported import Reported
+from lpmppl.effects.handlers.stratified import each, mapped
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
@@ -22,6 +23,7 @@ from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.differences import _takes_rows as takes_rows
 from lpmppl.inference.flipping import ROWS, Question, expanded
 from lpmppl.inference.run import drawn, playing
+from lpmppl.inference.seen import by_stratum
 from lpmppl.models.model import Model
 
 __all__ = ["Guide", "likelihood", "with_shares"]
@@ -99,7 +101,7 @@ class Guide:
             began = guided.log_weight
             state = expanded(state, rows) if rows > 1 else state
             simulate(self.model.day(theta), state, torch.tensor(0.0), torch.tensor(float(self.days)))
-        for site, counts in self.series.items():
+        for site, name, counts in each(self.series):
             if site not in guided.steps:
                 raise InputError(nearest("hazard site", site, guided.steps))
             # Reports of one step may be of events of another, which must be met.
@@ -109,7 +111,7 @@ class Guide:
                 met = ", ".join(map(str, sorted(guided.steps[site])[:4]))
                 seen = [*counts][never[0]]
                 raise InputError(
-                    f"{seen:g} events of '{site}' were seen in step {never[0]}, in which nobody is at that site: the "
+                    f"{seen:g} events of '{name}' were seen in step {never[0]}, in which nobody is at that site: the "
                     f"model comes to it in steps {met}, …; give those their counts, and NaN or 0 the others; reports "
                     "must be of a site that it comes to in every step"
                 )
@@ -122,8 +124,8 @@ def with_shares(series: Observations, values: Sequence[Mapping[str, float]]) -> 
     Raises:
         InputError: for a parameter that there isn't, or isn't a probability.
     """
-    out: dict[str, Any] = dict(series)
-    for site, reports in series.items():
+
+    def known(site: str, reports: Any) -> Any:
         if isinstance(reports, Reported) and isinstance(name := reports.share, str):
             if name not in values[0]:
                 raise InputError(nearest("parameter that is a share of reports", name, values[0]))
@@ -134,13 +136,15 @@ def with_shares(series: Observations, values: Sequence[Mapping[str, float]]) -> 
                     f"parameter {name}, the share of '{site}' that is reported, is {bad:g}: set it to a probability, "
                     "or give it a prior on 0 to 1"
                 )
-            out[site] = replace(reports, share=shares if len(values) > 1 else shares[0])
-        elif isinstance(reports, Reported) and isinstance(reports.share, Tensor) and reports.share.dim():
+            return replace(reports, share=shares if len(values) > 1 else shares[0])
+        if isinstance(reports, Reported) and isinstance(reports.share, Tensor) and reports.share.dim():
             raise InputError(
                 f"the share of '{site}' that is reported has the shape {tuple(reports.share.shape)}; give a number, or "
                 "the name of a parameter"
             )
-    return out
+        return reports
+
+    return mapped(series, known)
 
 
 def differing(values: Sequence[Mapping[str, float]]) -> list[str]:
@@ -165,9 +169,10 @@ def likelihood(
     guided`).
 
     Args:
-        model: the society, of some 100,000 agents or fewer.
+        model: the society.
         observed: by hazard site, such as "infection", the number of events on each day from the first on, NaN where it
-            wasn't seen, or how many were `lpm.Reported`.
+            wasn't seen, or how many were `lpm.Reported`; or those of each stratum, as an xarray DataArray over `day`
+            and strata of the model.
         draws: how many guided runs, 2 or more.
         seed: the seed of all chance.
         set: values of parameters, by name; the others are at their defaults.
@@ -190,7 +195,7 @@ def likelihood(
     """
     alone("a likelihood")
     draws = whole("draws", draws, 2)
-    series = Guided(observed).observations
+    series = Guided(by_stratum(model, observed)).observations
     days = max(len(counts) for counts in series.values())
     fixed, acts = checked(model, max(1, days), seed, set or {}, interventions, None, "")
     (values,) = drawn(model, fixed, None, int(seed))

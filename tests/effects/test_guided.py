@@ -13,6 +13,7 @@ from scipy import stats
 import lpmppl as lpm
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.handlers import DiscreteTime, ExogenousNoise, Guided, Record
+from lpmppl.effects.handlers.stratified import Stratified
 from lpmppl.effects.internals.counts import _poisson_binomial, chosen, log_probability
 from lpmppl.effects.ops import aggregate, happens, simulate, tally
 from lpmppl.errors import InputError, LpmError
@@ -63,7 +64,7 @@ def test_who_it_happens_to_has_the_law_given_the_count():
     law = every(P, 4)
     total, draws = sum(law.values()), 1000
     chance = torch.Generator().manual_seed(3)
-    uniforms = lambda rows, _: torch.rand(len(rows), len(P), dtype=torch.float64, generator=chance)  # noqa: E731
+    uniforms = lambda rows, *_: torch.rand(len(rows), len(P), dtype=torch.float64, generator=chance)  # noqa: E731
     seen: dict[tuple[int, ...], int] = {}
     for way in map(tuple, chosen(P.expand(draws, -1), 4, uniforms).int().tolist()):
         seen[way] = seen.get(way, 0) + 1
@@ -96,8 +97,8 @@ def test_who_it_happens_to_in_a_row_does_not_depend_on_the_others():
     alike = torch.tensor([0.3, 0.3, 0.3, 0.3, 0.0, 0.3, 1.0], dtype=torch.float64)
     p = torch.stack([P, alike]).repeat(400, 1)
     chance = torch.rand(200, 800, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    ways = chosen(p, 4, lambda rows, attempt: chance[attempt, rows]).int()
-    one = torch.stack([chosen(row, 4, lambda _, a, k=k: chance[a, k][None]) for k, row in enumerate(p[:20])]).int()
+    ways = chosen(p, 4, lambda rows, attempt, _: chance[attempt, rows]).int()
+    one = torch.stack([chosen(row, 4, lambda _, a, __, k=k: chance[a, k][None]) for k, row in enumerate(p[:20])]).int()
     assert torch.equal(one, ways[:20])
     for kind, row in enumerate((P, alike)):
         law = every(row, 4)
@@ -165,6 +166,38 @@ def test_the_mean_weight_is_the_probability_of_what_was_seen():
     assert weights.std() > 0.05 * truth  # who was infected matters
     assert found.attrs["log_likelihood"] == pytest.approx(math.log(truth), abs=5 * found.attrs["se"])
     assert 1 < found.attrs["effective_draws"] < 400
+
+
+HALVES = Stratified({"first": [1, 0, 1], "others": [0, 2, 0]}, torch.tensor([0, 0, 0, 1, 1, 1]))
+
+
+def exact_by_half(model, beta):
+    """The probability of what was seen of `HALVES`, by summing over all ways in which it can have been."""
+    states = {tuple(int(i == 0) for i in range(6)): 1.0}
+    n = model.population.size
+    for first, others in zip(*HALVES.series.values(), strict=True):
+        following: dict[tuple[int, ...], float] = {}
+        for state, mass in states.items():
+            town = sum(state) / n
+            home = [(state[i] + state[i ^ 1]) / 2 for i in range(n)]
+            p = [0.0 if state[i] else -math.expm1(-beta * (home[i] * model.at_home + town)) for i in range(n)]
+            for (a, x), (b, y) in itertools.product(
+                every(torch.tensor(p[:3]), first).items(), every(torch.tensor(p[3:]), others).items()
+            ):
+                after = tuple(u | v for u, v in zip(state, a + b, strict=True))
+                following[after] = following.get(after, 0.0) + mass * x * y
+        states = following
+    return sum(states.values())
+
+
+def test_of_strata_each_has_what_was_seen_and_weights_average_to_its_probability():
+    """Failure rate RATE: 800 rows against the sum over all that may have been of three agents and three others."""
+    model = Spreading()
+    log_weight, state = guided(model, {"infection": HALVES}, list(range(800)), torch.full((800, 1), 0.6))
+    weights, truth = log_weight.exp().numpy(), exact_by_half(model, 0.6)
+    assert abs(weights.mean() - truth) < far() * weights.std(ddof=1) / math.sqrt(len(weights))
+    assert state["infected"][:, :3].sum(-1).unique().tolist() == [3]
+    assert state["infected"][:, 3:].sum(-1).unique().tolist() == [2]
 
 
 def guided(model, series, draws, beta=0.4, initial=None, **options):

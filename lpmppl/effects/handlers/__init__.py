@@ -20,6 +20,7 @@ from lpmppl.effects.handlers.sharded import Sharded
 from lpmppl.effects.handlers.sharing import FixedPoint, SecretShared
 from lpmppl.effects.handlers.silenced import Silenced
 from lpmppl.effects.handlers.sources import Sources
+from lpmppl.effects.handlers.stratified import Stratified
 from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.handlers.transitions import Transitions
 from lpmppl.effects.handlers.verify import Invariant, Verified, Witness, bounded, conserved, finite, never_falls
@@ -53,6 +54,7 @@ __all__ = [
     "Sources",
     "Stakes",
     "StraightThrough",
+    "Stratified",
     "Tabulated",
     "Transitions",
     "Utility",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import pyro.distributions as dist
@@ -15,7 +15,8 @@ from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.handlers.held import BEFORE, place_of
 from lpmppl.effects.handlers.noise import base_of
 from lpmppl.effects.handlers.reported import Allotting, Reported, counts_of
-from lpmppl.effects.internals.counts import chosen, log_probability
+from lpmppl.effects.handlers.stratified import Series, Stratified
+from lpmppl.effects.internals.counts import Uniforms, chosen, log_probability
 from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.effects.tape import on_tape
@@ -23,10 +24,8 @@ from lpmppl.errors import InputError, LpmError
 
 __all__ = ["Guided", "Observations"]
 
-Observations = Mapping[str, Sequence[float] | Reported]
-"""By hazard site, how many events there were in each step, or how many were reported."""
-
-Uniforms = Callable[[Tensor, int], Tensor]
+Observations = Mapping[str, Sequence[float] | Reported | Stratified]
+"""By hazard site, how many events there were in each step, or how many were reported, of all agents or by stratum."""
 
 
 class Guided(Messenger):
@@ -41,9 +40,10 @@ class Guided(Messenger):
     weighted by w are the society conditioned on it. At a site that is guided, steps that weren't seen are drawn by
     chance of their own: resistances that have met a hazard say no more of what comes. Given the path the weight has its
     derivative by the parameters. Several draws are guided at once, a row each on dimension -2, with parameters of their
-    own where these are given in rows; a row is the run of its draw alone. It goes inside `ExogenousNoise`. Where all
-    that are at risk meet the same hazard the work is that of one pass; else it is that of some passes over everybody
-    for each standard deviation of the count, so that it is for some 100,000 agents.
+    own where these are given in rows; a row is the run of its draw alone. It goes inside `ExogenousNoise`. The work is
+    that of some passes over everybody a step, of one where all that are at risk meet the same hazard.
+
+    Events may be seen by stratum (`Stratified`): then there are as many in each, and weights are multiplied.
 
     Where events were reported, with a probability and after a delay (`Reported`), the number of reports is forced: of
     which steps' events they are is drawn as the run goes on, and weighed by how likely that is; events that are never
@@ -54,7 +54,7 @@ class Guided(Messenger):
 
     Args:
         observations: by hazard site, how many events there were in each step from the first on, NaN where that wasn't
-            seen, or how many were `Reported`.
+            seen, or how many were `Reported`; or either of each stratum, `Stratified`.
         seed: the seed of who it happens to.
         draw: which draw of that, a number, or integers of shape (R, 1) for R rows, as `ExogenousNoise` has it.
         initial: by yes-or-no site before the first step, to how many it falls, a number, or integers of shape (R,).
@@ -80,7 +80,7 @@ class Guided(Messenger):
         if not isinstance(observations, Mapping) or not all(isinstance(site, str) for site in observations):
             raise InputError(f"{observations!r} was given; give series by hazard site, such as {{'event': [0, 2]}}")
         self.observations = {
-            site: series if isinstance(series, Reported) else counts_of(site, series)
+            site: series if isinstance(series, Reported | Stratified) else counts_of(site, series)
             for site, series in observations.items()
         }
         if not any(len(series) for series in self.observations.values()):
@@ -116,16 +116,24 @@ class Guided(Messenger):
             # The exposure would work it out row by row; the hazards of all rows are at hand.
             exposure._memo.setdefault("after", exposure.before + torch.where(exposure.at_risk, met, 0.0))
 
-        uniforms = self._uniforms(site, step, infer["agents"])
-        series = self.observations[site]
-        if isinstance(series, Reported):
-            event = self._reported(p, site, series, step, infer["agents"])
-        elif 0 <= step < len(series) and not math.isnan(series[step]):
-            event = self._forced(p, int(series[step]), uniforms)
+        series, ids = self.observations[site], infer["agents"]
+        if isinstance(series, Stratified):
+            event = self._free(p, self._uniforms(site, step, ids))
+            for label, members, part in series.parts(shape[-1]):
+                event[:, members] = self._seen(p[:, members], f"{site} of {label}", part, step, ids[members])
         else:
-            event = self._free(p, uniforms)
+            event = self._seen(p, site, series, step, ids)
         msg["value"] = event.reshape(shape)
         msg["done"] = msg["stop"] = True
+
+    def _seen(self, p: Tensor, name: str, series: Series, step: int, ids: Tensor) -> Tensor:
+        """Let as many of some agents' events happen as one series says."""
+        if isinstance(series, Reported):
+            return self._reported(p, name, series, step, ids)
+        uniforms = self._uniforms(name, step, ids)
+        if 0 <= step < len(series) and not math.isnan(series[step]):
+            return self._forced(p, int(series[step]), uniforms)
+        return self._free(p, uniforms)
 
     def _begin(self, msg: Message, site: str) -> None:
         """Let a yes-or-no site before the first step fall to as many as was said."""
@@ -149,7 +157,7 @@ class Guided(Messenger):
         if bool(able.all()):
             return chosen(p.detach(), each, uniforms)
         event, rows = self._free(p, uniforms), able.nonzero().reshape(-1)
-        event[rows] = chosen(p.detach()[rows], each[rows], lambda k, attempt: uniforms(rows[k], attempt))
+        event[rows] = chosen(p.detach()[rows], each[rows], lambda k, *more: uniforms(rows[k], *more))
         return event
 
     def _reported(self, p: Tensor, site: str, series: Reported, step: int, ids: Tensor) -> Tensor:
@@ -183,16 +191,18 @@ class Guided(Messenger):
         return known | self._free(rest, beside)
 
     def _uniforms(self, site: str, step: int, ids: Tensor, what: str = "guided") -> Uniforms:
-        """Chance by the numbers of r rows and that of an attempt, shape (r, n)."""
+        """Chance by the numbers of r rows, that of an attempt, and the places of some agents: shape (r, n)."""
 
-        def draws(rows: Tensor, attempt: int) -> Tensor:
+        def draws(rows: Tensor, attempt: int, places: Tensor | None) -> Tensor:
             draw = self.draw[rows.to(self.draw.device)] if isinstance(self.draw, Tensor) else self.draw
-            return uniform(ids, stream(self.seed, f"{site}/{what}"), draw, step, attempt).reshape(len(rows), -1)
+            draw = int(draw) if isinstance(draw, Tensor) and len(rows) == 1 else draw
+            whose = ids if places is None else ids[places]
+            return uniform(whose, stream(self.seed, f"{site}/{what}"), draw, step, attempt).reshape(len(rows), -1)
 
         return draws
 
     def _free(self, p: Tensor, uniforms: Uniforms) -> Tensor:
-        return uniforms(torch.arange(len(p), device=p.device), 0) < p.detach()
+        return uniforms(torch.arange(len(p), device=p.device), 0, None) < p.detach()
 
     def _shape(self, site: str, given: tuple[int, ...], infer: Message) -> tuple[int, ...]:
         """The shape of the site's events, with the rows of the draws on dimension -2."""

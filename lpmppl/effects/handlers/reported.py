@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -17,7 +16,7 @@ from lpmppl.effects.distributions import MOST
 from lpmppl.effects.internals.streams import stream, uniform
 from lpmppl.errors import InputError
 
-__all__ = ["Allotting", "Reported", "counts_of", "told"]
+__all__ = ["Allotting", "Reported", "counts_of"]
 
 _BESIDE = 0.5
 """How many events a step is guessed to have beside, so that none is left out of those that reports may be of."""
@@ -177,19 +176,6 @@ class Allotting:
             self.left[:, u] = m - taken
             total = total + taken
         return total.long(), log + torch.lgamma(total + 1)
-
-
-def told(observations: Mapping[str, Sequence[float] | Reported]) -> dict[str, str]:
-    """What was observed, as attrs of a result: `observed`, the counts, and `reported`, shares and delays of reports."""
-    reports = {
-        site: {"share": x.share if isinstance(x.share, str) else float(x.share), "delay": x.delay}
-        for site, x in observations.items()
-        if isinstance(x, Reported)
-    }
-    return {
-        "observed": json.dumps({site: list(counts) for site, counts in observations.items()}),
-        **({"reported": json.dumps(reports)} if reports else {}),
-    }
 
 
 def counts_of(site: str, series: Any) -> list[float]:

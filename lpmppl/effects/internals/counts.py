@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["chosen", "log_probability"]
+from lpmppl.effects.internals.characteristic import ONE_BY_ONE, Characteristic
+from lpmppl.effects.internals.parting import parted
+
+__all__ = ["Uniforms", "chosen", "log_probability"]
 
 _REACH = 14.0
 """Standard deviations of a tilted count beyond which nothing is left in double precision."""
@@ -18,6 +22,17 @@ _NEAR = 1e-9
 """How near to the count a tilted mean comes, in events: any tilt is exact, and a near one loses no digits."""
 
 _STEPS = 100
+
+_VARIANCE = 4.0
+"""Up to which variance of a count it is waited for: some five attempts."""
+
+_DEAR = 40
+"""Waiting is cheaper again where more than one in so many chances has to be worked out by itself."""
+
+_SAMPLE = 512
+"""How many of very many chances tell whether they are worth sorting."""
+
+Uniforms = Callable[[Tensor, int, Tensor | None], Tensor]
 
 
 def log_probability(p: Tensor, count: int | Tensor) -> Tensor:
@@ -49,16 +64,18 @@ def log_probability(p: Tensor, count: int | Tensor) -> Tensor:
     return out.reshape(p.shape[:-1])
 
 
-def chosen(p: Tensor, count: int | Tensor, uniforms: Callable[[Tensor, int], Tensor]) -> Tensor:
+def chosen(p: Tensor, count: int | Tensor, uniforms: Uniforms) -> Tensor:
     """Choose to whom so many of independent events happen.
 
     Where all that are possible have the same chance, it happens to those of the smallest uniforms; else tilted chances
-    are drawn until they come to the count. What is chosen in a row doesn't depend on the others.
+    are drawn until they come to the count, or, where that would take many attempts, how many are in each of some parts
+    is drawn first. What is chosen in a row doesn't depend on the others.
 
     Args:
         p: probabilities, float64 of shape (n,) or (R, n), without a derivative.
         count: how many happen in each row, a number that can be, or integers of shape (R,).
-        uniforms: given the numbers of r rows and that of an attempt, uniforms on (0, 1), float64 of shape (r, n).
+        uniforms: given the numbers of r rows and that of an attempt, uniforms on (0, 1), float64 of shape (r, n); or
+            of shape (r, m), those of so many agents, given their places.
     Returns:
         Boolean of the shape of p.
     """
@@ -69,21 +86,68 @@ def chosen(p: Tensor, count: int | Tensor, uniforms: Callable[[Tensor, int], Ten
     first = every[easy & (these.left > 0)]
     if len(first):
         left = these.left[first]
-        u = torch.where(these.possible[first], uniforms(first, 0), 2.0)
+        u = torch.where(these.possible[first], uniforms(first, 0, None), 2.0)
         place = u.topk(int(left.max()), -1, largest=False).indices
         within = torch.arange(place.shape[-1], device=p.device) < left[:, None]
         out[first] |= torch.zeros_like(u, dtype=torch.bool).scatter(-1, place, within)
     rest = every[~easy]
-    log_odds, possible, left = torch.logit(rows[rest]), these.possible[rest], these.left[rest]
-    q = torch.where(possible, torch.sigmoid(log_odds + _tilt(log_odds, possible, left)[:, None]), 0.0)
-    attempt = 0
-    while len(rest):
-        found = uniforms(rest, attempt) < q
-        done = found.sum(-1) == left
-        out[rest[done]] |= found[done]
-        rest, left, q = rest[~done], left[~done], q[~done]
-        attempt += 1
+    q = _tilted(rows[rest], these.possible[rest], these.left[rest])
+    parts = _parts(q)
+    narrow = parts == 1
+    out[rest[narrow]] |= _drawn(
+        q[narrow], these.left[rest[narrow]], lambda here, attempt: uniforms(rest[narrow][here], attempt, None)
+    )
+    for k in (~narrow).nonzero().reshape(-1).tolist():
+        row = rest[k]
+        out[row] |= _of_many(q[k], int(these.left[row]), int(parts[k]), functools.partial(uniforms, row[None]))
     return out.reshape(p.shape)
+
+
+def _tilted(rows: Tensor, possible: Tensor, left: Tensor) -> Tensor:
+    """Chances under which the count is the mean, given which who it happens to has the same law: shape (R, n)."""
+    n = possible.sum(-1)
+    q, inside = (possible & (left == n)[:, None]).to(rows.dtype), (left > 0) & (left < n)
+    log_odds = torch.where(possible[inside], rows[inside], 0.0).logit_()
+    tilt = _tilt(log_odds, None, n[inside], left[inside])
+    q[inside] = log_odds.add_(tilt[:, None]).sigmoid_()
+    return q
+
+
+def _parts(q: Tensor) -> Tensor:
+    """In how many parts each row's events are chosen, so that few attempts come to each part's count: shape (R,)."""
+    variance, dear = (q * (1 - q)).sum(-1), (q > ONE_BY_ONE).sum(-1)
+    parts = 2 ** torch.log2(variance / _VARIANCE).ceil().clamp(min=0).long()
+    return torch.where(dear * _DEAR > (q > 0).sum(-1), 1, parts)
+
+
+def _drawn(q: Tensor, left: Tensor, uniforms: Callable[[Tensor, int], Tensor], attempt: int = 0) -> Tensor:
+    """Draw each row's events until they come to its count, by uniforms of rows and an attempt: Boolean (R, n)."""
+    out, rest = torch.zeros_like(q, dtype=torch.bool), torch.arange(len(q), device=q.device)
+    while len(rest):
+        found = uniforms(rest, attempt) < q[rest]
+        done = found.sum(-1) == left[rest]
+        out[rest[done]] = found[done]
+        rest, attempt = rest[~done], attempt + 1
+    return out
+
+
+def _of_many(q: Tensor, left: int, parts: int, uniforms: Callable[[int, Tensor | None], Tensor]) -> Tensor:
+    """Choose to whom of many it happens: how many in each part first, and then in each by itself, Boolean (n,).
+
+    A part takes every so-manieth agent, so that neighbours, who are alike, are in different ones.
+    """
+    n = len(q)
+    size = -(-n // parts)
+    each = torch.nn.functional.pad(q, (0, size * parts - n)).view(size, parts)
+    counts = parted(each, left, uniforms(0, torch.arange(parts, device=q.device)).reshape(-1))
+    rows = each.T.contiguous()
+    place = torch.arange(parts, device=q.device)[:, None] + parts * torch.arange(size, device=q.device)
+
+    def of(here: Tensor, attempt: int) -> Tensor:
+        return uniforms(attempt, place[here].clamp(max=n - 1).reshape(-1)).reshape(len(here), size)
+
+    found = _drawn(_tilted(rows, rows > 0, counts), counts, of, attempt=1)
+    return found.T.reshape(-1)[:n]
 
 
 class _Possible(NamedTuple):
@@ -126,12 +190,9 @@ def _poisson_binomial(p: Tensor, left: int) -> Tensor:
         return torch.log1p(-p).sum(-1, keepdim=True)
     if left == len(p):
         return p.log().sum(-1, keepdim=True)
-    values, group, many = p.detach().unique(return_inverse=True, return_counts=True)
-    weight = many.to(p.dtype)
-    if p.requires_grad:
-        mean = torch.zeros_like(values).index_add(0, group, p) / weight
-        values = values + (mean - mean.detach())
-    tilt = _tilt(torch.logit(values.detach())[None], weight[None], torch.tensor([left], device=p.device))
+    values, weight = _grouped(p)
+    n = torch.tensor([len(p)], device=p.device)
+    tilt = _tilt(torch.logit(values.detach())[None], weight, n, torch.tensor([left], device=p.device))
     log_odds = torch.logit(values) + tilt
     total = (weight * (torch.log1p(-values) + torch.nn.functional.softplus(log_odds))).sum()
     q = torch.sigmoid(log_odds)
@@ -140,39 +201,43 @@ def _poisson_binomial(p: Tensor, left: int) -> Tensor:
     # Of an odd number of points half are enough, the others being their conjugates, and none is the pole at -1.
     angle = 2 * math.pi * torch.arange(half + 1, dtype=p.dtype, device=p.device) / (2 * half + 1)
     twice = torch.where(angle > 0, 2.0, 1.0)
-    size, turn = _polar(q, weight, angle)
+    size, turn = Characteristic(q[:, None], weight[:, None]).log(angle)
     density = (twice * size.exp() * torch.cos(turn - angle * left)).sum() / (2 * half + 1)
     return total - left * tilt + torch.log(density)
 
 
-def _tilt(log_odds: Tensor, weight: Tensor, count: Tensor) -> Tensor:
-    """By how much each row's log-odds (R, m), of so many agents each, move for the count (R,) to be the mean: (R,)."""
-    n = weight.sum(-1).to(log_odds.dtype)
-    aim = torch.logit(count / n)
+def _grouped(p: Tensor) -> tuple[Tensor, Tensor]:
+    """The chances that there are, and how many have each; as they are where hardly any two are alike."""
+    few = p.detach()[:: max(1, len(p) // _SAMPLE)]
+    if len(p) > 8 * _SAMPLE and 2 * len(few.unique()) > len(few):
+        return p, torch.ones_like(p)
+    values, group, many = p.detach().unique(return_inverse=True, return_counts=True)
+    weight = many.to(p.dtype)
+    if p.requires_grad:
+        mean = torch.zeros_like(values).index_add(0, group, p) / weight
+        values = values + (mean - mean.detach())
+    return values, weight
+
+
+def _tilt(log_odds: Tensor, weight: Tensor | None, n: Tensor, count: Tensor) -> Tensor:
+    """By how much each row's log-odds (R, m), of n agents in all, move for the count (R,) to be the mean: (R,).
+
+    Of agents with each log-odds there are so many as the weight says, (m,), or one; those of -inf can't.
+    """
+    aim = torch.logit(count / n.to(log_odds.dtype))
     low, high = torch.full_like(aim, -800.0), torch.full_like(aim, 800.0)
     tilt = torch.zeros_like(aim)
-    log_odds = torch.where(weight > 0, log_odds, 0.0)
     for _ in range(_STEPS):
-        q = torch.sigmoid(log_odds + tilt[:, None])
-        mean, variance = (weight * q).sum(-1), (weight * q * (1 - q)).sum(-1)
+        q = (log_odds + tilt[:, None]).sigmoid_()
+        weighed = q if weight is None else q * weight
+        mean = weighed.sum(-1)
         near = (mean - count).abs() < _NEAR
         if bool(near.all()):
             break
+        variance = mean - torch.linalg.vecdot(weighed, q)
         low, high = torch.where(mean < count, tilt, low), torch.where(mean < count, high, tilt)
         # Newton's step for the mean's log-odds, which are nearly linear, or half the way where that leads outside.
         step = tilt + (aim - torch.logit(mean / n)) * mean * (1 - mean / n) / variance
         inside = (step > low) & (step < high)
         tilt = torch.where(near, tilt, torch.where(inside, step, (low + high) / 2))
     return tilt
-
-
-def _polar(q: Tensor, weight: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    """The log of the count's characteristic function, its real and imaginary parts, a block of chances at a time."""
-    size, turn = torch.zeros_like(angle), torch.zeros_like(angle)
-    lost, sine = 2 * torch.sin(angle / 2).square(), torch.sin(angle)
-    block = max(1, 2**22 // len(angle))
-    for k in range(0, len(q), block):
-        x, w = q[k : k + block, None], weight[k : k + block, None]
-        size = size + (w * torch.log1p(-2 * x * (1 - x) * lost)).sum(0) / 2
-        turn = turn + (w * torch.atan2(x * sine, 1 - x * lost)).sum(0)
-    return size, turn
