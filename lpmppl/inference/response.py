@@ -128,6 +128,10 @@ class Response:
         # Two runs on either side have one chance between them.
         return self.agents / agents + 2.0 / self.rows
 
+    def spread(self, agents: int) -> float:
+        """The largest standard deviation that chance gives the logarithms of counts, of a society of so many agents."""
+        return float(np.sqrt((self.factors**2).sum(1) * self.chance(agents)).max(initial=0.0))
+
     def at(self, u: Tensor, epsilon: Tensor, agents: int) -> tuple[Tensor, Tensor]:
         """Expected counts and their dispersion.
 

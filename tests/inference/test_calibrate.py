@@ -83,6 +83,16 @@ def test_the_tree_is_what_arviz_reads(calibrated, tmp_path) -> None:
     verdict = json.loads(found.attrs["verdict"])
     assert any("k-hat" in s for s in verdict) and found.attrs["khat"] < 0.7
     assert 0.8 <= found.attrs["coverage"] <= 1.0
+    assert 0.0 < found.attrs["chance"] < 0.9 and not any("chance alone" in s for s in verdict)
+
+
+def test_where_few_begin_it_the_verdict_says_what_chance_does() -> None:
+    """One of 4,000 or a few: whether it takes off at all is chance."""
+    found = lpm.calibrate(
+        lpm.nyc.sir(lpm.nyc.population(4_000)), {"infections": [0, 1] + [0] * 18}, restarts=1, rounds=3, simulations=2
+    )
+    assert found.attrs["chance"] > 0.9
+    assert any("ask lpm.calibrate_exactly" in s for s in json.loads(found.attrs["verdict"]))
 
 
 def test_rounds_learn_from_the_runs_of_earlier_ones_that_were_near() -> None:
