@@ -32,17 +32,17 @@ def score(network, fresh, task=""):
     return -float(network.given(counts, task).log_prob(u).mean())
 
 
-def learnt(models, simulations, seed):
+def learnt(models, simulations, seed, guide):
     """A network that has learnt from so many runs of each society, and for how long it did."""
     from lpmppl.inference.calibnn import CalibNN
 
     began = time.perf_counter()
-    network = CalibNN(models, "infections", calibration.DAYS, seed=seed)
+    network = CalibNN(models, "infections", calibration.DAYS, seed=seed, guide=guide)
     network.learn(simulations)
     return network, time.perf_counter() - began
 
 
-def new_york(data, simulations, seed):
+def new_york(data, simulations, seed, guide):
     """What a network learns of the pandemic in a sample of the city, whose transmission varies by time and place."""
     import lpmppl as lpm
     from lpmppl.cli.counts import counted
@@ -51,10 +51,11 @@ def new_york(data, simulations, seed):
     model = nyc.varying(nyc.population(84_000), 92, "2020-03-01", within="borough")
     names = [n for n in model.parameters if n in nyc.FITTED or n not in model.model.parameters]
     streams = {"admissions": ["borough"], "deaths": ["borough"]}
-    network = lpm.CalibNN(model, streams, 92, parameters=names, seed=seed)
+    network = lpm.CalibNN(model, streams, 92, parameters=names, seed=seed, guide=guide)
     began = time.perf_counter()
-    network.learn(simulations)
+    held_out = network.learn(simulations)[""]
     fit = network.posterior(counted(data, list(streams), ""), simulations=8)
+    print(f"mean of -log q of the second half of the runs, before they were learnt from: {held_out:.2f} nats")
     print(f"{simulations} runs, {time.perf_counter() - began:.0f} s: {fit.attrs['verdict']}\n")
     rows = []
     for name in names:
@@ -71,12 +72,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=1024, help="runs of each region, where it is alone")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guide", default="spline", help="spline or multivariate-normal")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", help="instead, New York's first 92 days by this file, in a city of 84,000")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.data:
-        new_york(args.data, args.simulations, args.seed)
+        new_york(args.data, args.simulations, args.seed, args.guide)
         return
     from lpmppl.inference.calibnn import CalibNN
 
@@ -86,14 +88,14 @@ def main():
     for name, model in regions.items():
         of = CalibNN(model, "infections", calibration.DAYS, seed=10_000 + args.seed)
         fresh[name] = of.simulated("", FRESH)
-    together, seconds = learnt({n: regions[n] for n in known}, args.simulations // 2, args.seed)
+    together, seconds = learnt({n: regions[n] for n in known}, args.simulations // 2, args.seed, args.guide)
     print(f"together, {args.simulations // 2} runs of each region: {seconds:.0f} s")
     print(f"{'region':>14} {'prior':>7} {'alone':>7} {'alone, half':>12} {'together, half':>15}")
     for name in regions:
         u = fresh[name][0]
         prior = -float(torch.distributions.Normal(u.mean(0), u.std(0)).log_prob(u).sum(-1).mean())
         whole, half = (
-            score(learnt(regions[name], n, args.seed)[0], fresh[name])
+            score(learnt(regions[name], n, args.seed, args.guide)[0], fresh[name])
             for n in (args.simulations, args.simulations // 2)
         )
         if name == unseen:

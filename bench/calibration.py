@@ -1,4 +1,4 @@
-"""Calibrate a society whose posterior is known: guided runs in lpmppl, and neural posterior estimation in sbi.
+"""Calibrate a society whose posterior is known: guided runs and CalibNN, and neural posterior estimation in sbi.
 
 The society is a thousand people who meet as one group for thirty days, with three parameters that are log-uniform on a
 box; its daily infections are observed, or every transition. All that the events tell of such a society is how many
@@ -187,6 +187,25 @@ def guided(model, seen, observed, evaluations, seed):
     return draws, {"ess": found.effective, "khat": found.khat, "seconds": time.perf_counter() - began}
 
 
+def network(model, sets, observed, evaluations, seed):
+    """Draws of each data set's posterior on the box's scale, by one network that has learnt from so many runs."""
+    from lpmppl.inference.calibnn import CalibNN
+
+    began = time.perf_counter()
+    series = ["infections", "recoveries"][: len(OBSERVED[observed])]
+    learnt = CalibNN(model, series, DAYS, parameters=NAMES, seed=seed)
+    learnt.learn(evaluations)
+    form, scale = learnt.tasks[""].ensemble.observed, learnt.tasks[""].scale
+    places = [series.index(stream.name) for stream in form.streams]
+    counts = torch.stack([seen[:, places].T.reshape(-1).double() for _, seen in sets])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        u = learnt.given(counts).sample((DRAWS,)).swapaxes(0, 1)
+    order = [scale.names.index(n) for n in NAMES]
+    draws = [torch.stack(scale.columns(x), -1).log10()[:, order] for x in u]
+    return draws, {"seconds": (time.perf_counter() - began) / len(sets)}
+
+
 def peer(folder, observed, evaluations):
     """In the environment of sbi: fit NPE, and tell every method's draws from the reference's."""
     from sbi.inference import NPE
@@ -261,6 +280,9 @@ def main() -> None:
         found = [guided(model, y, args.observed, budget, k) for k, (_, y) in enumerate(sets)]
         arrays[name], said[name] = torch.stack([x for x, _ in found]), [s for _, s in found]
         print(f"{name}: {said[name]}", file=sys.stderr, flush=True)
+        name = f"lpmppl CalibNN, {budget}"
+        draws, figures = network(model, sets, args.observed, budget, args.seed)
+        arrays[name], said[name] = torch.stack(draws), [figures]
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "draws.npz", **{n: x.numpy() for n, x in arrays.items()})
         me = str(Path(__file__).resolve())

@@ -19,6 +19,7 @@ from lpmppl.cli.counts import counted, eight_days_before
 from lpmppl.cli.folder import RunFolder
 from lpmppl.cli.interrupted import Interrupted
 from lpmppl.cli.machine import peak_rss_mb
+from lpmppl.cli.network import CALIBNN, LEARN, check, read
 from lpmppl.cli.settings import Settings
 from lpmppl.cli.simulate import explicitly_given, keep, needs_app, opening, people_for, people_of
 from lpmppl.cli.spelling import interventions, settings
@@ -63,7 +64,15 @@ def calibrate(
         int, typer.Option(help="How many people there are in the rounds that look for the parameters; 0 for all.")
     ] = COARSE,
     rounds: Annotated[int, typer.Option(help="Rounds of runs at most.")] = 5,
-    guide: Annotated[str, typer.Option(help="multivariate-normal, normal, iaf or spline.")] = "multivariate-normal",
+    guide: Annotated[
+        str, typer.Option(help="multivariate-normal, normal, iaf or spline; or calibnn, a network that reads counts.")
+    ] = "multivariate-normal",
+    learn: Annotated[
+        int, typer.Option(help="From how many runs in all the network of --guide calibnn learns, those kept included.")
+    ] = LEARN,
+    network: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep what that network learns here, or go on from it.")
+    ] = None,
     misfit: Annotated[
         float, typer.Option(help="How far the model itself may be off, smooth in time, as a share.")
     ] = 0.1,
@@ -111,6 +120,12 @@ def calibrate(
 
     [cyan]lpmppl calibrate nyc --data vintages.csv --vintage 2020-06-01 --ahead 28 --out runs/june[/]
 
+    A network that reads the counts, and reads later ones without another run:
+
+    [cyan]lpmppl calibrate nyc --guide calibnn --learn 4096 --network nyc.npz --data data-by-day.csv --out runs/read[/]
+
+    [cyan]lpmppl calibrate nyc --guide calibnn --network nyc.npz --data newer.csv --out runs/again[/]
+
     Go on after Ctrl-C:
 
     [cyan]lpmppl calibrate --resume runs/fit[/]
@@ -130,6 +145,8 @@ def calibrate(
         "simulations": simulations,
         "ahead": ahead,
         "before": str(before.absolute()) if before else "",
+        "learn": learn,
+        "network": str(network.absolute()) if network else "",
     }
     folder = None
     try:
@@ -142,6 +159,7 @@ def calibrate(
             question = dict(folder.record["calibration"])
             asked = Settings.read(folder.record.get("settings", {}), f"--resume {resume}")
         else:
+            check(question, explicit)
             if data is None:
                 raise InputError("--data: give the file of daily counts that is to be fitted")
             asked = Settings(
@@ -206,26 +224,35 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
     shown = [n for n in model.parameters if n in nyc.FITTED or n not in model.model.parameters]
     chosen = [n for n in question["fit"] or shown if n not in rests and n not in later]
     began = time.perf_counter()
-    tree = ask(
-        model,
-        data,
-        question["until"],
-        parameters="all" if chosen == ["all"] else [n for n in chosen if n not in asked.set],
-        unseen=[n for n in later if n not in asked.set],
-        set=dict(asked.set),
-        interventions=list(asked.intervene),
-        coarse=small,
-        rounds=question["rounds"],
-        guide=question["guide"],
-        misfit=question["misfit"],
-        simulations=question["simulations"],
-        ahead=ahead,
-        before=before,
-        seed=asked.seed,
-        checkpoint=folder.checkpoint if folder else None,
-        resume=bool(folder and again and folder.checkpoint.exists()),
-        progress=telling(),
-    )
+    looked_for = "all" if chosen == ["all"] else [n for n in chosen if n not in asked.set]
+    unseen = [n for n in later if n not in asked.set]
+    kept = folder.checkpoint if folder else None
+    if question["guide"] == CALIBNN:
+        every = looked_for if isinstance(looked_for, str) else [*looked_for, *unseen]
+        file = Path(question["network"]) if question["network"] else kept
+        question["fitted"] = fitted
+        tree = read(question, asked, (model, small), data, every, telling(), file)
+    else:
+        tree = ask(
+            model,
+            data,
+            question["until"],
+            parameters=looked_for,
+            unseen=unseen,
+            set=dict(asked.set),
+            interventions=list(asked.intervene),
+            coarse=small,
+            rounds=question["rounds"],
+            guide=question["guide"],
+            misfit=question["misfit"],
+            simulations=question["simulations"],
+            ahead=ahead,
+            before=before,
+            seed=asked.seed,
+            checkpoint=kept,
+            resume=bool(folder and again and folder.checkpoint.exists()),
+            progress=telling(),
+        )
     posterior = tree["posterior"].to_dataset()
     outcome = {
         "population": asked.name,
@@ -235,15 +262,15 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
         "fitted_days": int(tree.attrs["fitted_days"]),
         "seed": asked.seed,
         "seconds": round(time.perf_counter() - began, 3),
-        "seconds_by_part": json.loads(tree.attrs["seconds_by_part"]),
+        "seconds_by_part": json.loads(tree.attrs.get("seconds_by_part", "{}")),
         "population_seconds": round(prepared, 3),
         "totals": totals(tree),
         "posterior": {
             str(n): {"mean": float(x.mean()), "low": float(x.quantile(0.05)), "high": float(x.quantile(0.95))}
             for n, x in posterior.data_vars.items()
         },
-        "coverage": float(tree.attrs["coverage"]),
-        "khat": float(tree.attrs["khat"]),
+        "coverage": tree.attrs.get("coverage"),
+        "khat": tree.attrs.get("khat"),
         "verdict": json.loads(tree.attrs["verdict"]),
         "set": dict(asked.set),
         "interventions": [list(act) for act in asked.intervene],

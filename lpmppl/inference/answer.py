@@ -12,10 +12,11 @@ import xarray as xr
 from torch import Tensor
 
 from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.head import Posterior
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.posterior import far_from_priors, parameters_of
 from lpmppl.inference.predicted import Predicted
-from lpmppl.inference.reader import Posterior, Task
+from lpmppl.inference.reader import Task
 from lpmppl.inference.run import provenance
 
 __all__ = ["Answer"]

@@ -21,9 +21,10 @@ from lpmppl.inference.answer import Answer
 from lpmppl.inference.calibrate import fitted_names
 from lpmppl.inference.checks import alone, checked, whole
 from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.head import Posterior
 from lpmppl.inference.kept import restored, saved
 from lpmppl.inference.observed import Observed
-from lpmppl.inference.reader import Posterior, Reader, Task, blank, laid, named, wanted
+from lpmppl.inference.reader import Reader, Task, blank, laid, named, wanted
 from lpmppl.inference.run import drawn
 from lpmppl.inference.scales import Scale
 from lpmppl.inference.training import Network, Trained, TrainingRuns
@@ -41,9 +42,11 @@ class CalibNN:
     r"""The posterior of one or several societies' parameters as a network of what was observed.
 
     A recurrent encoder reads each series of counts; what it found in them, with the society's covariates, gives a
-    normal posterior with correlations on the scale on which parameters are unbounded,
+    normal law with correlations on the scale on which parameters are unbounded, and a flow T of neural splines that
+    bends it,
 
-    .. math:: q(u \mid y, c) = N\big(\mu(y, c),\; D(y, c) + L(y, c) L(y, c)^\top\big)
+    .. math:: q(u \mid y, c): \quad u = \mu(y, c) + R(y, c)\, z, \quad T(z; y, c) \sim N(0, 1), \quad
+        R R^\top = D(y, c) + L(y, c) L(y, c)^\top
 
     It is learnt from simulations at parameters of the priors as these come, by maximising :math:`\log q` of the
     parameters that made them, which in expectation is greatest at the posterior; earlier ones are gone through again.
@@ -62,8 +65,9 @@ class CalibNN:
         covariates: by society, numbers about 1 in size that tell it from others; the logarithm of how many people it
             has, over 10, comes before them.
         seed: the seed of all chance, and of the first weights.
+        guide: "spline", or "multivariate-normal", without T; societies that have the same parameters share their flow.
     Raises:
-        InputError: for a model, stream, stratum, parameter or number that can't be used.
+        InputError: for a model, stream, stratum, parameter, number or guide that can't be used.
 
     >>> import lpmppl as lpm
     >>> network = CalibNN(lpm.nyc.sir(lpm.nyc.population(1_000)), "infections", days=10)
@@ -84,6 +88,7 @@ class CalibNN:
         interventions: Sequence[tuple[str, float | str, int]] = (),
         covariates: Mapping[str, Sequence[float]] | None = None,
         seed: int = 0,
+        guide: str = "spline",
     ) -> None:
         societies = {"": models} if isinstance(models, Model) else models
         societies = {str(n): m for n, m in societies.items()} if isinstance(societies, Mapping) else societies
@@ -91,7 +96,7 @@ class CalibNN:
             raise InputError("no society was given; give a model, or models by name")
         self.streams, self.days = wanted(streams), whole("days", days, 2)
         self.parameters_of_interest, self.held, self.acts = parameters, dict(set or {}), interventions
-        self.seed = whole("seed", seed, 0)
+        self.seed, self.guide = whole("seed", seed, 0), guide
         self.tasks: dict[str, Task] = {}
         self.losses: list[float] = []
         if strange := [n for n in covariates or {} if n not in societies]:
@@ -101,7 +106,7 @@ class CalibNN:
         sizes = {len(task.context) for task in self.tasks.values()}
         if len(sizes) > 1:
             raise InputError(f"societies have {sorted(n - 1 for n in sizes)} covariates: give each as many")
-        self._named = sorted({n for task in self.tasks.values() for n in task.scale.names})
+        self._named = [task.scale.names for task in self.tasks.values()]
         rank = max(len(task.scale) for task in self.tasks.values())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -127,7 +132,7 @@ class CalibNN:
 
     def _begun(self, context: int, rank: int) -> Trained:
         """The network, of which nothing is learnt yet."""
-        return Trained(Reader({"all": self._series}, self._named, context, rank))
+        return Trained(Reader({"all": self._series}, self._named, context, rank, self.guide))
 
     def given(self, counts: Tensor, task: str = "") -> Posterior:
         """The posterior given counts, by the weights' average over the last steps.
@@ -323,7 +328,7 @@ class CalibNN:
         assert isinstance(task, Model)
         of = self._task("the society", task, covariates)
         self._learnt(next(iter(self.tasks)))
-        if missing := [n for n in of.scale.names if n not in self._named]:
+        if missing := [n for n in of.scale.names if not any(n in names for names in self._named)]:
             raise InputError(f"the network never met the parameters {', '.join(missing)}; learn them, or set= them")
         if other := [n for n in of.streams if n not in self._series]:
             raise InputError(f"the network never read the series {', '.join(other)}; give a society with its strata")

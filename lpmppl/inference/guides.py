@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from lpmppl.errors import InputError, nearest
 
-__all__ = ["GUIDES", "guide_of"]
+__all__ = ["GUIDES", "REACH", "SMALL", "guide_of"]
 
 GUIDES = ("multivariate-normal", "normal", "iaf", "spline")
 """A normal with all correlations; one with none, which is too narrow where there are such; an inverse autoregressive
 flow, and an autoregressive flow of neural splines, either one onto the normal with all correlations."""
 
-_REACH = 5.0
+REACH = 5.0
 """Standard deviations within which splines bend."""
 
-_SMALL = 0.1
+SMALL = 0.1
 """By how much a flow's first weights are made smaller, so that it begins near the normal."""
 
 
@@ -86,12 +86,12 @@ class _Flow(AutoContinuous):
         kind = (
             transforms.affine_autoregressive
             if name == "iaf"
-            else partial(transforms.spline_autoregressive, bound=_REACH)
+            else partial(transforms.spline_autoregressive, bound=REACH)
         )
         self.flow = kind(len(mode))
         for layer in self.flow.modules():
             if isinstance(layer, nn.Linear):
-                layer.weight.data *= _SMALL
+                layer.weight.data *= SMALL
         self.register_buffer("mode", mode)
         self.register_buffer("root", root)
 

@@ -1,4 +1,4 @@
-"""The network of CalibNN: it reads series of counts, and gives a normal posterior of parameters by their names."""
+"""The network of CalibNN: it reads series of counts, and gives a posterior of parameters by their names."""
 
 from __future__ import annotations
 
@@ -15,19 +15,15 @@ from torch import Tensor, nn
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.ensemble import Ensemble
+from lpmppl.inference.head import WIDTH, Head, Posterior
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.scales import Scale
 from lpmppl.models.model import Model
 
-__all__ = ["Encoder", "Head", "Posterior", "Reader", "Task", "blank", "laid", "legible", "named", "wanted"]
+__all__ = ["Encoder", "Reader", "Task", "blank", "laid", "legible", "named", "wanted"]
 
-Posterior = torch.distributions.LowRankMultivariateNormal
-
-_WIDTH, _NAMED, _FEATURES = 64, 8, 6
-"""How wide the network is, and how many numbers stand for the name of a series, and for what it has on a day."""
-
-_LEAST_SPREAD = 1e-3
-"""The least standard deviation of a posterior, on the parameters' scale."""
+_NAMED, _FEATURES = 8, 6
+"""How many numbers stand for the name of a series, and for what it has on a day."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Encoder(nn.Module):
     def __init__(self, streams: Collection[str]) -> None:
         super().__init__()
         self.names = nn.ParameterDict({n: torch.randn(_NAMED) for n in streams})
-        self.read = nn.GRU(_FEATURES + _NAMED, _WIDTH, batch_first=True)
+        self.read = nn.GRU(_FEATURES + _NAMED, WIDTH, batch_first=True)
 
     def forward(self, x: Tensor, streams: Sequence[str]) -> Tensor:
         """Read series of shape (B, S, T, F), by their S names: shape (B, S, 2W)."""
@@ -66,40 +62,28 @@ class Encoder(nn.Module):
         return torch.cat([states[:, -1], states.mean(1)], -1).unflatten(0, x.shape[:2])
 
 
-class Head(nn.Module):
-    """From what was read to the mean, spread and loadings of a society's parameters, by name."""
-
-    def __init__(self, parameters: Collection[str], context: int, rank: int) -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(
-            nn.Linear(2 * _WIDTH + context, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU()
-        )
-        self.outputs = nn.ModuleDict({f"of {n}": nn.Linear(_WIDTH, 2 + rank) for n in parameters})
-
-    def forward(self, task: Task, read: Tensor) -> Posterior:
-        """The posterior given what was read of each series, shape (B, S, 2W)."""
-        hidden = self.trunk(torch.cat([read.mean(1), task.context.expand(len(read), -1)], -1))
-        out = torch.stack([self.outputs[f"of {n}"](hidden) for n in task.scale.names], -2).double()
-        spread = nn.functional.softplus(out[..., 1]) ** 2 + _LEAST_SPREAD**2
-        return torch.distributions.LowRankMultivariateNormal(out[..., 0], out[..., 2:], spread, validate_args=False)
-
-
 class Reader(nn.Module):
     """From the series of a task to the posterior of its parameters.
 
     Args:
         streams: the names of series that an encoder reads, by the name of the encoder.
-        parameters: the names of all parameters.
+        parameters: the names of the parameters of each society.
         context: how many numbers tell a society from others.
         rank: how many loadings each parameter has.
+        guide: the form of posteriors.
     """
 
     def __init__(
-        self, streams: Mapping[str, Collection[str]], parameters: Collection[str], context: int, rank: int
+        self,
+        streams: Mapping[str, Collection[str]],
+        parameters: Collection[Sequence[str]],
+        context: int,
+        rank: int,
+        guide: str,
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList([Encoder(each) for each in streams.values()])
-        self.head = Head(parameters, context, rank)
+        self.head = Head(parameters, context, rank, guide)
 
     def forward(self, task: Task, counts: Tensor) -> Posterior:
         x, names, read = task.input(counts), task.streams, []

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.calibnn import AT_ONCE, CalibNN, beyond
+from lpmppl.inference.head import Posterior
 from lpmppl.inference.observed import Observed
-from lpmppl.inference.reader import Encoder, Posterior, Reader, Task, blank, laid, legible, named, wanted
+from lpmppl.inference.reader import Encoder, Reader, Task, blank, laid, legible, named, wanted
 from lpmppl.inference.training import Network, Trained
 from lpmppl.models.model import Model
 
@@ -90,7 +91,7 @@ class SplitCalibNN(CalibNN):
 
     def _begun(self, context: int, rank: int) -> Trained:
         series = divided(self._series, self._streams)
-        whole = Reader(series, self._named, context, rank)
+        whole = Reader(series, self._named, context, rank, self.guide)
         for (name, mine), each in zip(series.items(), whole.encoders, strict=True):
             assert isinstance(each, Encoder)
             self.institutions[name] = self._institution(name, mine, each)

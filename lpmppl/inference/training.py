@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lpmppl.effects.distributions import Counted
-from lpmppl.inference.reader import Posterior, Task
+from lpmppl.inference.head import Posterior, ranks
+from lpmppl.inference.reader import Task
 
 __all__ = ["Network", "Trained", "TrainingRuns"]
 
@@ -35,7 +36,7 @@ class Trained:
 
     def __init__(self, network: nn.Module, each: int = 1) -> None:
         self.network = network
-        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT**each))
+        self.averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_KEPT**each)).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(network.parameters(), _RATE, weight_decay=_DECAY)
 
     def length(self) -> float:
@@ -88,7 +89,7 @@ class TrainingRuns:
         with torch.no_grad():
             found = network(self.task, counts)
             losses = [-float(x) for x in found.log_prob(u)]
-        self.ranks = torch.cat((self.ranks, torch.special.ndtr((u - found.mean) / found.stddev)))
+        self.ranks = torch.cat((self.ranks, ranks(found, u, self.seed + self.task.ensemble.runs)))
         self._u, self.counts = torch.cat((self._u, u)), torch.cat((self.counts, counts))
         return losses
 

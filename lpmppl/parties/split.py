@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.checks import alone, whole
+from lpmppl.inference.head import Posterior
 from lpmppl.inference.observed import Observed
-from lpmppl.inference.reader import Encoder, Posterior, Task
+from lpmppl.inference.reader import Encoder, Task
 from lpmppl.inference.split import Institution, SplitCalibNN, own
 from lpmppl.inference.training import Network, TrainingRuns
 from lpmppl.models.model import Model

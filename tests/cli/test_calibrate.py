@@ -146,3 +146,51 @@ def test_versions_that_there_are_not_are_named(here: Run, versions: Path) -> Non
     late = here(*asked, "--vintage", "2020-04-01", "--until", "2020-04-05", "--out", "run").refused()
     assert "no day after 2020-03-31 was known" in late
     assert "no-such.nc" in here(*asked, "--vintage", "2020-04-01", "--before", "no-such.nc", "--out", "run").refused()
+
+
+NETWORK = (*SMALL[:6], *SMALL[8:], "--guide", "calibnn", "--network", "kept.npz")
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.filterwarnings("ignore:.* more or fewer were seen than in any")
+def test_a_network_learns_is_kept_and_reads_again_without_a_run(here: Run, tmp_path: Path) -> None:
+    found = here(*NETWORK, "--learn", "32", "--ahead", "7", "--out", "read", "--json").json
+    beta = found["posterior"]["beta"]
+    assert beta["low"] < beta["mean"] < beta["high"] and found["fitted_days"] == DAYS and found["days"] == DAYS + 7
+    with xr.open_datatree(tmp_path / "read" / "results.nc") as tree:
+        assert tree.attrs["guide"] == "calibnn" and tree["forecast"].sizes["day"] == 7
+        assert tree["observed_data"]["deaths"].dims == ("day", "borough")
+    assert here("report", "read").code == 0
+    weeks = here("forecast", "read", "--json").json
+    assert weeks["from"] == "2020-03-25"
+    before = (tmp_path / "kept.npz").read_bytes()
+    again = here(*NETWORK, "--learn", "16", "--ahead", "7", "--json").json
+    assert again["posterior"] == found["posterior"] and (tmp_path / "kept.npz").read_bytes() == before
+    more = here(*NETWORK, "--learn", "48", "--ahead", "7", "--json").json
+    assert more["posterior"] != found["posterior"]
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--guide", "calibnn", "--before", "x.nc"), "--before: a network has none"),
+        (("--guide", "calibnn", "--misfit", "0.2"), "--misfit: a network has none"),
+        (("--learn", "10"), "--learn: only a network has it: give --guide calibnn"),
+        (("--network", "kept.npz"), "--network: only a network has it"),
+        (("--guide", "calibnn", "--learn", "0"), "--learn 0: give 1 run or more"),
+        (("--guide", "calibnn", "--network", "days.csv"), "days.csv"),
+    ],
+)
+def test_options_that_do_not_go_with_the_guide_are_refused(here: Run, more: tuple[str, ...], said: str) -> None:
+    small = [x for k, x in enumerate(SMALL) if SMALL[k - 1] != "--rounds" and x != "--rounds"]
+    ended = here(*small, *more)
+    assert ended.code == 2 and said in ended.err
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.filterwarnings("ignore:.* more or fewer were seen than in any")
+def test_a_network_of_another_society_is_refused(here: Run) -> None:
+    assert here(*NETWORK, "--learn", "8", "--coarse", "0").code == 0
+    ended = here(*NETWORK, "--learn", "8", "--coarse", "1000")
+    assert ended.code == 2 and "another network" in ended.err

@@ -133,7 +133,7 @@ def test_one_institution_is_refused() -> None:
 def test_split_steps_are_those_of_the_whole_network() -> None:
     model, institutions = both()
     split = SplitCalibNN(model, institutions, DAYS, seed=1)
-    whole = Reader({n: i.series for n, i in split.institutions.items()}, split._named, 1, 3)
+    whole = Reader({n: i.series for n, i in split.institutions.items()}, split._named, 1, 3, "spline")
     for encoder, institution in zip(whole.encoders, split.institutions.values(), strict=True):
         encoder.load_state_dict(institution.part.network.state_dict())
     whole.head.load_state_dict(split._trained.network.state_dict())
@@ -172,7 +172,9 @@ def test_data_of_institutions_are_read_where_they_are(monkeypatch: pytest.Monkey
     whole = network.given(
         torch.tensor(np.concatenate([own["hospitals"]["infections"], own["registry"]["recoveries"]])[None])
     )
-    mine = network.tasks[""].scale.points({n: torch.tensor(fit["posterior"][n].to_numpy()[0]) for n in network._named})
+    mine = network.tasks[""].scale.points(
+        {n: torch.tensor(fit["posterior"][n].to_numpy()[0]) for n in network._named[0]}
+    )
     assert float((mine.mean(0) - whole.mean[0]).abs().max()) < 6 * float(whole.stddev.max()) / 200**0.5
     # Whoever has nothing to say is heard as such.
     half = network.posterior({"hospitals": own["hospitals"]}, draws=200)
