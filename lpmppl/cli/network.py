@@ -58,10 +58,12 @@ def read(
         tell: is told how far it is.
         file: where what was learnt is kept after every few runs, and gone on from; nowhere by default.
     Raises:
-        InputError: for a file of another network, or a network that has learnt nothing.
+        InputError: for a file of another network, or one that can't be.
     """
     from lpmppl.inference.calibnn import CalibNN
 
+    if file is not None and (not file.parent.is_dir() or file.is_dir()):
+        raise InputError(f"--network {file} can't be written: give a file in a folder that is there")
     model, small = models
     network = CalibNN(
         small or model,

@@ -55,10 +55,11 @@ def dataset(observed: Observations, series: Observations, days: int) -> xr.Datas
 
 def _of(model: Model, site: str, x: xr.DataArray) -> Any:
     strata = {} if model.by is None else model.by.dims
-    try:
-        x = x.astype(float)
-    except (TypeError, ValueError) as e:
-        raise InputError(f"what was observed of '{site}' can't be read, of {x.dtype}: give numbers") from e
+    if x.dtype.kind not in "biuf":
+        raise InputError(f"what was observed of '{site}' can't be read, of {x.dtype}: give numbers")
+    x = x.astype(float)
+    if not x.size:
+        raise InputError(f"what was observed of '{site}' has no counts, of {dict(x.sizes)}: give one for each day")
     if "day" not in x.dims:
         raise InputError(f"what was observed of '{site}' is over {list(x.dims)}; give it the dimension 'day'")
     kept = [dim for dim in strata if dim in x.dims]

@@ -180,6 +180,7 @@ def test_a_network_learns_is_kept_and_reads_again_without_a_run(here: Run, tmp_p
         (("--network", "kept.npz"), "--network: only a network has it"),
         (("--guide", "calibnn", "--learn", "0"), "--learn 0: give 1 run or more"),
         (("--guide", "calibnn", "--network", "days.csv"), "days.csv"),
+        (("--guide", "calibnn", "--network", "no/kept.npz"), "no/kept.npz can't be written: give a file in a folder"),
     ],
 )
 def test_options_that_do_not_go_with_the_guide_are_refused(here: Run, more: tuple[str, ...], said: str) -> None:

@@ -200,6 +200,14 @@ def test_of_strata_each_has_what_was_seen_and_weights_average_to_its_probability
     assert state["infected"][:, 3:].sum(-1).unique().tolist() == [2]
 
 
+@pytest.mark.parametrize(("many", "can"), [(0, True), (1, False)])
+def test_in_a_stratum_of_nobody_nothing_happens(many, can):
+    series = Stratified({"all": [1, 0], "nobody": [0, many]}, torch.zeros(6, dtype=torch.int64))
+    log_weight, state = guided(Spreading(), {"infection": series}, [0, 1, 2], torch.full((3, 1), 0.4))
+    assert torch.isfinite(log_weight).tolist() == [can] * 3
+    assert state["infected"].sum(-1).tolist() == [2] * 3
+
+
 def guided(model, series, draws, beta=0.4, initial=None, **options):
     """Guided runs of two and more days in rows, and one by one."""
     days = max(len(x) for x in series.values())

@@ -148,6 +148,10 @@ class Guided(Messenger):
 
     def _forced(self, p: Tensor, count: int | Tensor, uniforms: Uniforms) -> Tensor:
         """Weigh the rows whose past can have been, and let the events be so many in those where they can."""
+        if not p.shape[-1]:
+            never = torch.as_tensor(count, device=self.log_weight.device).expand(len(p)) > 0
+            self.log_weight = self.log_weight.masked_fill(never.reshape(self.log_weight.shape), -math.inf)
+            return p > 0
         weight = self.log_weight.to(p.device).reshape(-1)
         rows = torch.isfinite(weight).nonzero().reshape(-1)
         each = torch.as_tensor(count, device=p.device).expand(len(p))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lpmppl.effects.handlers.reported import Reported, counts_of
@@ -29,7 +30,6 @@ class Stratified:
     Raises:
         InputError: for series or strata that can't be.
 
-    >>> import torch
     >>> homes = torch.tensor([0, 0, 1, 1, 1])
     >>> len(Stratified({"north": [0, 1], "south": [2, 0, 1]}, homes))
     3
@@ -41,11 +41,11 @@ class Stratified:
     def __post_init__(self) -> None:
         if not isinstance(self.series, Mapping) or not self.series:
             raise InputError(f"{self.series!r} was given; give a series by stratum, such as {{'north': [0, 2]}}")
-        if not isinstance(self.stratum, Tensor) or self.stratum.dim() != 1 or self.stratum.is_floating_point():
+        whose = self.stratum
+        if not isinstance(whose, Tensor) or whose.dim() != 1 or whose.is_floating_point() or whose.dtype == torch.bool:
             raise InputError("stratum= isn't integers of shape (N,); give the place of each agent's stratum in series=")
         read = {
-            str(label): x if isinstance(x, Reported) else counts_of(f"events in '{label}'", x)
-            for label, x in self.series.items()
+            str(label): x if isinstance(x, Reported) else counts_of(str(label), x) for label, x in self.series.items()
         }
         object.__setattr__(self, "series", read)
 
