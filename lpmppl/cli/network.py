@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,10 +83,19 @@ def read(
         if file is not None:
             network.save(file)
         tell(f"{of.runs} of {question['learn']} runs: loss {network.losses[-1]:.2f}")
-    return network.posterior(
+    tree = network.posterior(
         data.sel(day=slice(None, question["until"])),
         model,
         simulations=question["simulations"],
         ahead=question["ahead"],
         seed=asked.seed,
     )
+    if small is not None:
+        ranks = network.calibration()
+        held = tree.attrs["runs_coverage"] = float(ranks["coverage"].mean())
+        said = (
+            f"in the last {ranks.attrs['runs']} runs of {small.population.everybody:,} people, before they were learnt "
+            f"from, 90 % intervals held {held:.0%}"
+        )
+        tree.attrs["verdict"] = json.dumps([*json.loads(tree.attrs["verdict"]), said], ensure_ascii=False)
+    return tree

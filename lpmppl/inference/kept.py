@@ -69,12 +69,14 @@ def restored(path: Path, parts: Sequence[Trained], runs: Mapping[str, TrainingRu
 
 
 def _tag(parts: Sequence[Trained], runs: Mapping[str, TrainingRuns]) -> str:
-    """What a file must agree with: the weights' names and shapes, and whose runs they learn from."""
+    """What a file must agree with: the weights' names and shapes, and whose runs, of which days, they learn from."""
     shapes = [[n, k, list(x.shape)] for n, part in enumerate(parts) for k, x in part.network.state_dict().items()]
     whose = [
         [
             n, of.seed, of.days, of.task.model.name, of.task.model.population.checksum, of.task.streams,
             dict(of.task.rest), of.task.context.tolist(), [list(act) for act in of.task.ensemble.acts],
+            str(getattr(of.task.model, "start", "")),
+            {n: repr(of.task.model.parameters[n].prior) for n in of.task.scale.names},
         ]
         for n, of in runs.items()
     ]  # fmt: skip

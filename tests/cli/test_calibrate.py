@@ -191,7 +191,10 @@ def test_options_that_do_not_go_with_the_guide_are_refused(here: Run, more: tupl
 
 @pytest.mark.usefixtures("table")
 @pytest.mark.filterwarnings("ignore:.* more or fewer were seen than in any")
-def test_a_network_of_another_society_is_refused(here: Run) -> None:
-    assert here(*NETWORK, "--learn", "8", "--coarse", "0").code == 0
-    ended = here(*NETWORK, "--learn", "8", "--coarse", "1000")
-    assert ended.code == 2 and "another network" in ended.err
+def test_a_network_of_another_society_or_of_other_days_is_refused(here: Run) -> None:
+    learnt = here(*NETWORK, "--learn", "8", "--coarse", "1000", "--json").json
+    assert any(s.startswith("in the last 8 runs of 1,000 people, ") for s in learnt["verdict"])
+    later = ("--start", "2020-03-02", "--until", "2020-03-25", "--coarse", "1000")
+    for other in (("--coarse", "0"), later):
+        ended = here(*NETWORK, "--learn", "8", *other)
+        assert ended.code == 2 and "another network" in ended.err
