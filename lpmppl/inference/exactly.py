@@ -75,11 +75,12 @@ def calibrate_exactly(
     series = Guided(by_stratum(model, observed)).observations
     days = max(1, *(len(counts) for counts in series.values()))
     fixed, acts = checked(model, days, seed, set or {}, interventions, None, "")
+    draws = whole("draws", draws, 1)
     scale = Scale(model, fitted_names(model, parameters, fixed))
     (rest,) = drawn(model, fixed, None, int(seed))
     found = conditioned(model, scale, rest, series, days, evaluations, int(seed), acts)
     groups = {
-        "posterior": parameters_of(model, scale, found.drawn(whole("draws", draws, 1), int(seed))[None]),
+        "posterior": parameters_of(model, scale, found.drawn(draws, int(seed))[None]),
         "prior": parameters_of(model, scale, scale.drawn(1000, int(seed))[None]),
         "observed_data": dataset(observed, series, days),
         "sample_stats": xr.Dataset({"log_weight": ("evaluation", found.log_weights.numpy())}),

@@ -46,7 +46,7 @@ def dataset(observed: Observations, series: Observations, days: int) -> xr.Datas
     for site, name, counts in each(series):
         given = observed[site]
         if isinstance(given, xr.DataArray):
-            x = given.astype(float).assign_coords(day=np.arange(given.sizes["day"]))
+            x = given.astype(float).reset_coords(drop=True).assign_coords(day=np.arange(given.sizes["day"]))
             found[site] = x.reindex(day=np.arange(days)).transpose("day", ...)
         else:
             found[name] = ("day", [*counts, *[math.nan] * (days - len(counts))])
@@ -62,6 +62,9 @@ def _of(model: Model, site: str, x: xr.DataArray) -> Any:
         raise InputError(f"what was observed of '{site}' has no counts, of {dict(x.sizes)}: give one for each day")
     if "day" not in x.dims:
         raise InputError(f"what was observed of '{site}' is over {list(x.dims)}; give it the dimension 'day'")
+    days = x["day"].values
+    if days.dtype.kind in "iu" and (days != np.arange(len(days))).any():
+        raise InputError(f"the days of '{site}' are {days.tolist()[:4]}, …: give all from 0 on in order, NaN if unseen")
     kept = [dim for dim in strata if dim in x.dims]
     for dim in x.dims:
         if dim != "day" and dim not in strata:

@@ -56,6 +56,12 @@ def test_parts_have_the_law_that_is_left_once_the_count_is_known():
     assert chi_square(seen, exact) > RATE
 
 
+def test_those_who_are_all_but_sure_lose_no_digits():
+    """Of forty whose log-odds lie beyond 20, as of everybody."""
+    p = torch.tensor([1 - 1e-10] * 40 + [0.3, 0.4], dtype=torch.float64)
+    assert float(counts.log_probability(p, 41)) == pytest.approx(float(np.log(law(p.numpy())[41])), abs=1e-12)
+
+
 @pytest.fixture
 def few_at_a_time(monkeypatch):
     """Parts of some two agents each, as of thousands of events among millions."""

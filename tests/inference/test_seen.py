@@ -100,6 +100,10 @@ def test_a_counterfactual_of_strata_has_them_in_the_world_as_it_was(model, seen)
         (xr.DataArray([[-1]], dims=("day", "borough"), coords={"borough": ["Bronx"]}), "-1 events"),
         (xr.DataArray(np.zeros((0, 1)), dims=("day", "borough"), coords={"borough": ["Bronx"]}), "has no counts"),
         (xr.DataArray([[1j]], dims=("day", "borough"), coords={"borough": ["Bronx"]}), "of complex128: give numbers"),
+        (
+            xr.DataArray([[1]], dims=("day", "borough"), coords={"borough": ["Bronx"], "day": [10]}),
+            "from 0 on in order",
+        ),
         (xr.DataArray([["x"]], dims=("day", "borough"), coords={"borough": ["Bronx"]}), "can't be read"),
     ],
 )

@@ -47,6 +47,8 @@ class Stratified:
         read = {
             str(label): x if isinstance(x, Reported) else counts_of(str(label), x) for label, x in self.series.items()
         }
+        if len(read) < len(self.series):
+            raise InputError(f"strata are called {list(self.series)}: give each a name of its own, in letters")
         object.__setattr__(self, "series", read)
 
     def __len__(self) -> int:
@@ -59,7 +61,9 @@ class Stratified:
             InputError: where the strata are those of another number of agents.
         """
         if len(self.stratum) != agents:
-            raise InputError(f"strata of {len(self.stratum)} agents were given for a site of {agents}")
+            raise InputError(
+                f"strata of {len(self.stratum)} agents were given for a site of {agents}: say of each of these"
+            )
         for k, (label, series) in enumerate(self.series.items()):
             yield label, (self.stratum == k).nonzero().squeeze(-1), series
 

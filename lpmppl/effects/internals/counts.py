@@ -194,7 +194,7 @@ def _poisson_binomial(p: Tensor, left: int) -> Tensor:
     n = torch.tensor([len(p)], device=p.device)
     tilt = _tilt(torch.logit(values.detach())[None], weight, n, torch.tensor([left], device=p.device))
     log_odds = torch.logit(values) + tilt
-    total = (weight * (torch.log1p(-values) + torch.nn.functional.softplus(log_odds))).sum()
+    total = (weight * (torch.log1p(-values) + torch.logaddexp(log_odds, torch.zeros_like(log_odds)))).sum()
     q = torch.sigmoid(log_odds)
     deviation = float((weight * q * (1 - q)).sum().detach().sqrt())
     half = max(32, math.ceil(_REACH * deviation) + 1)
