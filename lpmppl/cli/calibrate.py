@@ -230,8 +230,7 @@ def compute(asked: Settings, question: dict[str, Any], folder: RunFolder | None,
     if question["guide"] == CALIBNN:
         every = looked_for if isinstance(looked_for, str) else [*looked_for, *unseen]
         file = Path(question["network"]) if question["network"] else kept
-        question["fitted"] = fitted
-        tree = read(question, asked, (model, small), data, every, telling(), file)
+        tree = read({**question, "fitted": fitted}, asked, (model, small), data, every, telling(), file)
     else:
         tree = ask(
             model,

@@ -61,6 +61,7 @@ def read(
     Raises:
         InputError: for a file of another network, or one that can't be.
     """
+    from lpmppl.inference.answer import held_in_runs
     from lpmppl.inference.calibnn import CalibNN
 
     if file is not None and (not file.parent.is_dir() or file.is_dir()):
@@ -91,11 +92,7 @@ def read(
         seed=asked.seed,
     )
     if small is not None:
-        ranks = network.calibration()
-        held = tree.attrs["runs_coverage"] = float(ranks["coverage"].mean())
-        said = (
-            f"in the last {ranks.attrs['runs']} runs of {small.population.everybody:,} people, before they were learnt "
-            f"from, 90 % intervals held {held:.0%}"
-        )
+        whose = f" of {small.population.everybody:,} people"
+        tree.attrs["runs_coverage"], said = held_in_runs(network.calibration(), whose)
         tree.attrs["verdict"] = json.dumps([*json.loads(tree.attrs["verdict"]), said], ensure_ascii=False)
     return tree

@@ -19,7 +19,7 @@ from lpmppl.inference.predicted import Predicted
 from lpmppl.inference.reader import Task
 from lpmppl.inference.run import provenance
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "held_in_runs"]
 
 _APART = 2**20
 """From which draw on everybody's chance is that of runs that nothing was learnt from."""
@@ -109,9 +109,8 @@ class Answer:
         """What is known of how right the network is, in words and figures."""
         said, figures = ["how right this is isn't known: the network met no run of this society"], {}
         if self.ranks is not None:
-            figures["runs_coverage"] = held = float(self.ranks["coverage"].mean())
-            runs = self.ranks.attrs["runs"]
-            said = [f"in the last {runs} runs, before they were learnt from, 90 % intervals held {held:.0%}"]
+            held, said[0] = held_in_runs(self.ranks)
+            figures["runs_coverage"] = held
             if held < _COVERED:
                 said = [f"too confident: {said[0]}; learn from more"]
             p = self.ranks["p_value"].to_numpy()
@@ -121,3 +120,9 @@ class Answer:
         if far := far_from_priors(self.of.scale, u):
             said.append(f"far from what their priors say: {', '.join(far)}")
         return said, figures
+
+
+def held_in_runs(ranks: xr.Dataset, of: str = "") -> tuple[float, str]:
+    """How often intervals held parameters in runs before these were learnt from, as a share and in words."""
+    held, runs = float(ranks["coverage"].mean()), f"{ranks.attrs['runs']} runs{of}"
+    return held, f"in the last {runs}, before they were learnt from, 90 % intervals held {held:.0%}"

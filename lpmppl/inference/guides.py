@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lpmppl.errors import InputError, nearest
 
-__all__ = ["GUIDES", "REACH", "SMALL", "guide_of"]
+__all__ = ["GUIDES", "REACH", "begin_near_identity", "guide_of"]
 
 GUIDES = ("multivariate-normal", "normal", "iaf", "spline")
 """A normal with all correlations; one with none, which is too narrow where there are such; an inverse autoregressive
@@ -24,7 +24,7 @@ flow, and an autoregressive flow of neural splines, either one onto the normal w
 REACH = 5.0
 """Standard deviations within which splines bend."""
 
-SMALL = 0.1
+_SMALL = 0.1
 """By how much a flow's first weights are made smaller, so that it begins near the normal."""
 
 
@@ -78,6 +78,13 @@ def _begin_apart(guide: AutoNormal, mode: Tensor, spread: Tensor) -> None:
         first += size
 
 
+def begin_near_identity(flow: nn.Module) -> None:
+    """Make a flow's first weights smaller, in place."""
+    for layer in flow.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data *= _SMALL
+
+
 class _Flow(AutoContinuous):
     """A flow onto a fixed normal: from about the normal it bends to what isn't one."""
 
@@ -89,9 +96,7 @@ class _Flow(AutoContinuous):
             else partial(transforms.spline_autoregressive, bound=REACH)
         )
         self.flow = kind(len(mode))
-        for layer in self.flow.modules():
-            if isinstance(layer, nn.Linear):
-                layer.weight.data *= SMALL
+        begin_near_identity(self.flow)
         self.register_buffer("mode", mode)
         self.register_buffer("root", root)
 

@@ -14,7 +14,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, LowRankMultivariateNormal
 
 from lpmppl.errors import InputError, nearest
-from lpmppl.inference.guides import REACH, SMALL
+from lpmppl.inference.guides import REACH, begin_near_identity
 
 if TYPE_CHECKING:
     from lpmppl.inference.reader import Task
@@ -159,7 +159,5 @@ def _flow(size: int) -> nn.Module:
         warnings.filterwarnings("ignore", "ConditionalAutoRegressiveNN input_dim = 1")
         network = ConditionalAutoRegressiveNN(size, WIDTH, [WIDTH], param_dims=widths, skip_connections=False)
     flow: nn.Module = transforms.ConditionalSplineAutoregressive(size, network, count_bins=_BINS, bound=REACH)
-    for layer in flow.modules():
-        if isinstance(layer, nn.Linear):
-            layer.weight.data *= SMALL
+    begin_near_identity(flow)
     return flow

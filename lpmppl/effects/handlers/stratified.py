@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -64,8 +65,12 @@ class Stratified:
             raise InputError(
                 f"strata of {len(self.stratum)} agents were given for a site of {agents}: say of each of these"
             )
-        for k, (label, series) in enumerate(self.series.items()):
-            yield label, (self.stratum == k).nonzero().squeeze(-1), series
+        for (label, series), members in zip(self.series.items(), self._members, strict=True):
+            yield label, members, series
+
+    @cached_property
+    def _members(self) -> list[Tensor]:
+        return [(self.stratum == k).nonzero().squeeze(-1) for k in range(len(self.series))]
 
 
 def each(observations: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
