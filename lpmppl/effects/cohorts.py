@@ -190,7 +190,11 @@ class Cohort:
 
     def read(self, x: Tensor | Lazy) -> Tensor:
         """Read a per-agent value, broadcastable to the cohort's shape, at its members: shape (k,)."""
-        return x.read(self) if isinstance(x, Lazy) else at(x, self.shape, self.where)
+        if isinstance(x, Lazy):
+            return x.read(self)
+        if not isinstance(x, Taped) and x.numel() > 1 and x.shape == (*self.shape[:-1], 1):
+            return take(x.reshape(-1), self.row)  # a number for each world or draw
+        return at(x, self.shape, self.where)
 
     def write(self, x: Tensor, value: Tensor | float) -> Tensor:
         """Give `x` with `value` (a scalar or shape (k,)) at the members, as a tensor of its own."""

@@ -122,8 +122,7 @@ class Audit:
         directions = signs / math.sqrt(len(names))
         ways: list[Way] = [either_value(model, centre, n, self.step) for n in chosen]
         ways += [either_side(model, centre, dict(zip(names, d.tolist(), strict=True)), self.step) for d in directions]
-        apart = [differences(self.question, chance, ways)[0] for chance in chances(self.draws, apart=1)]
-        others = self.scale * np.stack(apart)
+        others = self.scale * differences(self.question, list(chances(self.draws, apart=1)), ways)[0]
         value, se = others.mean(0), others.std(0, ddof=1) / math.sqrt(self.draws)
         for k, name in enumerate(chosen):
             found["difference"].loc[{"parameter": name}] = value[k].reshape(self.shape)

@@ -16,22 +16,33 @@ from torch.distributions import biject_to
 from lpmppl.effects.handlers.record import Record
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.flipping import ROWS, Question, by_row, expanded
+from lpmppl.inference.side_by_side import cores, side_by_side
 from lpmppl.models.model import Model
 
-__all__ = ["Way", "chances", "differences", "either_side", "either_value", "on_each_side", "slope", "spread"]
+__all__ = [
+    "Way",
+    "chances",
+    "differences",
+    "either_side",
+    "either_value",
+    "on_each_side",
+    "slope",
+    "spread",
+    "takes_rows",
+]
 
 _EDGE = 100.0
 """How far from its middle a value lies, on the scale on which it is unbounded, that is at an edge: e^−100 of it."""
 
 _PRIOR_DRAWS = 2000
 _TRIAL, _TIPPED = 2, 2.0
-_TAKES_ROWS: WeakKeyDictionary[Model, dict[tuple[str, ...], bool]] = WeakKeyDictionary()
+_TAKES_ROWS: WeakKeyDictionary[Model, dict[frozenset[str], bool]] = WeakKeyDictionary()
 
 Way = tuple[Mapping[str, float], Mapping[str, float], float]
 """Two settings of parameters, and how far apart they are."""
 
 
-def differences(question: Question, chance: int, ways: Sequence[Way]) -> tuple[np.ndarray, np.ndarray]:
+def differences(question: Question, chances: Sequence[int], ways: Sequence[Way]) -> tuple[np.ndarray, np.ndarray]:
     """The difference of what is asked for between either side of each way, over their distance.
 
     All sides have the same draw of everybody's chance. Those of one draw are simulated together, a row each: the laws
@@ -39,35 +50,51 @@ def differences(question: Question, chance: int, ways: Sequence[Way]) -> tuple[n
 
     Args:
         question: what is asked.
-        chance: which draw of the agents' chance.
+        chances: which draws of the agents' chance, D of them.
         ways: from where to where.
     Returns:
-        differences of shape (ways, M), and the mean of all sides, shape (M,).
+        differences of shape (D, ways, M), and the mean of all sides, shape (D, M).
     """
     sides = [side for above, below, _ in ways for side in (above, below)]
-    (found,) = on_each_side([question], chance, sides)
+    (found,) = on_each_side([question], chances, sides, together=2)
     found = found.astype(float)
     width = np.array([distance for _, _, distance in ways])
-    return (found[::2] - found[1::2]) / width[:, None], found.mean(0)
+    return (found[:, ::2] - found[:, 1::2]) / width[:, None], found.mean(1)
 
 
-def on_each_side(asked: Sequence[Question], chance: int, sides: Sequence[Mapping[str, float]]) -> list[np.ndarray]:
-    """What is asked for on every side, with the same draw of everybody's chance.
+def on_each_side(
+    asked: Sequence[Question], chances: Sequence[int], sides: Sequence[Mapping[str, float]], together: int
+) -> list[np.ndarray]:
+    """What is asked for on every side, with the same draws of everybody's chance.
 
     Args:
         asked: questions that differ in their tally and how it is read.
-        chance: which draw of the agents' chance.
+        chances: which draws of the agents' chance, D of them.
         sides: settings of parameters.
+        together: how many sides, from the first on, are to be run in one batch as far as can be: what is added up in
+            another order, among other rows, may tip an event.
     Returns:
-        for each question, shape (sides, M).
+        for each question, shape (D, sides, M).
     """
     question = asked[0]
-    rows = max(2, ROWS // question.model.population.everybody)
-    batches = [sides[k : k + rows] for k in range(0, len(sides), rows)]
-    if len(sides) > 1 and not _takes_rows(question, batches):
-        batches = [[side] for side in sides]
-    parts = [_together(asked, chance, batch) for batch in batches]
-    return [np.concatenate(of) for of in zip(*parts, strict=True)]
+    population = question.model.population
+    at_once = cores(population, question.days * len(sides) * len(chances))
+    size = together if math.ceil(len(sides) / together) * len(chances) >= at_once else 1
+    units = [sides[k : k + size] for k in range(0, len(sides), size)]
+    # Alike in size, and one for each process where there are more of these than draws.
+    rows = max(2, ROWS // population.everybody)
+    batches = max(math.ceil(len(units) / (rows // size)), math.ceil(at_once / len(chances)))
+    split = np.array_split(np.arange(len(units)), min(batches, len(units)))
+    parts = [[side for k in part for side in units[k]] for part in split]
+    if max(map(len, parts)) > 1 and not takes_rows(question, sides):
+        parts = [[side] for side in sides]
+
+    def piece(k: int) -> list[np.ndarray]:
+        return _together(asked, chances[k // len(parts)], parts[k % len(parts)])
+
+    found = side_by_side(piece, len(chances) * len(parts), at_once)
+    each = [np.concatenate(of) for of in zip(*found, strict=True)]
+    return [x.reshape(len(chances), len(sides), *x.shape[1:]) for x in each]
 
 
 def _together(asked: Sequence[Question], chance: int, sides: Sequence[Mapping[str, float]]) -> list[np.ndarray]:
@@ -89,25 +116,31 @@ def _recorded(question: Question, chance: int, sides: Sequence[Mapping[str, floa
     return record
 
 
-def _takes_rows(question: Question, batches: Sequence[Sequence[Mapping[str, float]]]) -> bool:
+def takes_rows(question: Question, sides: Sequence[Mapping[str, float]]) -> bool:
     """Whether the model takes parameters in rows, and makes of each row what it makes of it alone.
 
-    A program that reads a parameter as one number can't, or worse, makes the same of all rows.
+    A program that reads a parameter as one number can't, or worse, makes the same of all rows. Two rows that differ in
+    every parameter tell.
     """
-    key = tuple(sorted({name for batch in batches for side in batch for name in side}))
+    key = frozenset(name for side in sides for name in side)
     known = _TAKES_ROWS.setdefault(question.model, {})
+    if any(takes and key <= more for more, takes in known.items()):
+        return True
     if key not in known:
+        one = {name: next(side[name] for side in sides if name in side) for name in key}
+        found = {name: [side.get(name, question.theta[name]) for side in sides] for name in key}
+        other = {name: next((x for x in reversed(found[name]) if x != one[name]), one[name]) for name in key}
         try:
-            known[key] = all(_alike(question, batch) for batch in batches)
+            known[key] = _alike(question, [one, other])
         except (RuntimeError, ValueError, IndexError, TypeError, LpmError):
             known[key] = False
     return known[key]
 
 
-def _alike(question: Question, batch: Sequence[Mapping[str, float]]) -> bool:
+def _alike(question: Question, sides: Sequence[Mapping[str, float]]) -> bool:
     days = min(_TRIAL, question.days)
-    rows = _recorded(question, 0, batch, days)
-    return all(_same(rows, _recorded(question, 0, [side], days), k) for k, side in enumerate(batch))
+    rows = _recorded(question, 0, sides, days)
+    return all(_same(rows, _recorded(question, 0, [side], days), k) for k, side in enumerate(sides))
 
 
 def _same(rows: Record, alone: Record, row: int) -> bool:

@@ -18,6 +18,7 @@ from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.differences import differences, either_value, slope
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.pathwise import Along, along_paths
+from lpmppl.inference.readings import Reading
 from lpmppl.inference.relaxing import RELAXATIONS, relaxation, relaxed
 from lpmppl.inference.scoring import scored
 from lpmppl.models.model import Model
@@ -37,6 +38,9 @@ _WORK = 5_000_000
 
 _PLATEAU = 0.02
 """The share of time at risk without hazard up to which a derivative along paths is taken for right."""
+
+_LOOKED, _TELLING = 2, 100
+"""Whatever moves the tally on no day and in no stratum in the first draws, of so many counted, isn't drawn again."""
 
 _FLOOR, _MOST, _AT_ONCE = 8, 1024, 8
 """The fewest and the most draws to a precision, and by how many times they may grow at once: few know their spread."""
@@ -65,6 +69,7 @@ class Estimation:
         model, names = question.model, question.names
         self._along: list[Along] = []
         self._answers: list[Answer] = []
+        self._idle: list[int] = []
         self.each = np.zeros((0, 0, 0))
         self.typical = np.zeros((0, 0))
         many = len(names) > max(_FEW, model.population.everybody / _PER_AGENT)
@@ -87,7 +92,7 @@ class Estimation:
         """So many draws of the same derivatives, by the same estimators, in another society."""
         other = copy(self)
         other.question = replace(self.question, model=model)
-        other._along, other._answers = [], []
+        other._along, other._answers, other._idle = [], [], []
         other.each, other.typical = np.zeros((0, 0, 0)), np.zeros((0, 0))
         other.extend(draws)
         return other
@@ -105,11 +110,14 @@ class Estimation:
         """Take more draws, two or more."""
         names, first = list(self.question.names), len(self.each)
         chances = range(first, first + more)
-        found = [differences(self.question, c, self._ways) for c in chances] if self._others else []
-        value, typical = self._of_seen(chances) if self._seen else (None, np.array([base for _, base in found]))
+        middle = None
+        if self._others:
+            apart, middle = self._apart(chances)
+        value, typical = self._of_seen(chances) if self._seen else (None, middle)
+        assert typical is not None
         each = np.zeros((more, typical.shape[1], len(names)))
-        for d, (apart, _) in enumerate(found):
-            each[d][:, [names.index(n) for n in self._others]] = apart.T
+        if self._others:
+            each[:, :, [names.index(n) for n in self._others]] = apart
         if value is not None:
             each[:, :, [names.index(n) for n in self._seen]] = value
         self.each = np.concatenate([self.each, each]) if first else each
@@ -142,6 +150,29 @@ class Estimation:
     @cached_property
     def _scale(self) -> np.ndarray:
         return np.array([slope(self.question.model, self.question.theta, n) for n in self.question.names])
+
+    def _apart(self, chances: range) -> tuple[np.ndarray, np.ndarray]:
+        """Differences (D, M, P') of the parameters that have them, and values (D, M)."""
+        question, reading, ways = self.question, self.question.read, self._ways
+        if not isinstance(reading, Reading):
+            found, base = differences(question, chances, ways)
+            return found.transpose(0, 2, 1), base
+        m, early = math.prod(reading.shape), range(chances.start, min(chances.stop, _LOOKED))
+        parts = []
+        if early:
+            both = replace(question, read=lambda series: np.concatenate([reading(series), series.reshape(-1)]))
+            found, base = differences(both, early, ways)
+            if np.mean([reading.counted(x[:m]) for x in base]) >= _TELLING:
+                self._idle = np.flatnonzero(~found[..., m:].any((0, 2))).tolist()
+            parts.append((found[..., :m], base[:, :m]))
+        if late := range(max(chances.start, _LOOKED), chances.stop):
+            again = [k for k in range(len(ways)) if k not in self._idle] or [0]
+            found, base = differences(question, late, [ways[k] for k in again])
+            whole = np.zeros((len(late), len(ways), m))
+            whole[:, again] = found
+            parts.append((whole, base))
+        each, typical = (np.concatenate(x) for x in zip(*parts, strict=True))
+        return each.transpose(0, 2, 1), typical
 
     def _of_seen(self, chances: range) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives (D, M, P') with respect to the parameters that it sees, and values (D, M)."""

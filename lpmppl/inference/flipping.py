@@ -28,7 +28,7 @@ from lpmppl.typing import State
 
 __all__ = ["ROWS", "Answer", "Direct", "Learnt", "Question", "by_row", "expanded", "flipped", "learn"]
 
-ROWS = 2**22
+ROWS = 5_000_000
 """The most agents, over all flips, that are simulated at once."""
 
 _LEAST = 4

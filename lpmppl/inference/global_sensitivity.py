@@ -79,9 +79,8 @@ def global_sensitivity(
     for k, theta in enumerate(thetas):
         question = Question(model, theta, names, of, reading, days, seed, acts)
         ways = [either_side(model, theta, {n: 1.0}, step) for n in names]
-        for twin in range(2):
-            found, middle = differences(question, 2 * k + twin, ways)
-            slopes[k, twin], levels[k, twin] = found[:, 0], middle[0]
+        found, middle = differences(question, [2 * k, 2 * k + 1], ways)
+        slopes[k], levels[k] = found[:, :, 0], middle[:, 0]
     products = slopes[:, 0] * slopes[:, 1]
     measure, se = products.mean(0), products.std(0, ddof=1) / math.sqrt(points)
     variance = float(np.cov(levels[:, 0], levels[:, 1])[0, 1])

@@ -20,16 +20,13 @@ from lpmppl.effects.handlers.time import DiscreteTime
 from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError, nearest
 from lpmppl.inference.checks import alone, checked, whole
-from lpmppl.inference.differences import _takes_rows as takes_rows
+from lpmppl.inference.differences import takes_rows
 from lpmppl.inference.flipping import ROWS, Question, expanded
 from lpmppl.inference.run import drawn, playing
 from lpmppl.inference.seen import by_stratum
 from lpmppl.models.model import Model
 
 __all__ = ["Guide", "likelihood", "with_shares"]
-
-_TRIED = 4
-"""How many rows are held against the run of each alone, before a model is given many."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +75,9 @@ class Guide:
     def rows(self, values: Sequence[Mapping[str, float]]) -> int:
         """How many runs with these parameters the model takes at once."""
         names = differing(values)
-        sides = [{n: one[n] for n in names} for one in values[:_TRIED]]
+        sides = [{n: one[n] for n in names} for one in values]
         asked = Question(self.model, values[0], (), "", lambda x: x, self.days, self.seed, self.acts)
-        if len(values) < 2 or not takes_rows(asked, [sides]):
+        if len(values) < 2 or not takes_rows(asked, sides):
             return 1
         return max(1, ROWS // self.model.population.size)
 

@@ -57,6 +57,11 @@ class Reading:
     def units(self) -> str:
         return str((self.tally if self.daily else in_all(self.tally)).attrs["units"])
 
+    def counted(self, values: np.ndarray) -> float:
+        """How many were counted in all, of what was read; on a day, where a tally counts who is in a state."""
+        stock = self.tally.attrs["kind"] == "stock"
+        return float(values.sum()) / (self.days if self.daily and stock else 1)
+
     def __call__(self, series: np.ndarray) -> np.ndarray:
         """Read a series of shape (T, strata): shape (M,), which `shape` unfolds."""
         sizes = [self.tally.sizes[d] for d in self.strata]

@@ -97,14 +97,15 @@ def sensitivity(
         tally per unit of the parameter, `low` and `high`; `elasticity` and `elasticity_se`, the change in percent per
         percent of the parameter, NaN where there is nothing to compare with; `at`, the parameter's value; `estimator`;
         `difference` and `difference_se`, NaN where not audited. Over `direction`, likewise `along`, `along_se`,
-        `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the
-        tally in no run, `cuts` where parameters enter what the estimator doesn't see, `audit_seconds` is how long the
-        audit took. Along paths, `plateau` is the share of time at risk without hazard, over hazard `site`. Where the
-        audit is of a smaller society, of `audited_agents`, `audited_value` and `audited_se` are the derivatives there,
-        and they and all of the audit are times how many more agents there are here. Where derivatives are taken in a
-        smaller society, of `within_agents`, `ratio_to_whole` is the whole one's elasticity along the steepest
-        direction over that of the smaller one, with its standard error `ratio_to_whole_se`; derivatives are NaN on days
-        and in strata of which nothing is counted there and something in the whole one, `unseen_cells` in number.
+        `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the tally
+        in no run (by differences in the first two draws, where a hundred or more are counted), `cuts` where parameters
+        enter what the estimator doesn't see, `audit_seconds` is how long the audit took. Along paths, `plateau` is the
+        share of time at risk without hazard, over hazard `site`. Where the audit is of a smaller society, of
+        `audited_agents`, `audited_value` and `audited_se` are the derivatives there, and they and all of the audit are
+        times how many more agents there are here. Where derivatives are taken in a smaller society, of `within_agents`,
+        `ratio_to_whole` is the whole one's elasticity along the steepest direction over that of the smaller one, with
+        its standard error `ratio_to_whole_se`; derivatives are NaN on days and in strata of which nothing is counted
+        there and something in the whole one, `unseen_cells` in number.
     Raises:
         InputError: for a tally, parameter, stratum, estimator or number that can't be used; for a parameter of whole
             numbers; for a smaller society that hasn't the same; where an estimator is asked for with a parameter that

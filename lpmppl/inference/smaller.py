@@ -73,7 +73,7 @@ def against_whole(large: Question, each: np.ndarray, typical: np.ndarray, agents
     chosen = np.where(np.abs(steepest) < _OF_NOTE * length, 0.0, steepest)
     direction = chosen / np.linalg.norm(chosen)
     along = {n: d for n, d in zip(names, direction.tolist(), strict=True) if d}
-    apart, base = differences(large, 0, [either_side(model, large.theta, along, step)])
+    apart, (base,) = differences(large, [0], [either_side(model, large.theta, along, step)])
     there, came = float(apart.sum()), typical.sum(1)
     if came.mean() and base.sum() / came.mean() > 0:
         size = float(base.sum() / came.mean())

@@ -159,6 +159,37 @@ def test_rows_are_tried_no_more_at_once_than_they_are_run(monkeypatch):
     assert max(seen) == 2
 
 
+@pytest.mark.parametrize(("agents", "days", "again"), [(AGENTS, 5, False), (20, 1, True)])
+def test_what_moves_nothing_in_two_draws_isnt_drawn_again_where_enough_are_counted(agents, days, again):
+    model, seen = Decay(agents), []
+    initial = model.initial
+    model.initial = lambda theta, start=0.0: seen.append(theta["idle"].numel()) or initial(theta, start)
+    found = lpm.sensitivity(model, "left", ["rate", "idle"], days, draws=4, audit=False)
+    # The last two draws are two runs, of two rows without the one that is idle and of four with it.
+    assert seen[-2:] == ([4, 4] if again else [1, 1]) and seen[-4:-2] == [4, 4]
+    assert found.attrs["draws"] == 4 and "idle" in found.attrs["without_effect"]
+    assert float(found["value"].sel(parameter="idle")) == float(found["se"].sel(parameter="idle")) == 0.0
+
+
+def test_what_moves_a_day_alone_is_drawn_on():
+    """Who leaves later leaves all the same: it comes to nothing in all, and isn't nothing."""
+
+    class Late(Decay):
+        def day(self, theta):
+            before = super().day
+
+            def step(s):
+                late = float(s["t"]) < 2.0
+                return before({"rate": theta["rate"] * 0 + (theta["idle"] if late else 40.0)})(s)
+
+            return step
+
+    found = lpm.sensitivity(Late(), "left", ["idle"], 4, draws=6, audit=False)
+    daily = lpm.sensitivity(Late(), "left", ["idle"], 4, draws=6, audit=False, daily=True)
+    assert float(found["value"][0]) == 0.0 and float(daily["value"][0, 0]) > 0
+    assert (daily["se"][0] > 0).any()
+
+
 def test_the_audit_alone():
     found = lpm.audit(Decay(), "left", ["rate", "idle"], 10, draws=6, estimator="flips", flips=40)
     assert list(found["parameter"].values) == ["rate"] and list(found["estimator"].values) == ["flips"]

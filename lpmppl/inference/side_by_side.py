@@ -1,0 +1,136 @@
+"""Runs that have nothing to do with one another, side by side, each in a process on a core of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+import torch
+
+from lpmppl.errors import LpmError
+from lpmppl.models.population import Population
+
+__all__ = ["cores", "side_by_side"]
+
+T = TypeVar("T")
+
+_WORTH = 2e7
+"""Agents times days, over all pieces, from which processes are worth their start: about a second."""
+
+
+def cores(population: Population, days: float) -> int:
+    """How many processes to use for so many days of a population, over all runs: 1 where more don't pay, or can't be.
+
+    Each takes one of torch's threads. They are forked, which is safe on Linux alone, and not beside a device or ranks.
+    """
+    can = sys.platform == "linux" and population.device.type == "cpu" and population.ranks is None
+    inside = multiprocessing.current_process().daemon or threading.current_thread() is not threading.main_thread()
+    return torch.get_num_threads() if can and not inside and population.size * days >= _WORTH else 1
+
+
+def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]:
+    """Do pieces 0 … count − 1 of some work, so many at once, and give what they come to in order.
+
+    A piece sees everything as it is now and changes nothing here; what it gives is copied. Warnings are repeated here.
+
+    Args:
+        piece: does one.
+        count: how many there are.
+        at_once: how many processes to use, as `cores` gives them; in this process where that is one.
+    Raises:
+        Exception: what a piece has raised, the first that is met.
+        LpmError: where a process was ended from outside.
+
+    >>> side_by_side(lambda k: k * k, 4, at_once=2)
+    [0, 1, 4, 9]
+    """
+    if min(at_once, count) < 2:
+        return [piece(k) for k in range(count)]
+    found: dict[int, Any] = {}
+    workers = _Workers(piece, min(at_once, count))
+    try:
+        waiting = list(range(count))[::-1]
+        for line in workers.lines:
+            line.send(waiting.pop())
+        while len(found) < count:
+            ready = wait(workers.lines)
+            for line in [x for x in workers.lines if x in ready]:
+                k, result, error, said = workers.told(line)
+                for category, message in said:
+                    warnings.warn(message, category, stacklevel=2)
+                if error is not None:
+                    raise error
+                found[k] = result
+                if waiting:
+                    line.send(waiting.pop())
+                else:
+                    workers.lines.remove(line)
+    finally:
+        workers.end()
+    return [found[k] for k in range(count)]
+
+
+class _Workers:
+    """Processes that do pieces by their number until they are told no more."""
+
+    def __init__(self, piece: Callable[[int], Any], count: int) -> None:
+        context = multiprocessing.get_context("fork")
+        self.lines: list[Connection] = []
+        self._processes = []
+        for _ in range(count):
+            here, there = context.Pipe()
+            self.lines.append(here)
+            # What is held open by a process that this one starts would keep another from hearing that this one is gone.
+            process = context.Process(target=_work, args=(piece, there, list(self.lines)), daemon=True)
+            with warnings.catch_warnings():
+                # From Python 3.12 a fork beside torch's threads warns; a piece uses none of them.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+            there.close()
+            self._processes.append(process)
+        self._all = list(self.lines)
+
+    def told(self, line: Connection) -> tuple[int, Any, BaseException | None, list[tuple[type[Warning], str]]]:
+        try:
+            return line.recv()
+        except EOFError:
+            raise LpmError(
+                "a process that ran a part was ended from outside, perhaps for want of memory; ask for fewer agents, "
+                "or have one part run at a time by torch.set_num_threads(1)"
+            ) from None
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+        for line in self._all:
+            line.close()
+
+
+def _work(piece: Callable[[int], Any], line: Connection, others: list[Connection]) -> None:
+    import signal
+
+    # Whoever presses Ctrl-C means the process that asked; it ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    for other in others:
+        other.close()
+    while True:
+        try:
+            k = line.recv()
+        except EOFError:
+            return
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")  # whether they are shown is for where they are repeated
+            result, error = None, None
+            try:
+                result = piece(k)
+            except Exception as raised:  # noqa: BLE001
+                error = raised
+        line.send((k, result, error, [(w.category, str(w.message)) for w in said]))

@@ -1,0 +1,118 @@
+"""Runs side by side come to what they come to one after the other, and leave nothing behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import lpmppl as lpm
+from lpmppl.errors import InputError, LpmError
+from lpmppl.inference import side_by_side as module
+from lpmppl.inference.side_by_side import cores, side_by_side
+from tests.inference.test_sensitivity import Decay
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """As on a machine of three cores, and with work enough for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr(module, "_WORTH", 0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def children():
+    return multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_pieces_come_in_order_each_from_a_process_that_isnt_this_one(count):
+    found = side_by_side(lambda k: (k, os.getpid(), torch.get_num_threads()), count, at_once=3)
+    assert [k for k, _, _ in found] == list(range(count)) and not children()
+    if count > 1:
+        assert os.getpid() not in {pid for _, pid, _ in found} and {n for _, _, n in found} == {1}
+
+
+def test_whoever_is_free_takes_the_next():
+    slow = lambda k: (time.sleep(1.0 if k == 0 else 0.0), os.getpid())[1]  # noqa: E731
+    first, *others = side_by_side(slow, 6, at_once=2)
+    assert first not in others
+
+
+def test_what_a_piece_raises_is_raised_and_the_others_end():
+    def piece(k):
+        if k == 1:
+            raise InputError("parameter x=2 was given")
+        time.sleep(60)
+
+    began = time.monotonic()
+    with pytest.raises(InputError, match="parameter x=2 was given"):
+        side_by_side(piece, 3, at_once=3)
+    assert time.monotonic() - began < 30 and not children()
+
+
+def test_a_process_that_is_ended_from_outside_is_said():
+    with pytest.raises(LpmError, match=r"ended from outside, perhaps for want of memory.*set_num_threads\(1\)"):
+        side_by_side(lambda k: os.kill(os.getpid(), signal.SIGKILL) if k else time.sleep(60), 2, at_once=2)
+    assert not children()
+
+
+def test_warnings_are_repeated():
+    with pytest.warns(UserWarning, match="piece 1"):
+        side_by_side(lambda k: warnings.warn("piece 1", stacklevel=1) if k else None, 2, at_once=2)
+
+
+def test_ctrl_c_ends_all_at_once():
+    program = """
+import os, sys, time
+from lpmppl.inference.side_by_side import side_by_side
+def piece(k):
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+try:
+    side_by_side(piece, 2, at_once=2)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    whole = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-c", program], **whole) as asked:
+        pids = [int(asked.stdout.readline()) for _ in range(2)]
+        os.killpg(asked.pid, signal.SIGINT)
+        assert asked.wait(30) == 7
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_one_process_where_more_dont_pay_or_cant_be(many, monkeypatch):
+    people = Decay(1_000).population
+    assert cores(people, 10) == 3
+    assert side_by_side(lambda k: cores(people, 10), 2, at_once=2) == [1, 1]
+    monkeypatch.setattr(module, "_WORTH", 1e6)
+    assert cores(people, 10) == 1 and cores(people, 1_000) == 3
+    monkeypatch.setattr(module.sys, "platform", "darwin")
+    assert cores(people, 1_000) == 1
+
+
+@pytest.mark.parametrize("asked", [{"wrt": "all", "draws": 3}, {"wrt": "rate", "draws": 2, "daily": True}])
+def test_derivatives_are_the_same_to_the_last_bit(many, monkeypatch, asked):
+    ask = {"of": "left", "days": 12, **asked}
+    started, process = [], multiprocessing.get_context("fork").Process
+    start = process.start
+    monkeypatch.setattr(process, "start", lambda self: (started.append(self), start(self)))
+    beside = lpm.sensitivity(Decay(4_000), **ask)
+    assert len(started) >= 3
+    monkeypatch.setattr(module, "_WORTH", np.inf)
+    alone = lpm.sensitivity(Decay(4_000), **ask)
+    for name in ("value", "se", "difference", "along"):
+        assert np.array_equal(beside[name], alone[name], equal_nan=True), name
