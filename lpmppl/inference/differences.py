@@ -56,14 +56,14 @@ def differences(question: Question, chances: Sequence[int], ways: Sequence[Way])
         differences of shape (D, ways, M), and the mean of all sides, shape (D, M).
     """
     sides = [side for above, below, _ in ways for side in (above, below)]
-    (found,) = on_each_side([question], chances, sides, together=2)
+    (found,) = on_each_side([question], chances, sides)
     found = found.astype(float)
     width = np.array([distance for _, _, distance in ways])
     return (found[:, ::2] - found[:, 1::2]) / width[:, None], found.mean(1)
 
 
 def on_each_side(
-    asked: Sequence[Question], chances: Sequence[int], sides: Sequence[Mapping[str, float]], together: int
+    asked: Sequence[Question], chances: Sequence[int], sides: Sequence[Mapping[str, float]]
 ) -> list[np.ndarray]:
     """What is asked for on every side, with the same draws of everybody's chance.
 
@@ -71,21 +71,16 @@ def on_each_side(
         asked: questions that differ in their tally and how it is read.
         chances: which draws of the agents' chance, D of them.
         sides: settings of parameters.
-        together: how many sides, from the first on, are to be run in one batch as far as can be: what is added up in
-            another order, among other rows, may tip an event.
     Returns:
         for each question, shape (D, sides, M).
     """
     question = asked[0]
     population = question.model.population
     at_once = cores(population, question.days * len(sides) * len(chances))
-    size = together if math.ceil(len(sides) / together) * len(chances) >= at_once else 1
-    units = [sides[k : k + size] for k in range(0, len(sides), size)]
     # Alike in size, and one for each process where there are more of these than draws.
     rows = max(2, ROWS // population.everybody)
-    batches = max(math.ceil(len(units) / (rows // size)), math.ceil(at_once / len(chances)))
-    split = np.array_split(np.arange(len(units)), min(batches, len(units)))
-    parts = [[side for k in part for side in units[k]] for part in split]
+    batches = min(max(math.ceil(len(sides) / rows), math.ceil(at_once / len(chances))), len(sides))
+    parts = [[sides[k] for k in part] for part in np.array_split(np.arange(len(sides)), batches)]
     if max(map(len, parts)) > 1 and not takes_rows(question, sides):
         parts = [[side] for side in sides]
 

@@ -174,8 +174,8 @@ class Simulator:
     def _differences(self, asked: Sequence[Question], free: Sequence[str], draw: int) -> tuple[Tensor, Tensor]:
         """What comes out, shape (M,), and its derivatives, shape (M, P)."""
         ways = [either_value(self.model, asked[0].theta, n, self.step) for n in free]
-        sides = [*(side for above, below, _ in ways for side in (above, below)), {}]
-        *others, x = np.concatenate(on_each_side(asked, [draw], sides, together=2), -1)[0].astype(float)
+        sides = [{}, *(side for above, below, _ in ways for side in (above, below))]
+        x, *others = np.concatenate(on_each_side(asked, [draw], sides), -1)[0].astype(float)
         apart = np.array(others).reshape(len(ways), 2, len(x))
         width = np.array([distance for _, _, distance in ways]).reshape(-1, 1)
         return torch.from_numpy(x), torch.from_numpy(((apart[:, 0] - apart[:, 1]) / width).T)

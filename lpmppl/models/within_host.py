@@ -171,7 +171,7 @@ def courses(
     times: Tensor | None = None,
     solve: Solver[Tensor] | None = None,
 ) -> State:
-    """Solve the ODE of every row at once: an archetype each, or an agent each.
+    """Solve the ODE of every archetype, or agent, at once, for every row of parameters in steps as fine as it needs.
 
     An antiviral is an intervention inside the ODE: from the day on which symptoms begin in a row's class of variation,
     it takes `antiviral` times `treatment` from the output of virus.
@@ -187,6 +187,12 @@ def courses(
     Returns:
         the trajectory by name, shape (…, n, T).
     """
+    if solve is None:
+        fine = fineness(theta)
+        finest = int(fine.max())
+        if finest > int(fine.min()):
+            return _by_fineness(fine, theta, treatment, age, prior, variation, times)
+        solve = solver(STEP / finest)
     memory = _of(MEMORY, prior, theta)
     none = memory.new_zeros(broadcast(age.shape, treatment.shape, *(theta[name].shape for name in PARAMETERS)))
     start = {
@@ -206,7 +212,31 @@ def courses(
 
     given = [antiviral(k) for k in range(VARIATIONS) if float(times[0]) < ONSETS[k] < float(times[-1])]
     rates = ode(theta, age, prior, variation)
-    return evolve("within_host", rates, start, times, solve or solver(STEP / fineness(theta)), given)
+    return evolve("within_host", rates, start, times, solve, given)
+
+
+def _by_fineness(
+    fine: Tensor,
+    theta: Theta,
+    treatment: Tensor,
+    age: Tensor,
+    prior: Tensor,
+    variation: Tensor,
+    times: Tensor | None,
+) -> State:
+    """As `courses`, where rows of parameters need different steps: what a row comes to doesn't hang on the others."""
+    lead = broadcast(treatment.shape[:-1], *(theta[name].shape[:-1] for name in PARAMETERS))
+    fine = fine.expand(lead).reshape(-1)
+    given = {"treatment": treatment, **{name: theta[name] for name in PARAMETERS}}
+    rows = {n: x.expand(*lead, *(x.shape[-1:] or (1,))).reshape(fine.shape[0], -1) for n, x in given.items()}
+    whole: dict[str, Tensor] = {}
+    for finer in fine.unique().tolist():
+        keep = (fine == finer).nonzero().squeeze(-1)
+        mine = {n: x[keep] for n, x in rows.items()}
+        part = courses(mine, mine["treatment"], age, prior, variation, times, solver(STEP / finer))
+        for name, x in part.items():
+            whole[name] = whole.get(name, x.new_zeros(fine.shape[0], *x.shape[1:])).index_copy(0, keep, x)
+    return {name: x.reshape(*lead, *x.shape[1:]) for name, x in whole.items()}
 
 
 def log_load(path: State) -> Tensor:
@@ -214,18 +244,24 @@ def log_load(path: State) -> Tensor:
     return torch.log10(path["virus"].clamp(min=FLOOR))
 
 
-def fineness(theta: Theta) -> int:
+def fineness(theta: Theta) -> Tensor:
     r"""How many times finer than `STEP` the solver's steps must be: target cells fall at up to :math:`u \beta p / c`.
 
     At the defaults the fastest class falls by 2.5 in a step, near the 2.8 at which Runge–Kutta steps turn unstable.
+
+    Args:
+        theta: `infectivity` β and `production` p, of shapes that broadcast with (…, n).
+    Returns:
+        whole numbers of shape (…), for every row of parameters.
     """
     fall, usual = theta["infectivity"] * theta["production"], 1.0
     for name in ("infectivity", "production"):
         usual *= PARAMETERS[name].default
     if inside_transform(fall):
-        return 1
-    greatest = float(fall.detach().max()) / usual
-    return max(1, math.ceil(greatest / 1.1)) if math.isfinite(greatest) and greatest < _FINEST else 1
+        return torch.ones((), dtype=torch.int64)
+    greatest = (fall.detach() if fall.dim() == 0 else fall.detach().amax(-1)) / usual
+    known = torch.isfinite(greatest) & (greatest < _FINEST)
+    return torch.where(known, torch.ceil(greatest / 1.1).clamp(min=1), 1.0).long()
 
 
 def solver(step: float = STEP) -> TorchDiffEq:

@@ -124,6 +124,20 @@ def test_numbers_stay_positive_and_targets_only_fall(everyone):
         assert bool((found["response"] <= 1).all())
 
 
+@pytest.mark.parametrize("lead", [(6, 1), (2, 3, 1)])
+def test_a_row_of_parameters_has_the_steps_that_it_has_alone(lead):
+    faster = torch.tensor([1.0, 3.0, 1.05, 8.0, 2.9, float("nan")]).reshape(lead)
+    usual = {n: torch.tensor(p.default) for n, p in body.PARAMETERS.items()}
+    values = usual | {"production": usual["production"] * faster}
+    assert body.fineness(values).reshape(-1).tolist() == [1, 3, 1, 8, 3, 1]
+    treatment, who = torch.tensor([0.5]), body.archetypes()
+    together = body.courses(values, treatment, *who)["virus"]
+    assert together.shape == (*lead[:-1], body.ARCHETYPES, body.DAYS)
+    for row, x in zip(together.reshape(6, body.ARCHETYPES, -1), values["production"].reshape(-1), strict=True):
+        alone = body.courses(usual | {"production": x}, treatment, *who)["virus"]
+        assert torch.equal(row, alone) or (x.isnan() and alone[:, 1:].isnan().any())
+
+
 def test_every_infection_is_over_by_day_30(everyone):
     assert bool((body.log_load(everyone[0.0]).amax(-1) > 3).all())
     assert bool((body.log_load(everyone[0.0])[:, -1] < 3).all())
