@@ -16,7 +16,7 @@ from torch.distributions import biject_to
 from lpmppl.effects.handlers.record import Record
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference.flipping import ROWS, Question, by_row, expanded
-from lpmppl.inference.side_by_side import cores, side_by_side
+from lpmppl.inference.side_by_side import cores, parted, side_by_side
 from lpmppl.models.model import Model
 
 __all__ = [
@@ -76,11 +76,10 @@ def on_each_side(
     """
     question = asked[0]
     population = question.model.population
-    at_once = cores(population, question.days * len(sides) * len(chances))
-    # Alike in size, and one for each process where there are more of these than draws.
     rows = max(2, ROWS // population.everybody)
-    batches = min(max(math.ceil(len(sides) / rows), math.ceil(at_once / len(chances))), len(sides))
-    parts = [[sides[k] for k in part] for part in np.array_split(np.arange(len(sides)), batches)]
+    at_once = cores(population, question.days * len(sides) * len(chances), min(rows, len(sides)))
+    batches = parted(len(sides), rows, math.ceil(at_once / len(chances)))
+    parts = [[sides[k] for k in batch] for batch in batches]
     if max(map(len, parts)) > 1 and not takes_rows(question, sides):
         parts = [[side] for side in sides]
 

@@ -17,6 +17,7 @@ from lpmppl.inference.flipping import ROWS, by_row, expanded
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.results import day_by_day
 from lpmppl.inference.run import playing
+from lpmppl.inference.side_by_side import cores, parted, side_by_side
 from lpmppl.models.model import Model
 
 __all__ = ["Ensemble"]
@@ -61,15 +62,17 @@ class Ensemble:
             expected counts and the dispersion of each, float64 of shape (rows, D), by the order of `Observed.counts`
             with the days of this ensemble; and the records of the tallies, of batches of rows.
         """
-        at_once = max(1, ROWS // self.model.population.everybody)
-        means, sizes, records = [], [], []
-        for k in range(0, len(thetas), at_once):
-            mean, size, record = self._batch(thetas[k : k + at_once], chances[k : k + at_once])
-            means.append(mean)
-            sizes.append(size)
-            records.append(record)
+        people = self.model.population
+        rows = max(1, ROWS // people.everybody)
+        at_once = cores(people, self.days * len(thetas), min(rows, len(thetas)))
+        batches = parted(len(thetas), rows, at_once)
+
+        def piece(k: int) -> tuple[np.ndarray, np.ndarray, Record]:
+            return self._batch([thetas[row] for row in batches[k]], [chances[row] for row in batches[k]])
+
+        means, sizes, records = zip(*side_by_side(piece, len(batches), at_once), strict=True)
         self.runs += len(thetas)
-        return np.concatenate(means), np.concatenate(sizes), records
+        return np.concatenate(means), np.concatenate(sizes), list(records)
 
     def _batch(
         self, thetas: Sequence[Mapping[str, float]], chances: Sequence[int]

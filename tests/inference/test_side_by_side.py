@@ -116,3 +116,33 @@ def test_derivatives_are_the_same_to_the_last_bit(many, monkeypatch, asked):
     alone = lpm.sensitivity(Decay(4_000), **ask)
     for name in ("value", "se", "difference", "along"):
         assert np.array_equal(beside[name], alone[name], equal_nan=True), name
+
+
+def test_a_calibration_is_the_same_to_the_last_bit(many, monkeypatch):
+    model = lpm.nyc.sir(lpm.nyc.population(2_000))
+    made = lpm.run(model, 12, set={"initial_infected": 0.05})["prior_predictive"]["infections"]
+    seen = {"infections": made.sum(["borough", "age"])[0, 0].to_numpy().astype(float)}
+    ask = {"rounds": 2, "rows": 16, "draws": 50, "simulations": 3, "restarts": 1, "steps": 40, "ahead": 2}
+    monkeypatch.setattr(module, "_WORTH", 0)
+    beside = lpm.calibrate(model, seen, **ask)
+    monkeypatch.setattr(module, "_WORTH", np.inf)
+    alone = lpm.calibrate(model, seen, **ask)
+    for group in ("posterior", "posterior_predictive", "predictions", "forecast"):
+        assert beside[group].to_dataset().identical(alone[group].to_dataset()), group
+
+
+def test_a_likelihood_is_the_same_to_the_last_bit(many, monkeypatch):
+    model = lpm.nyc.sir(lpm.nyc.population(1_000))
+    ask = {"observed": {"infection": [3, 2, 4, 5]}, "draws": 7, "set": {"initial_infected": 0.05}}
+    beside = lpm.likelihood(model, **ask)
+    monkeypatch.setattr(module, "_WORTH", np.inf)
+    assert np.isfinite(beside["log_weight"]).all() and lpm.likelihood(model, **ask).equals(beside)
+
+
+def test_no_more_processes_than_there_is_memory_for(many, monkeypatch):
+    people = Decay(1_000).population
+    for free, rows, at_once in ((1e12, 1, 3), (2.1 * 400 * 1_000, 1, 2), (2.1 * 400 * 1_000, 2, 1), (0, 1, 1)):
+        monkeypatch.setattr(module, "free_memory", lambda free=free: free)
+        assert cores(people, 10, rows) == at_once
+    monkeypatch.setattr(module, "free_memory", lambda: None)
+    assert cores(people, 10) == 3
