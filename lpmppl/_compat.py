@@ -25,6 +25,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK, effectful
 from pyro.poutine.trace_messenger import TraceMessenger
+from torch.autograd import forward_ad as _forward_ad
 
 __all__ = [
     "BlockMessenger",
@@ -42,6 +43,7 @@ __all__ = [
     "broadcast_to_plates",
     "chirho_repair_in_force",
     "effectful",
+    "forward_mode",
     "get_index_plates",
     "get_new_interruptions",
     "handler_stack",
@@ -120,6 +122,11 @@ def backward_pass() -> int:
 def inside_transform(x: torch.Tensor) -> bool:
     """Say whether a tensor is one of `torch.func`'s, which has no memory of its own to look at."""
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def forward_mode() -> bool:
+    """Say whether tensors may have a tangent now."""
+    return bool(_forward_ad._current_level >= 0)
 
 
 @contextmanager

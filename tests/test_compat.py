@@ -50,6 +50,14 @@ def test_inside_transform_knows_a_tensor_of_torch_func():
     assert not _compat.inside_transform(torch.ones(1))
 
 
+def test_forward_mode_is_where_tensors_may_have_tangents():
+    seen = []
+    torch.func.jvp(lambda x: seen.append(_compat.forward_mode()) or x, (torch.ones(1),), (torch.ones(1),))
+    with torch.autograd.forward_ad.dual_level():
+        seen.append(_compat.forward_mode())
+    assert seen == [True, True] and not _compat.forward_mode()
+
+
 def test_broadcast_to_plates_expands_as_a_pyro_plate_does():
     with pyro.plate("n", 3):
         expected = pyro.poutine.trace(lambda: pyro.sample("x", dist.Normal(0.0, 1.0))).get_trace().nodes["x"]

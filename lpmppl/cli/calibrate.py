@@ -76,7 +76,7 @@ def calibrate(
     misfit: Annotated[
         float, typer.Option(help="How far the model itself may be off, smooth in time, as a share.")
     ] = 0.1,
-    simulations: Annotated[int, typer.Option(help="Runs of all the people at draws of the posterior.")] = 8,
+    simulations: Annotated[int, typer.Option(help="Runs of all the people at draws of the posterior.")] = 16,
     ahead: Annotated[int, typer.Option(help="Days that these go on after the last that is fitted.")] = 0,
     before: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Go on from the posterior in this results.nc, of fewer weeks.")

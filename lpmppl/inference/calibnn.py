@@ -143,13 +143,12 @@ class CalibNN:
         Returns:
             over the task's parameters on their scale, batch shape (B,).
         Raises:
-            InputError: for a society that there isn't, or counts of another shape.
+            InputError: for a society that there isn't, counts of another shape, or nothing learnt.
         """
-        if task not in self.tasks:
-            raise InputError(nearest("society", task, self.tasks))
-        cells = len(self.tasks[task].ensemble.observed.counts)
-        if counts.dim() != 2 or counts.shape[1] != cells:
-            raise InputError(f"counts of shape {tuple(counts.shape)} were given; give (B, {cells})")
+        cells = len(self._learnt(task).task.ensemble.observed.counts)
+        if not isinstance(counts, Tensor) or counts.dim() != 2 or counts.shape[1] != cells:
+            what = f"counts of shape {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
+            raise InputError(f"{what} were given; give a tensor of shape (B, {cells})")
         with torch.no_grad():
             return self._network()(self.tasks[task], counts)
 

@@ -46,7 +46,10 @@ def restored(path: Path, parts: Sequence[Trained], runs: Mapping[str, TrainingRu
     """
     if not path.is_file():
         raise InputError(f"there is no network at {path}: give what .save(path) wrote")
-    arrays, meta = checkpoints.load(path, ("network", "made"))
+    try:
+        arrays, meta = checkpoints.load(path, ("network", "made"))
+    except InputError as e:
+        raise InputError(f"{path} is damaged or no network: give what .save(path) wrote, or learn anew") from e
     if meta["network"] != _tag(parts, runs):
         raise InputError(f"{path} is of another network: make this one in the same way")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
@@ -265,6 +266,7 @@ def provenance(model: Model) -> dict[str, Any]:
     }
 
 
+@cache
 def installed(name: str) -> str:
     """The version of an installed package, in words where there is none."""
     try:

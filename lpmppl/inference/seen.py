@@ -29,9 +29,19 @@ def by_stratum(model: Model, observed: Observations) -> Observations:
     Raises:
         InputError: for dimensions or labels that the model doesn't have.
     """
-    if not isinstance(observed, Mapping) or not any(isinstance(x, xr.DataArray) for x in observed.values()):
+    if not isinstance(observed, Mapping):
         return observed
+    for site, x in observed.items():
+        known = x.values if isinstance(x, xr.DataArray) else x
+        if isinstance(known, list | tuple | np.ndarray) and len(known) and all(_nothing(count) for count in known):
+            raise InputError(f"nothing was seen of '{site}': all its counts are NaN; give numbers, or leave it out")
     return {site: _of(model, site, x) if isinstance(x, xr.DataArray) else x for site, x in observed.items()}
+
+
+def _nothing(count: Any) -> bool:
+    """Whether a day's count, or those of all strata, are NaN."""
+    x = np.asarray(count)
+    return x.dtype.kind == "f" and bool(np.isnan(x).all())
 
 
 def dataset(observed: Observations, series: Observations, days: int) -> xr.Dataset:
@@ -65,6 +75,8 @@ def _of(model: Model, site: str, x: xr.DataArray) -> Any:
     days = x["day"].values
     if days.dtype.kind in "iu" and (days != np.arange(len(days))).any():
         raise InputError(f"the days of '{site}' are {days.tolist()[:4]}, …: give all from 0 on in order, NaN if unseen")
+    if days.dtype.kind == "M" and (np.diff(days) != np.timedelta64(1, "D")).any():
+        raise InputError(f"the dates of '{site}' aren't one day apart, from {days[0]}: give all in order, NaN if unseen")
     kept = [dim for dim in strata if dim in x.dims]
     for dim in x.dims:
         if dim != "day" and dim not in strata:

@@ -207,8 +207,14 @@ def test_what_it_cannot_answer_is_refused(learnt):
         network.posterior({"infections": [1, 2]}, "burrow")
     with pytest.raises(InputError, match="unknown society 'burrow'"):
         network.given(torch.ones(1, DAYS), "burrow")
-    with pytest.raises(InputError, match=r"shape \(1, 7\) were given; give \(B, 15\)"):
+    with pytest.raises(InputError, match=r"shape \(1, 7\) were given; give a tensor of shape \(B, 15\)"):
         network.given(torch.ones(1, 7))
+    with pytest.raises(InputError, match=r"ndarray were given; give a tensor of shape \(B, 15\)"):
+        network.given(np.ones((1, DAYS)))
+    with pytest.raises(InputError, match="unknown society"):
+        network.given(torch.ones(1, DAYS), ["burrow"])
+    with pytest.raises(InputError, match="hasn't learnt anything"):
+        lpm.CalibNN(society(), "infections", 5).given(torch.ones(1, 5))
     with pytest.raises(InputError, match="simulations=0"):
         network.learn(0)
     with pytest.raises(InputError, match="give counts"):

@@ -104,6 +104,12 @@ def test_a_counterfactual_of_strata_has_them_in_the_world_as_it_was(model, seen)
             xr.DataArray([[1]], dims=("day", "borough"), coords={"borough": ["Bronx"], "day": [10]}),
             "from 0 on in order",
         ),
+        (
+            xr.DataArray([1, 2], dims="day", coords={"day": np.array(["2020-03-01", "2020-03-03"], "datetime64[ns]")}),
+            "aren't one day apart",
+        ),
+        (xr.DataArray([[np.nan]], dims=("day", "borough"), coords={"borough": ["Bronx"]}), "nothing was seen"),
+        ([np.nan, np.nan], "nothing was seen of 'infection'"),
         (xr.DataArray([["x"]], dims=("day", "borough"), coords={"borough": ["Bronx"]}), "can't be read"),
     ],
 )

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lpmppl._compat import inside_transform, storage_uses, touched
+from lpmppl._compat import forward_mode, inside_transform, storage_uses, touched
 from lpmppl.effects.internals import kernels
 
 __all__ = [
@@ -61,7 +61,7 @@ BLOCK = 1 << 17
 SCAN = 1 << 18
 """Agents per block of a search."""
 
-SPREAD = 1 << 14
+SPREAD = 1 << 16
 """Places per block of a pass that reads or writes all over memory, each of which takes as long as tens in a row."""
 
 LARGE = 1 << 21
@@ -419,12 +419,15 @@ def changes(values: Tensor, bits: Tensor, seen: Tensor, first: int) -> tuple[Ten
 
 def bare(*tensors: Tensor) -> bool:
     """Say whether tensors are on the CPU, with memory of their own that a compiled loop can work on."""
-    return all(x.device.type == "cpu" and not inside_transform(x) for x in tensors)
+    for x in tensors:  # noqa: SIM110  a generator costs four times as much, in every operation on few agents
+        if not x.is_cpu or inside_transform(x):
+            return False
+    return True
 
 
 def differentiated(x: Tensor) -> bool:
     """Say whether a derivative is being taken through a tensor, in reverse or forward mode."""
-    return x.requires_grad or torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    return x.requires_grad or (forward_mode() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None)
 
 
 def positions(x: Tensor, above: float | None = None, below: float | None = None) -> Tensor:
