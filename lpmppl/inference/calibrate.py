@@ -35,6 +35,9 @@ __all__ = ["calibrate", "fitted_names"]
 _APART = 2**20
 """From which draw on everybody's chance is that of runs that nothing was learnt from."""
 
+_AGAINST = 4
+"""By how many runs at most the whole society is held against the coarse one."""
+
 _AWAY = 0.5
 """How far from each other restarts begin, in standard deviations of the priors."""
 
@@ -176,7 +179,9 @@ def calibrate(
     if coarse is not None:
         progress("how the whole society differs")
         objective = looking.aim(response, agents)
-        response, gap = _against(response, city, objective, looking.centres[-1], rest, max(2, simulations // 2))
+        response, gap = _against(
+            response, city, objective, looking.centres[-1], rest, max(2, min(_AGAINST, simulations // 2))
+        )
     seconds["whole"] = time.perf_counter() - began - sum(seconds.values())
 
     progress("fitting the guide")

@@ -29,7 +29,7 @@ def by_stratum(model: Model, observed: Observations) -> Observations:
     Raises:
         InputError: for dimensions or labels that the model doesn't have.
     """
-    if not isinstance(observed, Mapping):
+    if not isinstance(observed, Mapping) or not observed:
         return observed
     for site, x in observed.items():
         known = x.values if isinstance(x, xr.DataArray) else x
@@ -76,7 +76,9 @@ def _of(model: Model, site: str, x: xr.DataArray) -> Any:
     if days.dtype.kind in "iu" and (days != np.arange(len(days))).any():
         raise InputError(f"the days of '{site}' are {days.tolist()[:4]}, …: give all from 0 on in order, NaN if unseen")
     if days.dtype.kind == "M" and (np.diff(days) != np.timedelta64(1, "D")).any():
-        raise InputError(f"the dates of '{site}' aren't one day apart, from {days[0]}: give all in order, NaN if unseen")
+        raise InputError(
+            f"the dates of '{site}' aren't one day apart, from {days[0]}: give all in order, NaN if unseen"
+        )
     kept = [dim for dim in strata if dim in x.dims]
     for dim in x.dims:
         if dim != "day" and dim not in strata:
