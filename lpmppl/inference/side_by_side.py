@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import pickle
+import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
@@ -24,6 +27,9 @@ T = TypeVar("T")
 
 _WORTH = 2e7
 """Agents times days, over all pieces, from which processes are worth their start: about a second."""
+
+_WITH_PARENT = 1
+"""Linux's `PR_SET_PDEATHSIG`: the signal that a process gets when the one that began it is gone."""
 
 _A_ROW = 400
 """Bytes that an agent takes in each row while it runs: of the pandemic 270, and 370 where runs are guided."""
@@ -138,11 +144,21 @@ class _Workers:
             line.close()
 
 
-def _work(piece: Callable[[int], Any], line: Connection, others: list[Connection]) -> None:
-    import signal
+def _sent(error: Exception) -> Exception:
+    """An error as it can be sent, with where it was raised unless that is for the words to say."""
+    if not isinstance(error, LpmError):
+        error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001
+        return LpmError(f"{type(error).__name__}: {error}")
+    return error
 
-    # Whoever presses Ctrl-C means the process that asked; it ends this one.
+
+def _work(piece: Callable[[int], Any], line: Connection, others: list[Connection]) -> None:
+    # Whoever presses Ctrl-C means the process that asked; it ends this one, which doesn't outlive it either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_WITH_PARENT, signal.SIGKILL)
     torch.set_num_threads(1)
     for other in others:
         other.close()
@@ -157,6 +173,6 @@ def _work(piece: Callable[[int], Any], line: Connection, others: list[Connection
             try:
                 result = piece(k)
             except Exception as raised:  # noqa: BLE001
-                error = raised
+                error = _sent(raised)
         # By value: torch's own way over a line leaves tensors in files that are shared.
         line.send_bytes(pickle.dumps((k, result, error, [(w.category, str(w.message)) for w in said])))

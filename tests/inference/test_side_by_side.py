@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,14 @@ def many(monkeypatch):
     monkeypatch.setattr(module, "_WORTH", 0)
     yield
     torch.set_num_threads(threads)
+
+
+def runs(pid):
+    """Whether there is a process, and it has not ended; who has ended may wait to be asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children():
@@ -61,6 +70,25 @@ def test_what_a_piece_raises_is_raised_and_the_others_end():
     assert time.monotonic() - began < 30 and not children()
 
 
+class BentError(Exception):
+    """An error that can't be made again from its words."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+def test_errors_of_a_program_say_where_they_were_raised_and_others_what_they_say():
+    with pytest.raises(ZeroDivisionError) as raised:
+        side_by_side(lambda k: 1 // (k - 1), 3, at_once=2)
+    assert "1 // (k - 1)" in raised.value.__notes__[0]
+
+    def bent(_):
+        raise BentError("a fork", "the road")
+
+    with pytest.raises(LpmError, match="BentError: a fork at the road"):
+        side_by_side(bent, 2, at_once=2)
+
+
 def test_a_process_that_is_ended_from_outside_is_said():
     with pytest.raises(LpmError, match=r"ended from outside, perhaps for want of memory.*set_num_threads\(1\)"):
         side_by_side(lambda k: os.kill(os.getpid(), signal.SIGKILL) if k else time.sleep(60), 2, at_once=2)
@@ -72,7 +100,8 @@ def test_warnings_are_repeated():
         side_by_side(lambda k: warnings.warn("piece 1", stacklevel=1) if k else None, 2, at_once=2)
 
 
-def test_ctrl_c_ends_all_at_once():
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_the_process_that_asked_ends_all_at_once(how):
     program = """
 import os, sys, time
 from lpmppl.inference.side_by_side import side_by_side
@@ -87,11 +116,15 @@ except KeyboardInterrupt:
     whole = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen([sys.executable, "-c", program], **whole) as asked:
         pids = [int(asked.stdout.readline()) for _ in range(2)]
-        os.killpg(asked.pid, signal.SIGINT)
-        assert asked.wait(30) == 7
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        if how == signal.SIGINT:
+            os.killpg(asked.pid, how)
+        else:
+            os.kill(asked.pid, how)
+        assert asked.wait(30) == (7 if how == signal.SIGINT else -how)
+    deadline = time.monotonic() + 10
+    while any(runs(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_one_process_where_more_dont_pay_or_cant_be(many, monkeypatch):
