@@ -38,7 +38,8 @@ _A_ROW = 400
 def cores(population: Population, days: float, rows: int = 1) -> int:
     """How many processes to use for runs of a population: 1 where more don't pay, or can't be.
 
-    Each takes one of torch's threads. They are forked, which is safe on Linux alone, and not beside a device or ranks.
+    Each takes one of torch's threads. They are forked, which is safe on Linux alone, and not beside a device, ranks or
+    parties that talk over gRPC, whose own threads a fork may hang on.
 
     Args:
         population: the agents.
@@ -46,6 +47,7 @@ def cores(population: Population, days: float, rows: int = 1) -> int:
         rows: how many runs a process has at once, for all of which there must be memory.
     """
     can = sys.platform == "linux" and population.device.type == "cpu" and population.ranks is None
+    can = can and "grpc" not in sys.modules
     inside = multiprocessing.current_process().daemon or threading.current_thread() is not threading.main_thread()
     threads = torch.get_num_threads()
     if not can or inside or threads < 2 or population.size * days < _WORTH:

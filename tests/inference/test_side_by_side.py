@@ -28,6 +28,7 @@ def many(monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(module, "_WORTH", 0)
+    monkeypatch.delitem(sys.modules, "grpc", raising=False)
     yield
     torch.set_num_threads(threads)
 
@@ -133,6 +134,9 @@ def test_one_process_where_more_dont_pay_or_cant_be(many, monkeypatch):
     assert side_by_side(lambda k: cores(people, 10), 2, at_once=2) == [1, 1]
     monkeypatch.setattr(module, "_WORTH", 1e6)
     assert cores(people, 10) == 1 and cores(people, 1_000) == 3
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "grpc", object())
+        assert cores(people, 1_000) == 1
     monkeypatch.setattr(module.sys, "platform", "darwin")
     assert cores(people, 1_000) == 1
 
