@@ -104,8 +104,9 @@ def test_warnings_are_repeated():
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_the_process_that_asked_ends_all_at_once(how):
     program = """
-import os, sys, time
+import os, signal, sys, time
 from lpmppl.inference.side_by_side import side_by_side
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def piece(k):
     print(os.getpid(), flush=True)
     time.sleep(120)
