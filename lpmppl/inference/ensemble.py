@@ -17,7 +17,7 @@ from lpmppl.inference.flipping import ROWS, by_row, expanded
 from lpmppl.inference.observed import Observed
 from lpmppl.inference.results import day_by_day
 from lpmppl.inference.run import playing
-from lpmppl.inference.side_by_side import cores, parted, side_by_side
+from lpmppl.inference.side_by_side import in_batches
 from lpmppl.models.model import Model
 
 __all__ = ["Ensemble"]
@@ -64,13 +64,8 @@ class Ensemble:
         """
         people = self.model.population
         rows = max(1, ROWS // people.everybody)
-        at_once = cores(people, self.days * len(thetas), min(rows, len(thetas)))
-        batches = parted(len(thetas), rows, at_once)
-
-        def piece(k: int) -> tuple[np.ndarray, np.ndarray, Record]:
-            return self._batch([thetas[row] for row in batches[k]], [chances[row] for row in batches[k]])
-
-        means, sizes, records = zip(*side_by_side(piece, len(batches), at_once), strict=True)
+        found = in_batches(lambda k: self._batch(thetas[k], chances[k]), len(thetas), rows, people, self.days)
+        means, sizes, records = zip(*found, strict=True)
         self.runs += len(thetas)
         return np.concatenate(means), np.concatenate(sizes), list(records)
 

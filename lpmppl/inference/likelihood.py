@@ -24,7 +24,7 @@ from lpmppl.inference.differences import takes_rows
 from lpmppl.inference.flipping import ROWS, Question, expanded
 from lpmppl.inference.run import drawn, playing
 from lpmppl.inference.seen import by_stratum
-from lpmppl.inference.side_by_side import cores, parted, side_by_side
+from lpmppl.inference.side_by_side import in_batches
 from lpmppl.models.model import Model
 
 __all__ = ["Guide", "likelihood", "with_shares"]
@@ -65,15 +65,12 @@ class Guide:
         Raises:
             InputError: for a hazard site that there isn't.
         """
-        rows, people = self.rows(values), self.model.population
-        at_once = cores(people, self.days * len(values), min(rows, len(values)))
-        parts = parted(len(values), rows, at_once)
 
-        def piece(k: int) -> tuple[Tensor, Tensor]:
-            mine = slice(parts[k].start, parts[k].stop)
-            return self._together(values[mine], draws[mine], {n: x[mine] for n, x in initial.items()})
+        def piece(k: slice) -> tuple[Tensor, Tensor]:
+            return self._together(values[k], draws[k], {n: x[k] for n, x in initial.items()})
 
-        began, log_weight = zip(*side_by_side(piece, len(parts), at_once), strict=True)
+        found = in_batches(piece, len(values), self.rows(values), self.model.population, self.days)
+        began, log_weight = zip(*found, strict=True)
         return torch.cat(began), torch.cat(log_weight)
 
     def rows(self, values: Sequence[Mapping[str, float]]) -> int:

@@ -21,7 +21,7 @@ from lpmppl.errors import LpmError
 from lpmppl.inference.memory import free_memory
 from lpmppl.models.population import Population
 
-__all__ = ["cores", "parted", "side_by_side"]
+__all__ = ["cores", "in_batches", "parted", "side_by_side"]
 
 T = TypeVar("T")
 
@@ -66,6 +66,13 @@ def parted(count: int, most: int, at_once: int) -> list[range]:
     return [range(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
 
 
+def in_batches(piece: Callable[[slice], T], count: int, most: int, population: Population, days: int) -> list[T]:
+    """Do runs 0 … count − 1 of so many days in batches of so many rows at most, side by side where that pays."""
+    at_once = cores(population, days * count, min(most, count))
+    batches = [slice(rows.start, rows.stop) for rows in parted(count, most, at_once)]
+    return side_by_side(lambda k: piece(batches[k]), len(batches), at_once)
+
+
 def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]:
     """Do pieces 0 … count − 1 of some work, so many at once, and give what they come to in order.
 
@@ -87,12 +94,12 @@ def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]
     found: dict[int, Any] = {}
     workers = _Workers(piece, min(at_once, count))
     try:
-        waiting = list(range(count))[::-1]
-        for line in workers.lines:
+        waiting, busy = list(range(count))[::-1], list(workers.lines)
+        for line in busy:
             line.send(waiting.pop())
-        while len(found) < count:
-            ready = wait(workers.lines)
-            for line in [x for x in workers.lines if x in ready]:
+        while busy:
+            ready = wait(busy)
+            for line in [x for x in busy if x in ready]:
                 k, result, error, said = workers.told(line)
                 for category, message in said:
                     warnings.warn(message, category, stacklevel=2)
@@ -102,7 +109,7 @@ def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]
                 if waiting:
                     line.send(waiting.pop())
                 else:
-                    workers.lines.remove(line)
+                    busy.remove(line)
     finally:
         workers.end()
     return [found[k] for k in range(count)]
@@ -126,7 +133,6 @@ class _Workers:
                 process.start()
             there.close()
             self._processes.append(process)
-        self._all = list(self.lines)
 
     def told(self, line: Connection) -> tuple[int, Any, BaseException | None, list[tuple[type[Warning], str]]]:
         try:
@@ -142,7 +148,7 @@ class _Workers:
             process.terminate()
         for process in self._processes:
             process.join()
-        for line in self._all:
+        for line in self.lines:
             line.close()
 
 
