@@ -315,6 +315,13 @@ class Field(Lazy):
         factors = (f[row_of(lead, f, row)] if isinstance(f, Tensor) else f.at(lead, row) for f in self.factors)
         return Field(tuple(leaf.at(lead, row) for leaf in self.leaves), tuple(factors))
 
+    @property
+    def flat(self) -> tuple[list[tuple[Tensor, Tensor | None]], list[Tensor]] | None:
+        """Values and memberships, and factors, of a field of one row that has no other fields in it; else None."""
+        leaves = [(leaf.base, leaf.index) for leaf in self.leaves if isinstance(leaf, Leaf)]
+        factors = [f for f in self.factors if isinstance(f, Tensor)]
+        return (leaves, factors) if len(leaves) + len(factors) == len(self.leaves) + len(self.factors) else None
+
     def fill(self, agents: slice, out: Tensor, add: bool, rooms: Rooms) -> None:
         """Write some agents' values of a field without leading dimensions into `out`, or add them to it."""
         if add and self.factors:

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from lpmppl.effects.fields import Field, Rooms, Shape, row_of, shape_of
-from lpmppl.effects.internals.segments import BLOCK, blocked, broadcast, empty, expose, known, meeting
+from lpmppl.effects.internals.segments import (
+    BLOCK,
+    blocked,
+    broadcast,
+    empty,
+    expose,
+    known,
+    meeting,
+    meeting_sum,
+)
 
 __all__ = ["accumulate", "rows"]
 
@@ -85,8 +94,15 @@ def _meeting(
     first: int,
     found: dict[int, Tensor],
 ) -> Callable[[slice], None]:
-    rooms, meet = _rooms(before), meeting(risk, before, after, level, event)
+    meet = meeting(risk, before, after, level, event)
     places = torch.empty(_length(before.shape[-1]), dtype=torch.int64) if before.device.type == "cpu" else None
+    if (flat := hazard.flat) is not None and (whole := meeting_sum(*flat, risk, before, after, level, event)):
+
+        def at_once(block: slice) -> None:
+            found[first + block.start] = whole(block, first + block.start, places)
+
+        return at_once
+    rooms = _rooms(before)
 
     def do(block: slice) -> None:
         with rooms.room(block.stop - block.start) as step:

@@ -1,11 +1,16 @@
 """A pass in blocks on several threads gives what it gives in one piece."""
 
+import numpy as np
 import pytest
 import torch
 
 import lpmppl as lpm
-from lpmppl.effects.cohorts import at
+from lpmppl.effects import hazards
+from lpmppl.effects.cohorts import Cohort, at
+from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.internals import segments
+from lpmppl.effects.ops import aggregate
+from lpmppl.models.population import Population
 from lpmppl.effects.internals.segments import BLOCK, at_work, by_blocks
 
 N = 2 * BLOCK + 17
@@ -103,3 +108,49 @@ def test_buffers_that_are_of_no_more_use_are_given_back():
             segments.empty((two_worlds,), torch.uint8, torch.device("cpu"))
         sizes = sorted(storage.nbytes() for storage in segments._buffers.storages)
         assert sizes == [one_world, two_worlds] and kept.data_ptr()
+
+
+@pytest.mark.parametrize("factors", [0, 1, 2])
+def test_a_sum_is_met_in_one_loop_as_it_is_leaf_by_leaf(factors, monkeypatch):
+    rng = np.random.default_rng(factors)
+    people = Population.of({"home": np.arange(N) // 3, "work": rng.integers(0, 9_000, N), "area": np.arange(N) // 2_000})
+    ill = torch.from_numpy(rng.random((2, N)) < 0.1)
+    field = sum(aggregate(ill, people.network(name)) for name in ("home", "work", "area")) * 0.3
+    for _ in range(factors):
+        field = field * torch.from_numpy(rng.random(N)).float()
+    before, risk = torch.from_numpy(rng.random(N)), torch.from_numpy(rng.random((2, N)) < 0.6)
+    resistance = torch.from_numpy(rng.exponential(size=N)).float()
+    loops = []
+    ours = hazards.meeting_sum
+
+    def met(at_once):
+        monkeypatch.setattr(hazards, "meeting_sum", lambda *x: loops.append(ours(*x) if at_once else None) or loops[-1])
+        with at_work():
+            exposure = Exposure(before, field, risk, dt=0.5)
+            event = exposure.meet(resistance)
+            return exposure.after.clone(), event.clone(), Cohort.of(event).where.clone()
+
+    whole, parts = met(True), met(False)
+    assert loops[0] is not None and loops[-1] is None
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert len(whole[2]) > 1_000 and torch.equal(whole[1].reshape(-1).nonzero().squeeze(-1), whole[2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"leaves": [(torch.ones(5), None)]},
+        {"leaves": [(torch.ones(5, dtype=torch.float64), torch.zeros(N, dtype=torch.int32))]},
+        {"leaves": [(torch.ones(5), torch.zeros(1, dtype=torch.int32).expand(N))]},
+        {"factors": [torch.ones(1)]},
+        {"factors": [torch.ones(N, dtype=torch.float64)]},
+    ],
+    ids=str,
+)
+def test_other_sums_have_no_loop(change):
+    given = {"leaves": [(torch.ones(5), torch.zeros(N, dtype=torch.int32))], "factors": [torch.ones(N)]}
+    agents = torch.ones(N, dtype=torch.bool), torch.zeros(N), torch.zeros(N), torch.ones(N)
+    rest = (*agents, torch.zeros(N, dtype=torch.bool))
+    assert segments.meeting_sum(given["leaves"], given["factors"], *rest) is not None
+    given |= change
+    assert segments.meeting_sum(given["leaves"], given["factors"], *rest) is None

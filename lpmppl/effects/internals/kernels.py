@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from numba import literal_unroll
 
 __all__ = [
     "above",
@@ -25,6 +26,7 @@ __all__ = [
     "gather",
     "gather_add",
     "meet",
+    "meet_sum",
     "scale",
     "scatter",
     "send_back",
@@ -138,6 +140,37 @@ def meet(
         now = was + step[k] if risk[k] else was
         after[k] = now
         event[k] = risk[k] & (now > level[k]) & (was <= level[k])
+
+
+@_compiled
+def meet_sum(
+    leaves: tuple[tuple[np.ndarray, np.ndarray], ...],
+    factors: tuple[np.ndarray, ...],
+    risk: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    level: np.ndarray,
+    event: np.ndarray,
+    first: int,
+    out: np.ndarray,
+) -> int:
+    """Do as `meet` and then `true`, of a sum of values[index[k]] times factors of each k; returns how many."""
+    n = 0
+    for k in range(risk.shape[0]):
+        step = np.float32(0)
+        for leaf in literal_unroll(leaves):
+            step += leaf[0][leaf[1][k]]
+        for factor in factors:
+            step *= factor[k]
+        was = before[k]
+        now = was + step if risk[k] else was
+        after[k] = now
+        met = risk[k] & (now > level[k]) & (was <= level[k])
+        event[k] = met
+        if met:
+            out[n] = first + k
+            n += 1
+    return n
 
 
 @_compiled

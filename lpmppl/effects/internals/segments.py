@@ -45,6 +45,7 @@ __all__ = [
     "give_back",
     "known",
     "meeting",
+    "meeting_sum",
     "pick",
     "positions",
     "put",
@@ -366,6 +367,48 @@ def meeting(
         here = [x[block] for x in arrays]
         kernels.meet(step.numpy(), *here)
         return room[: kernels.true(here[-1].view(np.uint8), first, room.numpy())].clone()
+
+    return compiled
+
+
+def meeting_sum(
+    leaves: Sequence[tuple[Tensor, Tensor | None]],
+    factors: Sequence[Tensor],
+    at_risk: Tensor,
+    before: Tensor,
+    after: Tensor,
+    level: Tensor,
+    event: Tensor,
+) -> Callable[[slice, int, Tensor], Tensor] | None:
+    """What does as `meeting` gives, of a step that is a sum of groups' values times values of each agent, in one loop.
+
+    Args:
+        leaves: values of shape (G,) and the place of each agent among them, shape (N,).
+        factors: shape (N,).
+    Returns:
+        the function of a block, its first place and room for as many integers; None where there is no loop for these.
+    """
+    places = [index for _, index in leaves if index is not None]
+    values = [*(base for base, _ in leaves), *factors]
+    agents = [at_risk, before, after, level, event]
+    n = at_risk.shape[0]
+    if (
+        n < SPREAD
+        or len(places) < len(leaves)
+        or any(x.dtype != torch.float32 for x in values)
+        or any(x.shape[0] != n for x in (*places, *factors))
+        or not bare(*places, *values, *agents)
+        or not all(x.is_contiguous() for x in (*places, *values, *agents))
+    ):
+        return None
+    pairs = [(base.numpy(), _unsigned(index)) for base, index in leaves]
+    each = [f.numpy() for f in factors] or [np.broadcast_to(np.float32(1), n)]
+    arrays = [x.numpy() for x in agents]
+
+    def compiled(block: slice, first: int, room: Tensor) -> Tensor:
+        sums = tuple((base, index[block]) for base, index in pairs)
+        found = kernels.meet_sum(sums, tuple(f[block] for f in each), *(x[block] for x in arrays), first, room.numpy())
+        return room[:found].clone()
 
     return compiled
 
