@@ -96,9 +96,11 @@ def _meeting(
 ) -> Callable[[slice], None]:
     meet = meeting(risk, before, after, level, event)
     places = torch.empty(_length(before.shape[-1]), dtype=torch.int64) if before.device.type == "cpu" else None
-    if (flat := hazard.flat) is not None and (whole := meeting_sum(*flat, risk, before, after, level, event)):
+    flat = hazard.flat if places is not None else None
+    if flat is not None and (whole := meeting_sum(*flat, risk, before, after, level, event)):
 
         def at_once(block: slice) -> None:
+            assert places is not None
             found[first + block.start] = whole(block, first + block.start, places)
 
         return at_once

@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from zlib import crc32
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -18,6 +17,18 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from lpmppl.effects.internals.messages import (
+    FRAME,
+    HEAD,
+    MANY,
+    Answer,
+    Question,
+    framed,
+    heard,
+    loads,
+    loads_of,
+    room_for,
+)
 from lpmppl.errors import InputError, LpmError
 
 __all__ = ["FEW", "ROOM", "Ranks"]
@@ -25,11 +36,8 @@ __all__ = ["FEW", "ROOM", "Ranks"]
 FEW = 4096
 """So many groups all ranks have the totals of, wherever their members are: telling all is as cheap."""
 
-_HEAD, _FRAME, _MOST = 24, 512, 1 << 20
-"""Bytes of a question, and those that a message with one has at least and at most."""
-
-ROOM = (_FRAME - _HEAD) // 8
-"""Integers that go with any question: a message takes as long whether it has 8 bytes or 512."""
+ROOM = (FRAME - HEAD) // 8
+"""Integers that go with any question: a message takes as long whether it has 8 bytes or a thousand."""
 
 _BEFORE = 4
 """Messages by which it is foreseen how large the next one is; sums over the same strata often follow each other."""
@@ -78,6 +86,7 @@ class Ranks:
         self.sent = 0
         self._last: tuple[int, ...] = (0,) * _BEFORE
         self._rooms: dict[tuple[int, ...], int] = {}
+        self._asked: list[Question] = []
 
     @classmethod
     def begin(cls, patience: float = _PATIENCE, draws: int = 1) -> Ranks:
@@ -137,15 +146,15 @@ class Ranks:
 
     def total(self, what: str, x: Tensor) -> Tensor:
         """The sum over ranks of integers, once they agree on what it is; few of them go with the question."""
-        if self.count * x.nbytes > _SHORT:
+        if not self.short(x):
             self.agree(what, x.numel())
             return self.sum(x)
-        self._check(x)
-        load = x.detach().contiguous().numpy()
-        _, told = self._message(what, load.size, load.size, load, load.itemsize)
-        if told is None:
-            return self.sum(x)
-        return torch.from_numpy(sum(told[1:], told[0]).reshape(load.shape))
+        first, *others = self.said(what, x.reshape(-1), x.numel())
+        return sum(others, first).reshape(x.shape)
+
+    def short(self, x: Tensor) -> bool:
+        """Whether telling all what all ranks have of integers of one shape takes less time than to add them up."""
+        return self.count * x.nbytes <= _SHORT
 
     def added(self, what: str, x: Tensor | None, shape: Sequence[int]) -> Tensor | None:
         """The sum over ranks of numbers, once they agree on what it is, in the order of ranks: all have the same bits.
@@ -159,10 +168,10 @@ class Ranks:
         """
         bits = torch.empty(0, dtype=torch.int64) if x is None else x.contiguous().view(torch.int64).reshape(-1)
         total = torch.zeros(math.prod(shape), dtype=torch.float64)
-        counts, told = self.said(what, bits, total.numel())
-        if not any(counts):
+        told = self.said(what, bits, total.numel())
+        if not any(len(part) for part in told):
             return None
-        for part in self.gathered(bits, counts) if told is None else told:
+        for part in told:
             if len(part):
                 total += part.view(torch.float64)
         return total.reshape(tuple(shape))
@@ -208,15 +217,9 @@ class Ranks:
         found = self.cut(lambda at: torch.searchsorted(keys, at, right=True), -(2**31), 2**31 - 1, wanted)
         return torch.where(found >= 0, found, -(2**31) - found - 1).int().view(torch.float32)
 
-    def gathered(self, x: Tensor, counts: Sequence[int] | None = None) -> list[Tensor]:
-        """The integers of every rank, shape (n, …), of which each may have another number n; `counts`, where known."""
-        if counts is None:
-            counts, told = self.said("a list", x)
-            if told is not None:
-                return told
-        padded = x.new_zeros((max(counts), *x.shape[1:]))
-        padded[: x.shape[0]] = x
-        return [row[:n] for row, n in zip(self.rows(padded), counts, strict=True)]
+    def gathered(self, x: Tensor) -> list[Tensor]:
+        """The integers of every rank, shape (n, …), of which each may have another number n."""
+        return self.said("a list", x)
 
     def rows(self, x: Tensor) -> Tensor:
         """The integers of every rank, of one shape, stacked by rank."""
@@ -249,62 +252,85 @@ class Ranks:
         Raises:
             LpmError: on all ranks.
         """
-        return self._message(what, size, each)[0]
+        return self._answered(Question(what, size, each)).counts
 
-    def said(
-        self, what: str, x: Tensor, size: int = 0, most: int | None = None
-    ) -> tuple[list[int], list[Tensor] | None]:
-        """Do as `agree`, and hear what every rank says where there is room for it in the same message.
+    def said(self, what: str, x: Tensor, size: int = 0) -> list[Tensor]:
+        """Do as `agree`, and hear what every rank says.
 
-        There is room for 488 bytes, or for what was said when the same four messages had come before, and half as much
-        again where ranks differed in it: all ranks know how much that was, whatever they are about to do, so that all
-        of them send as much.
+        There is room for some hundred integers in the same message, or for as much as was said when the same four
+        messages had come before, and half as much again where ranks differed in it: all ranks know how much that was,
+        whatever they are about to do, so that all of them send as much.
 
         Args:
             what: what it is, in words that are the same on all ranks but for numbers.
             x: this rank's integers, shape (n, …), of which each may have another number n.
             size: how much of it, the same on all ranks.
-            most: from how many, on any rank, they are told in another way.
         Returns:
-            the number n of every rank, and the integers of every rank, None where there was no room for them.
+            the integers of every rank, shape (n, …).
         """
+        return self._parts(x, self._answered(self._question(what, x, size)))
+
+    def later(self, what: str, x: Tensor, take: Callable[[list[int], list[Tensor] | None], object], **more: Any) -> Any:
+        """Say with the next message what `said` says at once.
+
+        Args:
+            what: what it is, in words that are the same on all ranks but for numbers.
+            x: this rank's integers, shape (n, …), which stay as they are until then.
+            take: called then with the number n of every rank and the integers of every rank, None from `most` on.
+            more: `size`, and `most`: from how many, on any rank, they aren't told.
+        Returns:
+            what `settle` takes.
+        """
+        question = self._question(what, x, **more)
+        question.take = lambda answer: take(answer.counts, None if answer.parts is None else self._parts(x, answer))
+        self._asked.append(question)
+        if len(self._asked) >= MANY:
+            self.settle()
+        return question
+
+    def settle(self, question: Question | None = None) -> None:
+        """Say what was to be said later, up to one question or all of it, and take what others say."""
+        while self._asked and (question is None or question.answer is None):
+            self._ask()
+
+    def _question(self, what: str, x: Tensor, size: int = 0, most: int | None = None) -> Question:
         self._check(x)
         load = x.detach().contiguous().numpy()
-        row = load.itemsize * math.prod(load.shape[1:])
-        counts, told = self._message(what, size, len(load), load, row, most)
-        if told is None:
-            return counts, None
-        shapes = [(n, *load.shape[1:]) for n in counts]
-        return counts, [torch.from_numpy(part.reshape(shape)) for part, shape in zip(told, shapes, strict=True)]
+        return Question(what, size, len(load), load.reshape(-1), load.itemsize * math.prod(load.shape[1:]), most)
 
-    def _message(
-        self, what: str, size: int, each: int, load: np.ndarray | None = None, row: int = 0, most: int | None = None
-    ) -> tuple[list[int], list[np.ndarray] | None]:
-        """Do as `said`, of rows of so many bytes, and give them flat."""
-        before = self._last
-        frame = np.zeros(self._rooms.get(before, _FRAME), np.uint8)
-        frame[:_HEAD].view(np.int64)[:] = each, crc32(what.encode()), size
-        if load is not None and _HEAD + load.nbytes <= len(frame):
-            frame[_HEAD : _HEAD + load.nbytes] = load.reshape(-1).view(np.uint8)
-        told = self.rows(torch.from_numpy(frame)).numpy()
-        heads = told[:, :_HEAD].view(np.int64).tolist()
-        counts: list[int] = [head[0] for head in heads]
-        (_, first, much), *_ = heads
-        for rank, (_, one, of_it) in enumerate(heads):
-            if (one, of_it) == (first, much):
-                continue
-            how = f"{of_it} of it, and rank 0 {much}" if one == first else "something else"
-            raise LpmError(
-                f"{what}: rank {rank} does {how}; run the same program with the same people, model and release on all "
-                "ranks"
-            )
-        self._last = *before[1:], crc32(what.translate(_NO_NUMBERS).encode())
-        needed = 0 if load is None else row * max(counts)
-        more = 0 if min(counts) == max(counts) else needed // 2
-        self._rooms[before] = _room(0 if most is not None and max(counts) >= most else needed + more)
-        if load is None or _HEAD + needed > len(frame):
-            return counts, None
-        return counts, [told[k, _HEAD : _HEAD + n * row].view(load.dtype) for k, n in enumerate(counts)]
+    def _parts(self, x: Tensor, answer: Answer) -> list[Tensor]:
+        assert answer.parts is not None
+        shapes = [(n, *x.shape[1:]) for n in answer.counts]
+        return [torch.from_numpy(part.reshape(shape)) for part, shape in zip(answer.parts, shapes, strict=True)]
+
+    def _answered(self, question: Question) -> Answer:
+        """Ask at once, with what was to be said later before it."""
+        self._asked.append(question)
+        self.settle(question)
+        assert question.answer is not None
+        return question.answer
+
+    def _ask(self) -> None:
+        """Send one message with what is to be said, and hear as much of it as all ranks have come to."""
+        asked, before = self._asked[:MANY], self._last
+        frames = self.rows(torch.from_numpy(framed(asked, self._rooms.get(before, FRAME)))).numpy()
+        try:
+            counts, starts = heard(asked, frames)
+        except LpmError:
+            self._asked.clear()
+            raise
+        asked = asked[: counts.shape[1]]
+        if starts is None:
+            room = max(sum(one.bytes(n) for one, n in zip(asked, row, strict=True)) for row in counts.tolist())
+            frames, starts = self.rows(torch.from_numpy(loads(asked, room))).numpy(), [0] * self.count
+        words = "".join(one.what for one in asked).translate(_NO_NUMBERS)
+        self._last = *before[1:], crc32(words.encode())
+        self._rooms[before] = room_for(asked, counts)
+        del self._asked[: len(asked)]
+        for question, answer in zip(asked, loads_of(asked, counts, frames, starts), strict=True):
+            question.answer = answer
+            if question.take is not None:
+                question.take(answer)
 
     def _check(self, x: Tensor) -> None:
         if x.is_floating_point():
@@ -324,12 +350,6 @@ class Ranks:
 
 _NO_NUMBERS = str.maketrans("", "", "0123456789")
 """What is left of the words for a sum is the same whenever it comes round."""
-
-
-def _room(needed: int) -> int:
-    """The bytes of a message with room for so many besides the question."""
-    room = -(-(_HEAD + needed) // 64) * 64
-    return max(_FRAME, room) if room <= _MOST else _FRAME
 
 
 def _meet(patience: timedelta) -> None:

@@ -23,6 +23,8 @@ from lpmppl.effects.conversions import Conversions
 from lpmppl.effects.internals.segments import blocked
 
 __all__ = [
+    "AS_IT_IS",
+    "PROPERTIES",
     "InPass",
     "Taped",
     "Version",
@@ -217,13 +219,13 @@ class Version:
             self.adjoint.drop()
 
 
-_AS_IT_IS = frozenset(
+AS_IT_IS = frozenset(
     (
         *("size", "dim", "numel", "stride", "is_contiguous", "is_floating_point", "element_size", "nelement"),
         *("is_inference", "data_ptr", "untyped_storage", "storage_offset", "is_complex", "ndimension", "__len__"),
     )
 )
-_PROPERTIES = frozenset(
+PROPERTIES = frozenset(
     getattr(Tensor, name).__get__
     for name in ("shape", "dtype", "device", "layout", "ndim", "nbytes", "itemsize", "is_cuda", "_version", "is_sparse")
 )
@@ -264,7 +266,7 @@ class Taped(torch.Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in _PROPERTIES or getattr(func, "__name__", "") in _AS_IT_IS:
+        if func in PROPERTIES or getattr(func, "__name__", "") in AS_IT_IS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
         if func == Tensor.requires_grad.__get__:  # type: ignore[attr-defined]

@@ -113,7 +113,9 @@ def test_buffers_that_are_of_no_more_use_are_given_back():
 @pytest.mark.parametrize("factors", [0, 1, 2])
 def test_a_sum_is_met_in_one_loop_as_it_is_leaf_by_leaf(factors, monkeypatch):
     rng = np.random.default_rng(factors)
-    people = Population.of({"home": np.arange(N) // 3, "work": rng.integers(0, 9_000, N), "area": np.arange(N) // 2_000})
+    people = Population.of(
+        {"home": np.arange(N) // 3, "work": rng.integers(0, 9_000, N), "area": np.arange(N) // 2_000}
+    )
     ill = torch.from_numpy(rng.random((2, N)) < 0.1)
     field = sum(aggregate(ill, people.network(name)) for name in ("home", "work", "area")) * 0.3
     for _ in range(factors):

@@ -78,11 +78,11 @@ def volume(ranks):
     of = torch.arange(6000) % 3000
     network, told = Groups("town", of, 3000), []
     with patch.object(sharded, "_FEW", 0), Sharded(ranks):
-        for some in (0, 0, 0, 0, 0, 0, 3, 100, 100, 90, 0, 5000, 5000):
+        for some in (0, 0, 0, 0, 0, 0, 3, 200, 200, 190, 0, 5000, 5000):
             who = torch.arange(6000) < some - ranks.rank
             cohort = Cohort.of(who, None).carrying(torch.ones(int(who.sum()), dtype=torch.int32))
             before = ranks.sent
-            ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32))
+            ring_sum(cohort, network, torch.zeros(3000, dtype=torch.int32)).tolist()
             told.append(ranks.sent - before)
         home = Groups("household", of, 3000, here=True)
         before = ranks.sent
@@ -94,11 +94,43 @@ def volume(ranks):
 def test_only_what_changed_is_told_or_all_whichever_is_less(tmp_path):
     """Also where more was told than there was room for; from then on there is, until less is told."""
     for nothing, few, *some, none, too_many, many, at_home in on_ranks(tmp_path, 2, volume):
-        assert nothing == few == 512
-        assert some == [512 + 8 * 100, 1280, 1280]  # half as many again, in steps of 64 bytes
-        assert none == 1152
-        assert too_many == many == 512 + 4 * 3000
+        assert nothing == few == 1024
+        assert some == [1024 + 8 * 200, 2496, 2496]  # half as many again, in steps of 64 bytes
+        assert none == 2368
+        assert too_many == many == 1024 + 4 * 3000
         assert at_home == 0
+
+
+def together(ranks):
+    """Sums that aren't looked at are told with the first one that is; ranks may look at different ones first."""
+    network, said = Groups("town", torch.arange(60) % 7, 7), []
+    with Sharded(ranks), patch.object(Ranks, "rows", autospec=True, side_effect=Ranks.rows) as rows:
+        mine = torch.arange(60) * (ranks.rank + 1)
+        first, second, third = (ring_sum(mine + k, network) for k in range(3))
+        assert first.shape == (7,) and first.dtype == torch.int64 and not first.requires_grad and rows.call_count == 0
+        if ranks.rank:
+            said.append(first.tolist())
+        fourth = ring_sum(mine + 3, network, first)
+        # What takes no notice of a tensor's kind has all that is in it, too.
+        said.append(torch.as_tensor(third, dtype=torch.float64).tolist())
+        said += [x.tolist() for x in ((first,) if not ranks.rank else ()) + (second, fourth)]
+        if ranks.rank:
+            ranks.settle()
+        many = [ring_sum(mine, network) for _ in range(40)]
+        before = rows.call_count
+        assert all(torch.equal(x, many[0]) for x in many) and before < rows.call_count < 12
+    return said
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_sums_that_nobody_looks_at_are_told_together(tmp_path, count):
+    whole = torch.arange(60) * sum(range(1, count + 1))
+    sums = [torch.zeros(7, dtype=torch.int64).index_add_(0, torch.arange(60) % 7, whole + count * k) for k in range(4)]
+    zero, *others = on_ranks(tmp_path, count, together)
+    for rank, (one, two, three, four) in enumerate((zero, *others)):
+        first, third = (one, two) if rank else (two, one)
+        expected = sums[0], sums[2], sums[1], sums[0] + sums[3]
+        assert [first, third, three, four] == [x.tolist() for x in expected]
 
 
 def queues(ranks, cases):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +13,14 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from lpmppl._compat import Message, Messenger, handler_stack
 from lpmppl.effects.cohorts import Sparse
+from lpmppl.effects.deferred import Deferred, arrived
 from lpmppl.effects.fields import Network, summed
 from lpmppl.effects.handlers.noise import ExogenousNoise
 from lpmppl.effects.handlers.pathwise import Pathwise
 from lpmppl.effects.handlers.readers import reader
 from lpmppl.effects.handlers.sharing import FixedPoint
-from lpmppl.effects.internals.segments import differentiated, take
+from lpmppl.effects.internals.crossing import Crossing
+from lpmppl.effects.internals.segments import differentiated
 from lpmppl.effects.ops import running
 from lpmppl.effects.ranking import foremost_of_all
 from lpmppl.effects.ranks import FEW as _FEW
@@ -28,20 +30,6 @@ from lpmppl.effects.tape import on_tape, timing
 from lpmppl.errors import LpmError
 
 __all__ = ["Sharded"]
-
-
-class _Crossing(NamedTuple):
-    """The groups of a network with members on more than one rank."""
-
-    network: Network
-    groups: Tensor
-    """Which they are, in increasing order, alike on all ranks."""
-    slot: Tensor
-    """The place of every group among them, −1 for others, shape (G,)."""
-    elsewhere: Tensor
-    """Whether all of a group's members are on another rank, Boolean of shape (G,)."""
-    nowhere: int | None
-    """The group whose members meet nobody: what they send is of no use, and isn't told."""
 
 
 class Sharded(Messenger):
@@ -77,12 +65,14 @@ class Sharded(Messenger):
         ranks = Ranks.begin() if ranks is None else ranks
         self.ranks = ranks if isinstance(ranks, Ranks) else Ranks.of(ranks)
         self.sums = 0
-        self._known: dict[int, _Crossing] = {}
+        self._known: dict[int, Crossing] = {}
         self._back: WayBack | None = None
         self._looking = self._asked = False
 
     def _pyro_simulate(self, msg: Message) -> None:
         self._check()
+        dynamics, state, *rest = msg["args"]
+        msg["args"] = (dynamics, {k: arrived(x) for k, x in state.items()}, *rest)
 
     def _pyro_steps(self, msg: Message) -> None:
         # A solver inside has simulated before `simulate` comes to a handler outside, but not its steps.
@@ -109,45 +99,65 @@ class Sharded(Messenger):
         crossing = None if network is None or _is_whole(network) else self._crossing(network)
         if crossing is not None and isinstance(integers, Sparse):
             return self._few(name, integers, crossing, onto)
-        total = summed(integers, network)
+        mine = summed(integers, network)
+        if crossing is not None:
+            crossing.clear(mine)
+        total = mine if onto is None else onto + mine
         if crossing is None:
-            total = self.ranks.total(self._next(name), total)
-            return total if onto is None else onto + total
-        _clear(total, crossing)
-        if len(crossing.groups):
-            total[..., crossing.groups] = self.ranks.total(self._next(name), total[..., crossing.groups])
-        return total if onto is None else onto + total
-
-    def _few(self, name: str, integers: Sparse, crossing: _Crossing, onto: Tensor | None) -> Tensor:
-        """The totals of messages of few agents, of which others are told what concerns them."""
-        network, many = crossing.network, len(crossing.groups)
-        total = network.total(integers, onto)
-        _clear(total, crossing)
-        rows, groups = total.shape[:-1].numel(), total.shape[-1]
-        cohort = integers.cohort.expand(total.shape[:-1])
-        value = integers.value if cohort is integers.cohort else cohort.read(integers)
-        slot = take(crossing.slot, cohort.group(network.index))  # type: ignore[attr-defined]
-        mine = (slot >= 0).nonzero().squeeze(-1)
-        place, value = slot[mine], value[mine].to(total.dtype)
-        if rows > 1:
-            place = cohort.row[mine] * many + place
-        wide = _wide(rows * many, total.dtype)
-        pairs = torch.stack((place.to(wide), value.to(wide)), -1)
-        # From so many on telling all totals is less.
-        most = -(-rows * many // self.ranks.count)
-        counts, parts = self.ranks.said(self._next(name), pairs, rows, most)
-        if not any(counts):
+            return self._completed(name, mine, total, total.add_)
+        if not len(crossing.groups):
             return total
-        if max(counts) < most:
-            parts = self.ranks.gathered(pairs, counts) if parts is None else parts
-            others = [part for k, part in enumerate(parts) if k != self.ranks.rank]
-            where, value = (others[0] if len(others) == 1 else torch.cat(others)).unbind(-1)
-            row = where.div(many, rounding_mode="floor") if rows > 1 else 0
-            total.view(-1).index_add_(0, row * groups + crossing.groups[where - row * many], value.to(total.dtype))
-        else:
-            own = torch.zeros(rows * many, dtype=total.dtype, device=total.device).index_add_(0, place, value)
-            total.view(rows, groups)[:, crossing.groups] += (self.ranks.sum(own) - own).view(rows, many)
-        return total
+        return self._completed(name, mine[..., crossing.groups], total, partial(crossing.add_all, total))
+
+    def _completed(self, name: str, mine: Tensor, total: Tensor, add: Callable[[Tensor], object]) -> Tensor:
+        """A total with other ranks' parts in it, once somebody looks, or at once where they are long."""
+        what = self._next(name)
+        if not self.ranks.short(mine):
+            add(self.ranks.total(what, mine) - mine)
+            return total
+
+        def hear(_: Sequence[int], parts: Sequence[Tensor] | None) -> None:
+            for rank, part in enumerate(parts or ()):
+                if rank != self.ranks.rank:
+                    add(part.reshape(mine.shape))
+
+        return self._later(total, self.ranks.later(what, mine.reshape(-1), hear, size=mine.numel()))
+
+    def _few(self, name: str, integers: Sparse, crossing: Crossing, onto: Tensor | None) -> Tensor:
+        """The totals of messages of few agents, of which others are told what concerns them."""
+        total = crossing.network.total(integers, onto)
+        crossing.clear(total)
+        changes, rows = crossing.changes(integers, total), total.shape[:-1].numel()
+
+        def hear(_: Sequence[int], parts: Sequence[Tensor] | None) -> None:
+            if parts is None:
+                own = crossing.whole(changes, total)
+                crossing.add_all(total, self.ranks.sum(own) - own)
+            for rank, part in enumerate(parts or ()):
+                if rank != self.ranks.rank:
+                    crossing.add(total, part)
+
+        # From so many on telling all totals is less.
+        most = -(-rows * len(crossing.groups) // self.ranks.count)
+        return self._later(total, self.ranks.later(self._next(name), changes, hear, size=rows, most=most))
+
+    def _later(self, total: Tensor, question: Any) -> Tensor:
+        if timing():  # derivatives are told with their own sums, in the same order on all ranks
+            self.ranks.settle(question)
+            return total
+        return Deferred.of(total, partial(self.ranks.settle, question))
+
+    def _pyro_post_substep(self, msg: Message) -> None:
+        """Have all there is in what goes on to other substeps; a tally that doesn't comes with a later message."""
+        msg["value"] = {k: arrived(x) for k, x in msg["value"].items()}
+
+    def _pyro_post_simulate(self, msg: Message) -> None:
+        self.ranks.settle()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if error is None:
+            self.ranks.settle()
 
     def _pyro_own_sums(self, msg: Message) -> None:
         """Set sums to 0 that are kept up to date on another rank alone."""
@@ -308,7 +318,7 @@ class Sharded(Messenger):
         self.sums += 1
         return f"sum {self.sums}, over '{name}'"
 
-    def _crossing(self, network: Network) -> _Crossing:
+    def _crossing(self, network: Network) -> Crossing:
         if id(network) not in self._known:
             index = getattr(network, "index", None)
             if index is None:
@@ -320,7 +330,7 @@ class Sharded(Messenger):
             groups = crosses.nonzero().squeeze(-1)
             slot = torch.full((count,), -1, dtype=torch.int32, device=index.device)
             slot[groups] = torch.arange(len(groups), dtype=torch.int32, device=index.device)
-            self._known[id(network)] = _Crossing(network, groups, slot, elsewhere, nowhere)
+            self._known[id(network)] = Crossing(network, groups, slot, elsewhere, nowhere)
         return self._known[id(network)]
 
     def _apart(self, network: Network, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -360,17 +370,6 @@ def _is_whole(network: Network) -> bool:
             )
         return False
     return bool(read) or network.share("sum").shape[-1] <= _FEW
-
-
-def _clear(total: Tensor, crossing: _Crossing) -> None:
-    """Leave nothing where nobody is reached, so that all ranks have the same there."""
-    if crossing.nowhere is not None:
-        total[..., crossing.nowhere] = 0
-
-
-def _wide(places: int, dtype: torch.dtype) -> torch.dtype:
-    """What holds both places and values."""
-    return dtype if places < 2**31 else torch.int64
 
 
 def _name(network: Network | None) -> str:

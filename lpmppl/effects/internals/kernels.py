@@ -17,11 +17,13 @@ __all__ = [
     "above",
     "accrue",
     "add",
+    "add_crossing",
     "below",
     "between",
     "carry_over",
     "changes",
     "choose",
+    "crossing",
     "differ",
     "gather",
     "gather_add",
@@ -100,6 +102,30 @@ def add(out: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
     """Add values[k] to out[index[k]]."""
     for k in range(index.shape[0]):
         out[index[k]] += values[k]
+
+
+@_compiled
+def crossing(
+    slot: np.ndarray, group: np.ndarray, value: np.ndarray, row: np.ndarray, many: int, out: np.ndarray
+) -> int:
+    """Write the slot of group[k], in its row, beside value[k] where it has one; returns how many."""
+    n = 0
+    for k in range(group.shape[0]):
+        place = slot[group[k]]
+        if place >= 0:
+            out[n, 0] = row[k] * many + place if row.shape[0] else place
+            out[n, 1] = value[k]
+            n += 1
+    return n
+
+
+@_compiled
+def add_crossing(out: np.ndarray, pairs: np.ndarray, groups: np.ndarray, length: int) -> None:
+    """Add numbers to rows of so many groups, at what `crossing` has written beside them."""
+    for k in range(pairs.shape[0]):
+        place = np.int64(pairs[k, 0])
+        row = place // groups.shape[0]
+        out[row * length + groups[place - row * groups.shape[0]]] += pairs[k, 1]
 
 
 @_compiled

@@ -385,6 +385,11 @@ def meeting_sum(
     Args:
         leaves: values of shape (G,) and the place of each agent among them, shape (N,).
         factors: shape (N,).
+        at_risk: as of `meeting`, and so are the others.
+        before: see there.
+        after: see there.
+        level: see there.
+        event: see there.
     Returns:
         the function of a block, its first place and room for as many integers; None where there is no loop for these.
     """
@@ -401,14 +406,15 @@ def meeting_sum(
         or not all(x.is_contiguous() for x in (*places, *values, *agents))
     ):
         return None
-    pairs = [(base.numpy(), _unsigned(index)) for base, index in leaves]
+    pairs = [(base.numpy(), _unsigned(index)) for (base, _), index in zip(leaves, places, strict=True)]
     each = [f.numpy() for f in factors] or [np.broadcast_to(np.float32(1), n)]
     arrays = [x.numpy() for x in agents]
 
     def compiled(block: slice, first: int, room: Tensor) -> Tensor:
         sums = tuple((base, index[block]) for base, index in pairs)
-        found = kernels.meet_sum(sums, tuple(f[block] for f in each), *(x[block] for x in arrays), first, room.numpy())
-        return room[:found].clone()
+        each_of = tuple(f[block] for f in each)
+        risk, was, now, limit, met = (x[block] for x in arrays)
+        return room[: kernels.meet_sum(sums, each_of, risk, was, now, limit, met, first, room.numpy())].clone()
 
     return compiled
 
