@@ -9,9 +9,9 @@ from lpmppl.effects import hazards
 from lpmppl.effects.cohorts import Cohort, at
 from lpmppl.effects.distributions import Exposure
 from lpmppl.effects.internals import segments
+from lpmppl.effects.internals.segments import BLOCK, at_work, by_blocks
 from lpmppl.effects.ops import aggregate
 from lpmppl.models.population import Population
-from lpmppl.effects.internals.segments import BLOCK, at_work, by_blocks
 
 N = 2 * BLOCK + 17
 
