@@ -190,15 +190,19 @@ def worlds_of(
     alone("lpm.counterfactual")
     under, kinds = _asked(model, chosen, always, days, by)
     cells = math.prod(len(labels) for labels in model.by.dims.values()) if model.by else 1
+    plan = [(policy.name, *map(str, policy.acts)) for policy in chosen], [*map(str, always)]
+    asked = model.name, model.variant, days, seed, thetas, *plan
+    spread = Spread(model.population, len(thetas), *asked, worlds=len(chosen))
+    names = [FACTUAL, *(policy.name for policy in chosen)]
+    if len(here := spread.worlds_of(chosen)) < len(chosen):
+        under = UnderPolicies(model, here, always, days)
+    worlds = [FACTUAL, *(policy.name for policy in here)]
     under.begun = partial(
         check_worlds,
         people=model.population.size,
         results=_KEPT * days * cells * len(model.tallies) * len(thetas),
         sources=who is not None,
     )
-    plan = [str(policy) for policy in chosen], [str(act) for act in always]
-    spread = Spread(model.population, len(thetas), model.name, model.variant, days, seed, thetas, *plan)
-    worlds = [FACTUAL, *(policy.name for policy in chosen)]
     counted = Flows(model.outcomes, kinds, WORLD, worlds)
     turned = InForce(under.triggers)
     with ONE_AT_A_TIME, ExitStack() as stack:
@@ -220,7 +224,7 @@ def worlds_of(
         tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
     if turned.draws:
         tree["triggers"] = xr.DataTree(turned.dataset(days).assign_coords(parameters=parameters))
-    tree = spread.whole(tree)
+    tree = spread.whole(tree, names)
     if abduction is not None and len({*abduction.weights.tolist()}) > 1:
         tree = weighted(tree, abduction.weights)
     return with_effects(tree)

@@ -1,4 +1,8 @@
-"""Draws on a mesh of ranks: those of one row share the people, each row runs some of the draws, and all have all."""
+"""Draws on a mesh of ranks: those of one row share the people, each row runs some of the draws, and all have all.
+
+Where there are more rows than draws, the rows that run a draw have some of its worlds each, and all of them the world
+as it was.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor
 
 from lpmppl.effects.ranks import Ranks
 from lpmppl.errors import InputError
+from lpmppl.inference.policies import WORLD
 from lpmppl.models.population import Population
 
 __all__ = ["Spread", "code"]
@@ -30,48 +35,87 @@ class Spread:
         people: the people of the run, of one rank or of all.
         draws: how many draws there are in all rows together.
         asked: what all rows are to be asked alike.
+        worlds: into how many a draw can be parted, besides the world as it was.
     Raises:
-        InputError: for fewer draws than the mesh has rows.
+        InputError: for fewer draws, and worlds of each, than the mesh has rows.
         LpmError: where rows are asked for something else.
     """
 
-    def __init__(self, people: Population, draws: int, *asked: object) -> None:
+    def __init__(self, people: Population, draws: int, *asked: object, worlds: int = 1) -> None:
         self.rows: Ranks | None = None if people.ranks is None else people.ranks.draws
         self.draws = draws
         if self.rows is not None:
             self.rows.agree("the run of all draws", code(draws, people.everybody, *asked))
-            if draws < self.rows.count:
+            if draws * worlds < self.rows.count:
+                each = f" of {worlds} policies" if worlds > 1 else ""
                 raise InputError(
-                    f"a run of {draws} draws on a mesh with {self.rows.count} rows of draws: give "
-                    f"draws={self.rows.count} or more, or a mesh of fewer rows"
+                    f"a run of {draws} draws{each} on a mesh with {self.rows.count} rows of draws: give "
+                    f"draws={-(-self.rows.count // worlds)} or more, or a mesh of fewer rows"
                 )
 
     @property
     def mine(self) -> list[int]:
         """The draws that this rank takes part in, in increasing order."""
-        return (
-            list(range(self.draws)) if self.rows is None else list(range(self.rows.rank, self.draws, self.rows.count))
-        )
+        rank, rows = (0, 1) if self.rows is None else (self.rows.rank, self.rows.count)
+        return list(range(rank % self.draws, self.draws, rows))
 
     def of(self, each: Sequence[T]) -> list[T]:
         """What is given for every draw, for these alone."""
         return [each[k] for k in self.mine]
 
-    def whole(self, tree: xr.DataTree) -> xr.DataTree:
-        """The results of all draws, in order, from those of these alone; all rows have to ask."""
+    def worlds_of(self, each: Sequence[T]) -> list[T]:
+        """What is given for every world, for those that are run here."""
+        if self.rows is None:
+            return list(each)
+        part, first = divmod(self.rows.rank, self.draws)
+        return list(each[part :: len(range(first, self.rows.count, self.draws))])
+
+    def whole(self, tree: xr.DataTree, worlds: Sequence[str] = ()) -> xr.DataTree:
+        """The results of all draws, in order, from those of these alone; all rows have to ask.
+
+        Args:
+            tree: the results here.
+            worlds: the names of all worlds in order, the one as it was first.
+        """
         if self.rows is None:
             return tree
         mine = {name: node.to_dataset(inherit=False) for name, node in ((n.path, n) for n in tree.subtree)}
-        rows = self.rows.objects("the results", mine)
-        order = [k for row in range(self.rows.count) for k in range(row, self.draws, self.rows.count)]
+        rows: list[dict[str, xr.Dataset]] = self.rows.objects("the results", mine)
+        # As many rows as draws are left, or fewer, each with all worlds of its draws.
+        rows = [_of_one_draw(rows[k :: self.draws], worlds) for k in range(min(self.draws, len(rows)))]
+        order = [k for row in range(len(rows)) for k in range(row, self.draws, len(rows))]
         place = sorted(range(self.draws), key=order.__getitem__)
 
         def joined(parts: list[xr.Dataset]) -> xr.Dataset:
             if "draw" not in parts[0].dims:
                 return parts[0]
-            found = xr.concat(parts, "draw", data_vars="minimal", coords="minimal", compat="override", join="override")
-            found = found.isel(draw=place)
+            found = _along("draw", parts).isel(draw=place)
             # Numbered as in one row, where the draws have numbers.
             return found.assign_coords(draw=range(self.draws)) if "draw" in found.coords else found
 
-        return xr.DataTree.from_dict({path: joined([row[path] for row in rows]) for path in mine})
+        return xr.DataTree.from_dict({path: joined([row[path] for row in rows]) for path in rows[0]})
+
+
+def _of_one_draw(rows: Sequence[dict[str, xr.Dataset]], worlds: Sequence[str]) -> dict[str, xr.Dataset]:
+    """The results of rows that have run different worlds of the same draws, in the order of worlds."""
+    if len(rows) == 1:
+        return rows[0]
+    found = {}
+    for path in dict.fromkeys(path for row in rows for path in row):
+        first, *others = parts = [row[path] for row in rows if path in row]
+        if WORLD in first.dims:
+            known = {*first[WORLD].values.tolist()}
+            more = [part.sel({WORLD: [w for w in part[WORLD].values.tolist() if w not in known]}) for part in others]
+            whole = _along(WORLD, [first, *more])
+            found[path] = whole.sel({WORLD: [w for w in worlds if w in {*whole[WORLD].values.tolist()}]})
+        elif "trigger" in first.dims:
+            whole = _along("trigger", parts)
+            policies = whole["policy_of"].values.tolist()
+            found[path] = whole.isel(trigger=sorted(range(len(policies)), key=lambda k: worlds.index(policies[k])))
+        else:
+            found[path] = first
+    return found
+
+
+def _along(dim: str, parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    return xr.concat(parts, dim, data_vars="minimal", coords="minimal", compat="override", join="override")

@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 import lpmppl as lpm
 from lpmppl.effects.ranks import Ranks
+from lpmppl.inference.worlds import UnderPolicies
 from tests.ranks import attempted, on_ranks
 
 AGENTS, DAYS, DRAWS = 1500, 12, 5
@@ -22,6 +23,51 @@ def asked(people):
     do = {"closed": [("transmission", 0.2, 4)]}
     worlds = lpm.counterfactual(model, do=do, days=DAYS, seed=3, draws=2, replicates=2)
     return run, worlds
+
+
+def many(s):
+    return s["infectious"].sum(-1, keepdim=True) > 4
+
+
+def worlds_asked(people, draws):
+    """Worlds of few draws, two with triggers."""
+    do = {
+        "closed": [("transmission", 0.2, 4)],
+        "careful": [("transmission", lpm.Trigger(0.5, when=many), 2)],
+        "as before": [("transmission", 1.0, 3)],
+        "late": [("transmission", lpm.Trigger(0.1, when=many), 5), ("transmission", 0.9, 9)],
+        "open": [("transmission", 1.4, 2)],
+    }
+    model = lpm.nyc.seirm(people)
+    return lpm.counterfactual(model, do=do, days=DAYS, seed=5, draws=draws)
+
+
+def worlds_on_a_mesh(_, rows, draws):
+    mesh = init_device_mesh("cpu", (rows, 1), mesh_dim_names=("draws", "agents"))
+    with lpm.Sharded(mesh) as sharded:
+        people = lpm.nyc.population(AGENTS).shard(sharded.ranks)
+        run_here, begun = [], UnderPolicies.__init__
+
+        def noted(self, model, chosen, *rest):
+            run_here.append(len(chosen))
+            begun(self, model, chosen, *rest)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(UnderPolicies, "__init__", noted)
+            found = worlds_asked(people, draws)
+    return run_here[-1], found.to_dict()
+
+
+@pytest.mark.parametrize(("rows", "draws"), [(2, 1), pytest.param(3, 2, marks=pytest.mark.slow), (3, None)])
+def test_rows_share_the_worlds_of_few_draws(tmp_path, rows, draws):
+    expected = worlds_asked(lpm.nyc.population(AGENTS), draws)
+    found = on_ranks(tmp_path, rows, worlds_on_a_mesh, rows, draws)
+    assert sum(count for count, _ in found) == 5 * (draws or 1)
+    for _, tree in found:
+        assert {*tree} == {node.path for node in expected.subtree}
+        for path, group in tree.items():
+            known = expected[path].to_dataset(inherit=False)
+            xr.testing.assert_identical(group.drop_attrs(deep=True), known.drop_attrs(deep=True))
 
 
 def on_a_mesh(_, rows):
