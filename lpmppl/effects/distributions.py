@@ -263,14 +263,21 @@ class Counted(dist.TorchDistribution):
     def icdf(self, value: Tensor) -> Tensor:
         """The smallest count whose cumulative probability reaches `value`; it carries no derivative."""
         mean, size = (x.detach().double().cpu().numpy() for x in (self.mean_count, self.size))
-        u, p = value.detach().double().cpu().numpy(), size / (size + mean)
-        # Beyond the reach of the one function the count is a Poisson's.
-        poisson = p > 1 - 1e-12
-        nobody = np.exp(-size * np.log1p(mean / size))
-        found = np.where(u <= nobody, 0.0, np.where(poisson, pdtrik(u, mean), nbdtrik(u, size, p)))
-        # The inverse is of a continuous extension of the distribution function: one off where that is rounded.
-        count = np.ceil(np.clip(np.nan_to_num(found), 0, MOST))
-        below = np.maximum(count - 1, 0)
-        reached = np.where(poisson, pdtr(below, mean), betainc(size, below + 1, p))
-        count = np.where(reached >= u, below, count)
-        return torch.as_tensor(np.where(mean > 0, count, 0.0), dtype=self.mean_count.dtype, device=value.device)
+        mean, size, u = np.broadcast_arrays(mean, size, value.detach().double().cpu().numpy())
+        found = np.zeros(mean.shape)
+        some = (mean > 0) & ~(u <= np.exp(-size * np.log1p(mean / size)))
+        found[some] = _count_at(mean[some], size[some], u[some])
+        return torch.as_tensor(found, dtype=self.mean_count.dtype, device=value.device)
+
+
+def _count_at(mean: np.ndarray, size: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The smallest count whose cumulative probability reaches u, where that is above the probability of none."""
+    p = size / (size + mean)
+    # Beyond the reach of the one function the count is a Poisson's.
+    poisson = p > 1 - 1e-12
+    found = np.where(poisson, pdtrik(u, mean), nbdtrik(u, size, p)) if poisson.any() else nbdtrik(u, size, p)
+    # The inverse is of a continuous extension of the distribution function: one off where that is rounded.
+    count = np.ceil(np.clip(np.nan_to_num(found), 0, MOST))
+    below = np.maximum(count - 1, 0)
+    reached = np.where(poisson, pdtr(below, mean), betainc(size, below + 1, p))
+    return np.where(reached >= u, below, count)

@@ -78,7 +78,7 @@ def on_each_side(
     population = question.model.population
     rows = max(2, ROWS // population.everybody)
     at_once = cores(population, question.days * len(sides) * len(chances), min(rows, len(sides)))
-    batches = parted(len(sides), rows, math.ceil(at_once / len(chances)))
+    batches = parted(len(sides), rows, at_once, len(chances))
     parts = [[sides[k] for k in batch] for batch in batches]
     if max(map(len, parts)) > 1 and not takes_rows(question, sides):
         parts = [[side] for side in sides]

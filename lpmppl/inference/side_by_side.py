@@ -56,13 +56,23 @@ def cores(population: Population, days: float, rows: int = 1) -> int:
     return threads if free is None else max(1, min(threads, int(free / (_A_ROW * population.size * rows))))
 
 
-def parted(count: int, most: int, at_once: int) -> list[range]:
-    """Parts of 0 … count − 1, alike in size, of so many at most, and one for each of so many processes.
+def parted(count: int, most: int, at_once: int, times: int = 1) -> list[range]:
+    """Parts of 0 … count − 1, alike in size, of so many at most, that keep so many processes busy to the end.
+
+    Args:
+        count: how many there are.
+        most: how many a part may have.
+        at_once: how many processes there are.
+        times: how many times all parts are done.
 
     >>> parted(5, 4, 1), parted(5, 9, 2)
     ([range(0, 2), range(2, 5)], [range(0, 2), range(2, 5)])
+    >>> len(parted(50, 50, 2, times=2)), len(parted(50, 50, 2, times=3))
+    (1, 2)
     """
-    parts = min(max(math.ceil(count / most), at_once), count)
+    # So many parts that all of them, done so many times, are as many for each process.
+    even = at_once // math.gcd(at_once, times)
+    parts = min(-(-max(math.ceil(count / most), 1) // even) * even, count)
     return [range(k * count // parts, (k + 1) * count // parts) for k in range(parts)]
 
 
