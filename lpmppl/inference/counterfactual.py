@@ -24,7 +24,7 @@ from lpmppl.inference.contrasts import with_effects
 from lpmppl.inference.flows import Flows
 from lpmppl.inference.memory import check_worlds
 from lpmppl.inference.policies import FACTUAL, WORLD, Act, Policy
-from lpmppl.inference.run import drawn, simulated
+from lpmppl.inference.run import drawn, each_apart, simulated
 from lpmppl.inference.sources import Who
 from lpmppl.inference.spread import Spread
 from lpmppl.inference.strata import strata
@@ -203,27 +203,32 @@ def worlds_of(
         results=_KEPT * days * cells * len(model.tallies) * len(thetas),
         sources=who is not None,
     )
-    counted = Flows(model.outcomes, kinds, WORLD, worlds)
-    turned = InForce(under.triggers)
-    with ONE_AT_A_TIME, ExitStack() as stack:
-        stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
-        stack.enter_context(counted)
-        stack.enter_context(turned)
-        noises = spread.of(abduction.noises) if abduction else ()
-        own = spread.of(thetas), spread.of(chances)
-        tree = simulated(under, *own, days, seed, (), attrs, progress, who=who, noises=noises)
-    parameters = ("draw", spread.of(whose))
-    for group in ("prior", "prior_predictive", *(["sources"] if who else [])):
-        found = tree[group].to_dataset().assign_coords(parameters=parameters)
-        if group != "prior":
-            if WORLD not in found.dims:  # nothing was ever done
-                found = found.expand_dims({WORLD: len(worlds)}, 2)
-            found = found.assign_coords({WORLD: worlds})
-        tree[group] = xr.DataTree(found)
-    if any(counted.counts.values()):
-        tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=parameters))
-    if turned.draws:
-        tree["triggers"] = xr.DataTree(turned.dataset(days).assign_coords(parameters=parameters))
+
+    def some(draws: Sequence[int], bar: bool) -> xr.DataTree:
+        counted, turned = Flows(model.outcomes, kinds, WORLD, worlds), InForce(under.triggers)
+        with ONE_AT_A_TIME, ExitStack() as stack:
+            stack.enter_context(MultiWorldCounterfactual(first_available_dim=-3))
+            stack.enter_context(counted)
+            stack.enter_context(turned)
+            noises = [abduction.noises[k] for k in draws] if abduction else ()
+            own = [thetas[k] for k in draws], [chances[k] for k in draws]
+            tree = simulated(under, *own, days, seed, (), attrs, bar, who=who, noises=noises)
+        of = ("draw", [whose[k] for k in draws])
+        for group in ("prior", "prior_predictive", *(["sources"] if who else [])):
+            found = tree[group].to_dataset().assign_coords(parameters=of)
+            if group != "prior":
+                if WORLD not in found.dims:  # nothing was ever done
+                    found = found.expand_dims({WORLD: len(worlds)}, 2)
+                found = found.assign_coords({WORLD: worlds})
+            tree[group] = xr.DataTree(found)
+        if any(counted.counts.values()):
+            tree["flows"] = xr.DataTree(counted.dataset().assign_coords(parameters=of))
+        if turned.draws:
+            tree["triggers"] = xr.DataTree(turned.dataset(days).assign_coords(parameters=of))
+        return tree
+
+    can = who is None and abduction is None
+    tree = each_apart(some, spread.mine, model.population, days, progress, can, len(worlds))
     tree = spread.whole(tree, names)
     if abduction is not None and len({*abduction.weights.tolist()}) > 1:
         tree = weighted(tree, abduction.weights)

@@ -33,11 +33,13 @@ from lpmppl.effects.ops import simulate
 from lpmppl.errors import InputError
 from lpmppl.inference.checks import ONE_AT_A_TIME, Act, begun, checked, whole
 from lpmppl.inference.results import tree_of
+from lpmppl.inference.side_by_side import cores, side_by_side
 from lpmppl.inference.sources import Who
-from lpmppl.inference.spread import Spread, code
+from lpmppl.inference.spread import Spread, code, parts_of, together
 from lpmppl.models.model import Model
+from lpmppl.models.population import Population
 
-__all__ = ["drawn", "installed", "playing", "run", "simulated"]
+__all__ = ["drawn", "each_apart", "installed", "playing", "run", "simulated"]
 
 
 STACK = ("torch", "pyro-ppl", "chirho", "numpy", "xarray", "lpmppl")
@@ -62,6 +64,7 @@ def run(
 
     Handlers around the call, such as ChiRho's `MultiWorldCounterfactual` with `StaticIntervention`, act on every draw
     of the run. Parameters are no sites of the run: say them in `set`, or call the model as a program under `condition`.
+    Where there are none around it, draws of some length are run by a process for each core, on Linux.
 
     Args:
         model: the society.
@@ -114,9 +117,46 @@ def run(
     attrs = {"start": start, "parameters": json.dumps(thetas[0] if draws is None else fixed)}
     who = None if sources is None else Who(model, sources)
     spread = Spread(model.population, len(thetas), model.name, model.variant, days, seed, thetas, acts)
-    return spread.whole(
-        simulated(model, spread.of(thetas), spread.mine, days, seed, acts, attrs, progress, solver, who)
-    )
+
+    def some(draws: Sequence[int], bar: bool) -> xr.DataTree:
+        each = [thetas[k] for k in draws]
+        return simulated(model, each, draws, days, seed, acts, attrs, bar, solver, who)
+
+    return spread.whole(each_apart(some, spread.mine, model.population, days, progress, who is None and path is None))
+
+
+def each_apart(
+    piece: Callable[[Sequence[int], bool], xr.DataTree],
+    draws: Sequence[int],
+    people: Population,
+    days: int,
+    progress: bool,
+    can: bool,
+    worlds: int = 1,
+) -> xr.DataTree:
+    """Do the draws of a run, a process for each core where that pays and nobody's handlers see it.
+
+    Args:
+        piece: the results of some draws, with a progress bar or without.
+        draws: which draws.
+        people: the people of the run.
+        days: how many days.
+        progress: show a progress bar on stderr.
+        can: whether pieces keep nothing here but what they give.
+        worlds: how many worlds each draw has.
+    """
+    at_once = cores(people, days * len(draws) * worlds, worlds) if can and not handler_stack() else 1
+    if min(at_once, len(draws)) < 2:
+        return piece(draws, progress)
+    began = time.perf_counter()
+    with ONE_AT_A_TIME, _bar(progress, days * len(draws)) as tick:
+        done = None if tick is None else lambda n: tick(n * days)
+        parts = side_by_side(lambda k: parts_of(piece(draws[k : k + 1], False)), len(draws), at_once, done)
+    tree = together(parts, range(len(draws)))
+    for node in tree.subtree:
+        if "seconds" in node.attrs:
+            node.attrs["seconds"] = time.perf_counter() - began
+    return tree
 
 
 def simulated(

@@ -83,7 +83,9 @@ def in_batches(piece: Callable[[slice], T], count: int, most: int, population: P
     return side_by_side(lambda k: piece(batches[k]), len(batches), at_once)
 
 
-def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]:
+def side_by_side(
+    piece: Callable[[int], T], count: int, at_once: int, done: Callable[[int], object] | None = None
+) -> list[T]:
     """Do pieces 0 … count − 1 of some work, so many at once, and give what they come to in order.
 
     A piece sees everything as it is now and changes nothing here; what it gives is copied. Warnings are repeated here.
@@ -92,6 +94,7 @@ def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]
         piece: does one.
         count: how many there are.
         at_once: how many processes to use, as `cores` gives them; in this process where that is one.
+        done: called with how many are done, each time that one is.
     Raises:
         Exception: what a piece has raised, the first that is met.
         LpmError: where a process was ended from outside.
@@ -99,9 +102,13 @@ def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]
     >>> side_by_side(lambda k: k * k, 4, at_once=2)
     [0, 1, 4, 9]
     """
-    if min(at_once, count) < 2:
-        return [piece(k) for k in range(count)]
     found: dict[int, Any] = {}
+    if min(at_once, count) < 2:
+        for k in range(count):
+            found[k] = piece(k)
+            if done is not None:
+                done(len(found))
+        return [*found.values()]
     workers = _Workers(piece, min(at_once, count))
     try:
         waiting, busy = list(range(count))[::-1], list(workers.lines)
@@ -116,6 +123,8 @@ def side_by_side(piece: Callable[[int], T], count: int, at_once: int) -> list[T]
                 if error is not None:
                     raise error
                 found[k] = result
+                if done is not None:
+                    done(len(found))
                 if waiting:
                     line.send(waiting.pop())
                 else:

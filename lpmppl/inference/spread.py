@@ -18,9 +18,12 @@ from lpmppl.errors import InputError
 from lpmppl.inference.policies import WORLD
 from lpmppl.models.population import Population
 
-__all__ = ["Spread", "code"]
+__all__ = ["Spread", "code", "parts_of", "together"]
 
 T = TypeVar("T")
+
+Parts = dict[str, xr.Dataset]
+"""The groups of a result, by their path."""
 
 
 def code(*terms: object) -> int:
@@ -79,24 +82,38 @@ class Spread:
         """
         if self.rows is None:
             return tree
-        mine = {name: node.to_dataset(inherit=False) for name, node in ((n.path, n) for n in tree.subtree)}
-        rows: list[dict[str, xr.Dataset]] = self.rows.objects("the results", mine)
+        rows: list[Parts] = self.rows.objects("the results", parts_of(tree))
         # As many rows as draws are left, or fewer, each with all worlds of its draws.
         rows = [_of_one_draw(rows[k :: self.draws], worlds) for k in range(min(self.draws, len(rows)))]
         order = [k for row in range(len(rows)) for k in range(row, self.draws, len(rows))]
-        place = sorted(range(self.draws), key=order.__getitem__)
-
-        def joined(parts: list[xr.Dataset]) -> xr.Dataset:
-            if "draw" not in parts[0].dims:
-                return parts[0]
-            found = _along("draw", parts).isel(draw=place)
-            # Numbered as in one row, where the draws have numbers.
-            return found.assign_coords(draw=range(self.draws)) if "draw" in found.coords else found
-
-        return xr.DataTree.from_dict({path: joined([row[path] for row in rows]) for path in rows[0]})
+        return together(rows, sorted(range(self.draws), key=order.__getitem__))
 
 
-def _of_one_draw(rows: Sequence[dict[str, xr.Dataset]], worlds: Sequence[str]) -> dict[str, xr.Dataset]:
+def parts_of(tree: xr.DataTree) -> Parts:
+    """The groups of a tree, by their path."""
+    return {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+
+
+def together(parts: Sequence[Parts], place: Sequence[int]) -> xr.DataTree:
+    """The results of several draws, of which each part has some.
+
+    Args:
+        parts: groups by path, of the same draws' in each.
+        place: where each draw is among those of the parts, one after the other.
+    """
+
+    def joined(path: str) -> xr.Dataset:
+        each = [part[path] for part in parts]
+        if "draw" not in each[0].dims:
+            return each[0]
+        found = _along("draw", each).isel(draw=list(place))
+        # Numbered as in one row, where the draws have numbers.
+        return found.assign_coords(draw=range(len(place))) if "draw" in found.coords else found
+
+    return xr.DataTree.from_dict({path: joined(path) for path in parts[0]})
+
+
+def _of_one_draw(rows: Sequence[Parts], worlds: Sequence[str]) -> Parts:
     """The results of rows that have run different worlds of the same draws, in the order of worlds."""
     if len(rows) == 1:
         return rows[0]

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import lpmppl as lpm
+from lpmppl._compat import Messenger
 from lpmppl.errors import InputError, LpmError
 from lpmppl.inference import side_by_side as module
 from lpmppl.inference.side_by_side import cores, side_by_side
+from lpmppl.inference.spread import parts_of
 from tests.inference.test_sensitivity import Decay
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
@@ -184,3 +187,28 @@ def test_no_more_processes_than_there_is_memory_for(many, monkeypatch):
         assert cores(people, 10, rows) == at_once
     monkeypatch.setattr(module, "free_memory", lambda: None)
     assert cores(people, 10) == 3
+
+
+def test_draws_and_worlds_are_the_same_to_the_last_bit(many, monkeypatch):
+    model = lpm.nyc.seirm(lpm.nyc.population(1_500))
+    many_ill = lambda s: s["infectious"].sum(-1, keepdim=True) > 4  # noqa: E731
+    do = {"closed": [("transmission", 0.2, 4)], "careful": [("transmission", lpm.Trigger(0.5, when=many_ill), 2)]}
+
+    def asked():
+        run = lpm.run(model, days=9, draws=5, seed=3)
+        worlds = lpm.counterfactual(model, do, days=9, draws=2, replicates=2, seed=3)
+        return [(path, part.drop_attrs(deep=True)) for tree in (run, worlds) for path, part in parts_of(tree).items()]
+
+    started, process = [], multiprocessing.get_context("fork").Process
+    start = process.start
+    monkeypatch.setattr(process, "start", lambda self: (started.append(self), start(self)))
+    apart = asked()
+    assert len(started) == 6 and not children()
+    with Messenger():  # who stands around a run is to see all of it
+        lpm.run(model, days=2, draws=5)
+    assert len(started) == 6
+    monkeypatch.setattr(module, "_WORTH", np.inf)
+    alone = asked()
+    assert len(started) == 6 and [path for path, _ in apart] == [path for path, _ in alone]
+    for (_, part), (_, expected) in zip(apart, alone, strict=True):
+        xr.testing.assert_identical(part, expected)
