@@ -322,7 +322,8 @@ class Ranks:
         asked = asked[: counts.shape[1]]
         if starts is None:
             room = max(sum(one.bytes(n) for one, n in zip(asked, row, strict=True)) for row in counts.tolist())
-            frames, starts = self.rows(torch.from_numpy(loads(asked, room))).numpy(), [0] * self.count
+            mine = torch.from_numpy(loads(asked, room))
+            frames, starts = (self.rows(mine) if room else mine.new_empty(self.count, 0)).numpy(), [0] * self.count
         words = "".join(one.what for one in asked).translate(_NO_NUMBERS)
         self._last = *before[1:], crc32(words.encode())
         self._rooms[before] = room_for(asked, counts)

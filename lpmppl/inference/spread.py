@@ -62,10 +62,6 @@ class Spread:
         rank, rows = (0, 1) if self.rows is None else (self.rows.rank, self.rows.count)
         return list(range(rank % self.draws, self.draws, rows))
 
-    def of(self, each: Sequence[T]) -> list[T]:
-        """What is given for every draw, for these alone."""
-        return [each[k] for k in self.mine]
-
     def worlds_of(self, each: Sequence[T]) -> list[T]:
         """What is given for every world, for those that are run here."""
         if self.rows is None:

@@ -133,6 +133,26 @@ def test_sums_that_nobody_looks_at_are_told_together(tmp_path, count):
         assert [first, third, three, four] == [x.tolist() for x in expected]
 
 
+def ahead(ranks):
+    """One rank asks for a sum of few groups, and of many before another does so."""
+    with Sharded(ranks):
+        few = ring_sum(torch.arange(60), Groups("few", torch.arange(60) % 7, 7))
+        if ranks.rank:
+            few.sum()
+        many = ring_sum(torch.arange(4000), Groups("many", torch.arange(4000), 4000))
+        if not ranks.rank:
+            few.sum()
+        return few.tolist(), many.tolist()
+
+
+def test_a_rank_may_have_more_to_say_than_another(tmp_path):
+    for few, many in on_ranks(tmp_path, 2, ahead):
+        assert (
+            few == (2 * torch.zeros(7, dtype=torch.int64).index_add(0, torch.arange(60) % 7, torch.arange(60))).tolist()
+        )
+        assert many == (2 * torch.arange(4000)).tolist()
+
+
 def queues(ranks, cases):
     found = []
     for seed in range(cases):
