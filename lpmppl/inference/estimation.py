@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from lpmppl._compat import Messenger
 from lpmppl.effects.handlers.cuts import Cuts
 from lpmppl.effects.handlers.held import Held
 from lpmppl.errors import InputError, LpmError
-from lpmppl.inference.differences import differences, either_value, slope
+from lpmppl.inference.differences import Way, differences, either_value, slope
 from lpmppl.inference.flipping import Answer, Question, flipped, learn
 from lpmppl.inference.pathwise import Along, along_paths
 from lpmppl.inference.readings import Reading
@@ -38,9 +38,6 @@ _WORK = 5_000_000
 
 _PLATEAU = 0.02
 """The share of time at risk without hazard up to which a derivative along paths is taken for right."""
-
-_LOOKED, _TELLING = 2, 100
-"""Whatever moves the tally on no day and in no stratum in the first draws, of so many counted, isn't drawn again."""
 
 _FLOOR, _MOST, _AT_ONCE = 8, 1024, 8
 """The fewest and the most draws to a precision, and by how many times they may grow at once: few know their spread."""
@@ -157,22 +154,31 @@ class Estimation:
         if not isinstance(reading, Reading):
             found, base = differences(question, chances, ways)
             return found.transpose(0, 2, 1), base
-        m, early = math.prod(reading.shape), range(chances.start, min(chances.stop, _LOOKED))
-        parts = []
-        if early:
-            both = replace(question, read=lambda series: np.concatenate([reading(series), series.reshape(-1)]))
-            found, base = differences(both, early, ways)
-            if np.mean([reading.counted(x[:m]) for x in base]) >= _TELLING:
-                self._idle = np.flatnonzero(~found[..., m:].any((0, 2))).tolist()
-            parts.append((found[..., :m], base[:, :m]))
-        if late := range(max(chances.start, _LOOKED), chances.stop):
-            again = [k for k in range(len(ways)) if k not in self._idle] or [0]
-            found, base = differences(question, late, [ways[k] for k in again])
-            whole = np.zeros((len(late), len(ways), m))
-            whole[:, again] = found
-            parts.append((whole, base))
-        each, typical = (np.concatenate(x) for x in zip(*parts, strict=True))
-        return each.transpose(0, 2, 1), typical
+        m = math.prod(reading.shape)
+        both = replace(question, read=lambda series: np.concatenate([reading(series), series.reshape(-1)]))
+        each, base = np.zeros((len(chances), len(ways), m)), np.zeros((len(chances), m))
+
+        def look(draws: Sequence[int], asked: Sequence[int], joint: Sequence[Way] = ()) -> np.ndarray:
+            """Take differences of some parameters in some draws, and say where they, and joint ways, move the tally."""
+            found, typical = differences(both, [chances[d] for d in draws], [*(ways[k] for k in asked), *joint])
+            each[np.ix_(draws, asked)], base[draws] = found[:, : len(asked), :m], typical[:, :m]
+            return np.asarray(found[..., m:].any(-1))
+
+        rest = list(range(len(chances)))
+        if not chances.start:
+            moved = look(rest[:1], range(len(ways)))
+            self._idle, rest = np.flatnonzero(~moved[0]).tolist(), rest[1:]
+        if rest:
+            # What didn't move the tally so far is moved together: as long as nothing comes of that, of none of it.
+            together = [_together([ways[k] for k in self._idle])] if self._idle else []
+            busy = [k for k in range(len(ways)) if k not in self._idle]
+            more = look(rest, busy, together)[:, len(busy) :]
+            if again := [d for n, d in enumerate(rest) if more[n].any()]:
+                typical = base[again]
+                alone = look(again, self._idle)
+                base[again] = typical
+                self._idle = [k for n, k in enumerate(self._idle) if not alone[:, n].any()]
+        return each.transpose(0, 2, 1), base
 
     def _of_seen(self, chances: range) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives (D, M, P') with respect to the parameters that it sees, and values (D, M)."""
@@ -203,6 +209,13 @@ class Estimation:
         if not insist and max(first.plateau.values(), default=0.0) > _PLATEAU:
             return
         self._along, self.by_chance = [first], "pathwise"
+
+
+def _together(ways: Sequence[Way]) -> Way:
+    """All of some ways at once."""
+    above = {n: x for side, _, _ in ways for n, x in side.items()}
+    below = {n: x for _, side, _ in ways for n, x in side.items()}
+    return above, below, 1.0
 
 
 def cuts_of(question: Question, inside: Messenger) -> dict[str, str]:

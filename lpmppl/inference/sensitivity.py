@@ -98,7 +98,7 @@ def sensitivity(
         percent of the parameter, NaN where there is nothing to compare with; `at`, the parameter's value; `estimator`;
         `difference` and `difference_se`, NaN where not audited. Over `direction`, likewise `along`, `along_se`,
         `along_difference` and `along_difference_se`. The attr `without_effect` names the parameters that move the tally
-        in no run (by differences in the first two draws, where a hundred or more are counted), `cuts` where parameters
+        in no run (by differences, alone in the first draw and with all such together in others), `cuts` where they
         enter what the estimator doesn't see, `audit_seconds` is how long the audit took. Along paths, `plateau` is the
         share of time at risk without hazard, over hazard `site`. Where the audit is of a smaller society, of
         `audited_agents`, `audited_value` and `audited_se` are the derivatives there, and they and all of the audit are
@@ -129,7 +129,9 @@ def sensitivity(
         raise InputError(f"precision={precision} was given; give a share above 0 and below 1")
     names = numbers_of(model, wrt)
     (centre,) = drawn(model, fixed, None, seed)
-    reading = reading_of(model, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
+    # What a tally has of strata and units is read off a day, which is quicker in the smaller society.
+    first = within if isinstance(within, Model) else model
+    reading = reading_of(first, of, centre, days, [by] if isinstance(by, str) else list(by), daily)
     if within is not None and model.population.ranks is not None:
         raise InputError("within= was given, but ranks share the people: take it on one rank, or leave within= out")
     if within is not None and isinstance(audit, Model):
@@ -205,9 +207,9 @@ def _check_smaller(smaller: Model, given_as: str, model: Model, reading: Reading
             f"{given_as}= was given a society of {smaller.population.everybody:,} agents; give one of {AUDITED:,} or "
             "fewer"
         )
-    strata = {n: list(labels) for n, labels in smaller.by.dims.items()} if smaller.by is not None else {}
-    mine = {n: [str(x) for x in reading.tally[n].values] for n in reading.strata}
-    if set(smaller.parameters) != set(model.parameters) or strata != mine:
+    mine, its = ({} if m.by is None else {n: list(labels) for n, labels in m.by.dims.items()} for m in (model, smaller))
+    read = {n: [str(x) for x in reading.tally[n].values] for n in reading.strata}
+    if set(smaller.parameters) != set(model.parameters) or not mine == its == read:
         raise InputError(
             f"{given_as}= was given the model {smaller.name} with other parameters or strata than {model.name}; give a "
             "smaller society of the same model"

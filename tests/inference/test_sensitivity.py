@@ -159,16 +159,52 @@ def test_rows_are_tried_no_more_at_once_than_they_are_run(monkeypatch):
     assert max(seen) == 2
 
 
-@pytest.mark.parametrize(("agents", "days", "again"), [(AGENTS, 5, False), (20, 1, True)])
-def test_what_moves_nothing_in_two_draws_isnt_drawn_again_where_enough_are_counted(agents, days, again):
-    model, seen = Decay(agents), []
-    initial = model.initial
-    model.initial = lambda theta, start=0.0: seen.append(theta["idle"].numel()) or initial(theta, start)
-    found = lpm.sensitivity(model, "left", ["rate", "idle"], days, draws=4, audit=False)
-    # The last two draws are two runs, of two rows without the one that is idle and of four with it.
-    assert seen[-2:] == ([4, 4] if again else [1, 1]) and seen[-4:-2] == [4, 4]
-    assert found.attrs["draws"] == 4 and "idle" in found.attrs["without_effect"]
-    assert float(found["value"].sel(parameter="idle")) == float(found["se"].sel(parameter="idle")) == 0.0
+class Idle(Decay):
+    """With five parameters of which nothing comes."""
+
+    def __init__(self, agents=AGENTS):
+        super().__init__(agents)
+        self.parameters |= {f"idle{k}": self.parameters["idle"] for k in range(4)}
+
+
+def test_what_moves_nothing_in_a_draw_is_moved_together_in_others(monkeypatch):
+    """And by itself in draws in which something comes of that, so that derivatives are those of each by itself."""
+    asked, ours = [], estimation.differences
+
+    def noted(question, chances, ways):
+        asked.append((list(chances), [sorted(above) for above, _, _ in ways]))
+        found, base = ours(question, chances, ways)
+        for d, chance in enumerate(chances):
+            for k, (above, _, width) in enumerate(ways):
+                # In these draws one of them moves what is counted by one, and another a day alone.
+                found[d, k, [0, -1]] += 1 / width if chance == 2 and "idle1" in above else 0
+                found[d, k, -1] += 1 / width if chance == 5 and "idle3" in above else 0
+        return found, base
+
+    names, idle = ["rate", "idle", *(f"idle{k}" for k in range(4))], [["idle"], *([f"idle{k}"] for k in range(4))]
+    expected = lpm.sensitivity(Idle(), "left", "rate", 5, draws=7, audit=False)
+    monkeypatch.setattr(estimation, "differences", noted)
+    found = lpm.sensitivity(Idle(), "left", names, 5, draws=7, audit=False)
+    assert asked == [
+        ([0], [["rate"], *idle]),
+        ([1, 2, 3, 4, 5, 6], [["rate"], sorted(names[1:])]),
+        ([2, 5], idle),
+    ]
+    rate = float(found["value"].sel(parameter="rate"))
+    assert rate == pytest.approx(float(expected["value"].sel(parameter="rate")), rel=1e-6)
+    assert float(found["value"].sel(parameter="idle1")) > 0 == float(found["value"].sel(parameter="idle3"))
+    assert found.attrs["without_effect"] == ["idle", "idle0", "idle2", "idle3"] and found.attrs["draws"] == 7
+
+
+def test_who_was_moved_once_is_moved_alone_when_draws_go_on(monkeypatch):
+    asked, ours = [], estimation.differences
+    monkeypatch.setattr(
+        estimation,
+        "differences",
+        lambda q, c, ways: (asked.append([len(above) for above, _, _ in ways]), ours(q, c, ways))[1],
+    )
+    lpm.sensitivity(Idle(200), "left", "all", 3, draws=3, audit=False, precision=0.2)
+    assert asked[:2] == [[1] * 6, [1, 5]] and all(ways == [1, 5] for ways in asked[2:]) and len(asked) > 2
 
 
 def test_what_moves_a_day_alone_is_drawn_on():
