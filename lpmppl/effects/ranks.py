@@ -28,6 +28,7 @@ from lpmppl.effects.internals.messages import (
     loads,
     loads_of,
     room_for,
+    sizes_of,
 )
 from lpmppl.errors import InputError, LpmError
 
@@ -270,19 +271,24 @@ class Ranks:
         """
         return self._parts(x, self._answered(self._question(what, x, size)))
 
-    def later(self, what: str, x: Tensor, take: Callable[[list[int], list[Tensor] | None], object], **more: Any) -> Any:
+    def later(self, what: str, x: Tensor, take: Callable[[list[Tensor] | None], object], **more: Any) -> Any:
         """Say with the next message what `said` says at once.
 
         Args:
             what: what it is, in words that are the same on all ranks but for numbers.
             x: this rank's integers, shape (n, …), which stay as they are until then.
-            take: called then with the number n of every rank and the integers of every rank, None from `most` on.
+            take: called then with the integers of every other rank, None from `most` on.
             more: `size`, and `most`: from how many, on any rank, they aren't told.
         Returns:
             what `settle` takes.
         """
         question = self._question(what, x, **more)
-        question.take = lambda answer: take(answer.counts, None if answer.parts is None else self._parts(x, answer))
+
+        def hear(answer: Answer) -> None:
+            parts = None if answer.parts is None else self._parts(x, answer)
+            take(None if parts is None else parts[: self.rank] + parts[self.rank + 1 :])
+
+        question.take = hear
         self._asked.append(question)
         if len(self._asked) >= MANY:
             self.settle()
@@ -321,7 +327,7 @@ class Ranks:
             raise
         asked = asked[: counts.shape[1]]
         if starts is None:
-            room = max(sum(one.bytes(n) for one, n in zip(asked, row, strict=True)) for row in counts.tolist())
+            room = max(sizes_of(asked, counts))
             mine = torch.from_numpy(loads(asked, room))
             frames, starts = (self.rows(mine) if room else mine.new_empty(self.count, 0)).numpy(), [0] * self.count
         words = "".join(one.what for one in asked).translate(_NO_NUMBERS)

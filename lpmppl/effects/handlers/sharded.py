@@ -116,10 +116,9 @@ class Sharded(Messenger):
             add(self.ranks.total(what, mine) - mine)
             return total
 
-        def hear(_: Sequence[int], parts: Sequence[Tensor] | None) -> None:
-            for rank, part in enumerate(parts or ()):
-                if rank != self.ranks.rank:
-                    add(part.reshape(mine.shape))
+        def hear(others: Sequence[Tensor] | None) -> None:
+            for part in others or ():
+                add(part.reshape(mine.shape))
 
         return self._later(total, self.ranks.later(what, mine.reshape(-1), hear, size=mine.numel()))
 
@@ -129,13 +128,12 @@ class Sharded(Messenger):
         crossing.clear(total)
         changes, rows = crossing.changes(integers, total), total.shape[:-1].numel()
 
-        def hear(_: Sequence[int], parts: Sequence[Tensor] | None) -> None:
-            if parts is None:
+        def hear(others: Sequence[Tensor] | None) -> None:
+            if others is None:
                 own = crossing.whole(changes, total)
                 crossing.add_all(total, self.ranks.sum(own) - own)
-            for rank, part in enumerate(parts or ()):
-                if rank != self.ranks.rank:
-                    crossing.add(total, part)
+            for part in others or ():
+                crossing.add(total, part)
 
         # From so many on telling all totals is less.
         most = -(-rows * len(crossing.groups) // self.ranks.count)

@@ -11,7 +11,19 @@ import numpy as np
 
 from lpmppl.errors import LpmError
 
-__all__ = ["FRAME", "HEAD", "MANY", "Answer", "Question", "framed", "heard", "loads", "loads_of", "room_for"]
+__all__ = [
+    "FRAME",
+    "HEAD",
+    "MANY",
+    "Answer",
+    "Question",
+    "framed",
+    "heard",
+    "loads",
+    "loads_of",
+    "room_for",
+    "sizes_of",
+]
 
 MANY = 16
 """Questions that go in one message."""
@@ -133,9 +145,14 @@ def loads_of(questions: Sequence[Question], counts: np.ndarray, rows: np.ndarray
     return answers
 
 
+def sizes_of(questions: Sequence[Question], counts: np.ndarray) -> list[int]:
+    """How many bytes the integers of each rank have."""
+    return [sum(one.bytes(n) for one, n in zip(questions, row, strict=True)) for row in counts.tolist()]
+
+
 def room_for(questions: Sequence[Question], counts: np.ndarray) -> int:
     """The bytes of a message with room for such questions, half as much again where ranks differ in what they say."""
-    sizes = [sum(one.bytes(n) for one, n in zip(questions, row, strict=True)) for row in counts.tolist()]
+    sizes = sizes_of(questions, counts)
     more = 0 if min(sizes) == max(sizes) else max(sizes) // 2
     room = -(-(_START + _EACH * len(questions) + max(sizes) + more) // 64) * 64
     return max(FRAME, room) if room <= _MOST else FRAME
